@@ -1,0 +1,278 @@
+/* datasystem: a shared-memory object store, one worker per node.
+ *
+ * A program opens a client, which talks to the worker of its node. Objects are immutable
+ * runs of bytes; they live in one arena of shared memory that worker and clients map, so
+ * writing an object is one copy into place and reading it is none.
+ *
+ * Conventions of every function here
+ *   Blocking    Any call may talk to the worker and then blocks at most `timeout_ms` (or
+ *               the client's request timeout where a call has no parameter of its own).
+ *               A lost connection is re-established within that time and the request
+ *               repeated; a repeat never takes effect twice.
+ *   Errors      The result is an enum ds_status; `err`, which may be NULL, says why.
+ *               Outputs are written only on DS_OK.
+ *   Ownership   struct ds_slice borrows until the call returns. Buffers belong to the
+ *               caller until ds_buffer_release().
+ *   Threads     A client may be used from any number of threads at once, a buffer by one
+ *               thread at a time.
+ *   fork        A child must not use buffers for writing that it inherited; what it
+ *               inherited for reading stays right. The client opens a connection of its
+ *               own on first use in the child.
+ *   Signals     No handlers are installed. See `interrupted` below for waiting.
+ */
+#ifndef DATASYSTEM_DATASYSTEM_H
+#define DATASYSTEM_DATASYSTEM_H
+
+#include <datasystem/status.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define DS_API __attribute__((visibility("default")))
+
+#define DS_VERSION           "1.0.0.dev0"
+#define DS_KEY_BYTES_MAX     1024   /* Longest key. */
+#define DS_BATCH_KEYS_MAX    10000  /* Most keys in one call, */
+#define DS_EXIST_KEYS_MAX    100000 /* except ds_exist(). */
+#define DS_BLOCK_PARTS_MAX   4096   /* Most parts of one block. */
+#define DS_PORT_DEFAULT      31501
+
+/* Borrowed bytes. */
+struct ds_slice {
+    const void *data;
+    size_t len;
+};
+
+/* ---- Client -------------------------------------------------------------------
+ *
+ *      ds_client_open ──► [connected] ◄──► [reconnecting] ── ds_client_close ──► gone
+ *
+ * Owner: the caller. ds_client_close() ends every lease that is left; the memory of
+ * buffers still held stays mapped and right until each is released. */
+struct ds_client;
+
+struct ds_client_options {
+    size_t struct_bytes;         /* sizeof(struct ds_client_options): lets it grow. */
+    const char *host;            /* NULL: environment DATASYSTEM_HOST. */
+    uint16_t port;               /* 0: environment DATASYSTEM_PORT. */
+    uint32_t connect_timeout_ms; /* 0: 9000. */
+    uint32_t request_timeout_ms; /* 0: as connect_timeout_ms. */
+    bool no_shared_memory;       /* Send all bytes through the socket. */
+
+    /* Called every 50 ms, and on EINTR, in the thread that waits inside a call; a
+     * non-zero answer ends that call with DS_INTERRUPTED. NULL: wait on. */
+    int (*interrupted)(void *arg);
+    void *interrupted_arg;
+};
+
+/* Connect to the worker at host:port, by its Unix socket and shared memory when it is on
+ * this machine and belongs to this user, else through TCP. Blocks up to
+ * connect_timeout_ms. `options` is copied.
+ *
+ *   DS_INVALID    no host or port given or in the environment, or a bad value
+ *   DS_IO         nobody answers there
+ *   DS_MISMATCH   the worker speaks another layout; both versions are named
+ *   DS_TIMEOUT    it did not answer in time */
+DS_API DS_MUST_USE enum ds_status
+ds_client_open(const struct ds_client_options *options, struct ds_client **out,
+               struct ds_error *err);
+
+/* Accepts NULL. No other thread may be inside a call. Does not block. */
+DS_API void ds_client_close(struct ds_client *client);
+
+/* Ask the worker whether it serves. DS_OK, or why not. */
+DS_API DS_MUST_USE enum ds_status
+ds_client_ping(struct ds_client *client, uint32_t timeout_ms, struct ds_error *err);
+
+/* True when bytes travel through shared memory. */
+DS_API bool ds_client_uses_shared_memory(const struct ds_client *client);
+
+/* A JSON object of counters and sizes of the worker, terminated, to be free()d by the
+ * caller. Names and units: docs/operations.md. */
+DS_API DS_MUST_USE enum ds_status
+ds_client_stats(struct ds_client *client, char **out_json, struct ds_error *err);
+
+/* ---- Buffers -------------------------------------------------------------------
+ *
+ * The right to touch an object's bytes. While it is held, the bytes neither move nor get
+ * reused, even if the object is overwritten or deleted or the worker dies.
+ *
+ *      ds_create ──► [writable] ── ds_seal ──► [read-only] ── ds_buffer_release ──► gone
+ *                        └── ds_buffer_release ──► gone; the object never existed
+ *      ds_get    ──► [read-only] */
+struct ds_buffer;
+
+/* First byte; 64-byte aligned in shared memory, page-aligned for parts of a page or more
+ * that were created so. Writable until sealed. */
+DS_API void *ds_buffer_data(struct ds_buffer *buffer);
+DS_API uint64_t ds_buffer_size(const struct ds_buffer *buffer);
+DS_API bool ds_buffer_is_sealed(const struct ds_buffer *buffer);
+
+/* One more holder of the same bytes; returns `buffer`. */
+DS_API struct ds_buffer *ds_buffer_ref(struct ds_buffer *buffer);
+
+/* End this holder's right; the last one frees it. Accepts NULL. Never blocks. May be
+ * called after ds_client_close(). */
+DS_API void ds_buffer_release(struct ds_buffer *buffer);
+
+/* A private, writable (copy-on-write) mapping of a sealed buffer's bytes: the caller may
+ * change it and nobody sees that. Holds the buffer until ds_view_unmap(). Worth it from
+ * about 1 MiB.
+ *
+ *   DS_UNSUPPORTED   the bytes are not in a shared memory file of small pages; copy them
+ *   DS_NO_MEMORY     the process has too many mappings; copy the bytes instead */
+DS_API DS_MUST_USE enum ds_status
+ds_view_map(struct ds_buffer *buffer, void **out_data, struct ds_error *err);
+DS_API void ds_view_unmap(struct ds_buffer *buffer, void *data);
+
+/* ---- Objects by key --------------------------------------------------------------
+ *
+ * A key is 1 to DS_KEY_BYTES_MAX bytes of [a-zA-Z0-9.\-_!@#%^*()+=:;]. A value has at
+ * least one byte. Setting a key replaces its object at once for every later get; readers
+ * of the old bytes keep them. */
+enum ds_write_mode {
+    DS_NONE_L2_CACHE = 0,
+    DS_WRITE_THROUGH_L2_CACHE = 1,
+    DS_WRITE_BACK_L2_CACHE = 2,
+    DS_NONE_L2_CACHE_EVICT = 3,
+    DS_WRITE_BACK_L2_CACHE_EVICT = 4,
+};
+
+struct ds_set_options {
+    uint32_t ttl_seconds; /* 0: never expires. */
+    bool only_if_absent;  /* Keep an existing value; that is success, not an error. */
+    enum ds_write_mode write_mode;
+};
+
+/* DS_OK if `key` is a legal key, else DS_INVALID with the text users know. */
+DS_API DS_MUST_USE enum ds_status ds_key_check(struct ds_slice key, struct ds_error *err);
+
+/* Store a copy of `value` under `key`. `options` may be NULL.
+ *   DS_INVALID   key or value breaks the rules above, or the mode is not available
+ *   DS_FULL      no room; the text has sizes and the remedy
+ *   DS_TIMEOUT, DS_IO, DS_INTERRUPTED */
+DS_API DS_MUST_USE enum ds_status
+ds_put(struct ds_client *client, struct ds_slice key, struct ds_slice value,
+       const struct ds_set_options *options, struct ds_error *err);
+
+/* Reserve `count` objects, private to the caller, to be filled in place and published by
+ * ds_seal(). All or nothing. out[i] belongs to the caller.
+ *   as ds_put() */
+DS_API DS_MUST_USE enum ds_status
+ds_create(struct ds_client *client, const struct ds_slice *keys, const uint64_t *sizes,
+          size_t count, const struct ds_set_options *options, struct ds_buffer **out,
+          struct ds_error *err);
+
+/* Publish: from the moment this returns DS_OK every get sees these bytes. Each object
+ * appears at once and whole; the batch is not one transaction. The buffers stay valid
+ * and turn read-only.
+ *   DS_INVALID   a buffer is already sealed, or not from ds_create()
+ *   DS_IO        the worker came back without its memory; the objects are gone */
+DS_API DS_MUST_USE enum ds_status
+ds_seal(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
+        struct ds_error *err);
+
+/* Look up `count` keys; out[i] is a buffer to release, or NULL where there is none. Waits
+ * up to `wait_ms` for missing ones to appear. DS_OK if at least one is there.
+ *   DS_NOT_FOUND   none of the keys exists (out is all NULL)
+ *   DS_INVALID     count 0 or over DS_BATCH_KEYS_MAX, or an empty key */
+DS_API DS_MUST_USE enum ds_status
+ds_get(struct ds_client *client, const struct ds_slice *keys, size_t count,
+       uint32_t wait_ms, struct ds_buffer **out, struct ds_error *err);
+
+/* Bytes [offset, offset + size) of one object as a buffer of their own. size 0: up to
+ * the end.
+ *   DS_OUT_OF_RANGE   the range is not inside the object
+ *   DS_NOT_FOUND */
+DS_API DS_MUST_USE enum ds_status
+ds_get_range(struct ds_client *client, struct ds_slice key, uint64_t offset,
+             uint64_t size, uint32_t wait_ms, struct ds_buffer **out,
+             struct ds_error *err);
+
+/* Forget the objects. A key that is not there is success. */
+DS_API DS_MUST_USE enum ds_status
+ds_delete(struct ds_client *client, const struct ds_slice *keys, size_t count,
+          struct ds_error *err);
+
+/* out[i] tells whether keys[i] exists. Up to DS_EXIST_KEYS_MAX keys. */
+DS_API DS_MUST_USE enum ds_status
+ds_exist(struct ds_client *client, const struct ds_slice *keys, size_t count, bool *out,
+         struct ds_error *err);
+
+/* Let the objects expire `ttl_seconds` from now; 0: never. out_found[i] is false where
+ * the key does not exist; none existing is DS_NOT_FOUND. */
+DS_API DS_MUST_USE enum ds_status
+ds_expire(struct ds_client *client, const struct ds_slice *keys, size_t count,
+          uint32_t ttl_seconds, bool *out_found, struct ds_error *err);
+
+/* ---- Blocks -----------------------------------------------------------------------
+ *
+ * What the queue stores: one immutable set of parts under an id that the worker issues.
+ * The id says where and when the block was born and never names other bytes. A sealed
+ * block is provisional until the queue's controller has adopted it; the blocks of a
+ * client that died in between are given up by agreement of worker and controller. */
+struct ds_block_id {
+    uint8_t bytes[16]; /* {node 32 | arena incarnation 32 | counter 64}, little endian. */
+};
+
+/* Reserve a block of `count` parts (1 to DS_BLOCK_PARTS_MAX) of sizes[i] >= 1 bytes;
+ * parts of a page or more are page-aligned.
+ *   DS_FULL, DS_INVALID, DS_TIMEOUT, DS_IO, DS_INTERRUPTED as ds_create() */
+DS_API DS_MUST_USE enum ds_status
+ds_block_create(struct ds_client *client, const uint64_t *sizes, size_t count,
+                struct ds_block_id *out_id, struct ds_buffer **out, struct ds_error *err);
+
+/* Publish all parts with one request; provisional. Errors as ds_seal(). */
+DS_API DS_MUST_USE enum ds_status
+ds_block_seal(struct ds_client *client, struct ds_buffer *const *parts, size_t count,
+              struct ds_error *err);
+
+/* Open `count` parts of blocks: part[i] of ids[i]; out[i] is NULL where the block is
+ * gone. DS_NOT_FOUND if all are. Up to DS_BATCH_KEYS_MAX. */
+DS_API DS_MUST_USE enum ds_status
+ds_block_get(struct ds_client *client, const struct ds_block_id *ids,
+             const uint32_t *parts, size_t count, struct ds_buffer **out,
+             struct ds_error *err);
+
+/* Delete whole blocks, sealed or not. One that is gone is success. Blocks of a queue are
+ * deleted by its controller; this is for a block whose put failed. */
+DS_API DS_MUST_USE enum ds_status
+ds_block_delete(struct ds_client *client, const struct ds_block_id *ids, size_t count,
+                struct ds_error *err);
+
+/* ---- Queue ------------------------------------------------------------------------
+ *
+ * A connection to a transfer_queue_controller. Requests and replies are MessagePack;
+ * docs/queue_protocol.md has every operation. */
+struct ds_queue;
+
+struct ds_queue_options {
+    size_t struct_bytes;
+    const char *address; /* "unix:/path/to/socket" */
+    uint32_t connect_timeout_ms;
+    int (*interrupted)(void *arg); /* As in ds_client_options. */
+    void *interrupted_arg;
+};
+
+DS_API DS_MUST_USE enum ds_status
+ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
+              struct ds_error *err);
+DS_API void ds_queue_close(struct ds_queue *queue);
+
+/* Send `request`, wait for its reply: *out_reply is malloc()ed, to be free()d.
+ *   DS_IO        the controller at the named address is gone
+ *   DS_TIMEOUT   no answer within timeout_ms; the request may have taken effect
+ *   DS_INVALID   the request is over 256 MiB */
+DS_API DS_MUST_USE enum ds_status
+ds_queue_call(struct ds_queue *queue, struct ds_slice request, uint32_t timeout_ms,
+              void **out_reply, size_t *out_reply_bytes, struct ds_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,15 @@
+/* Time. Deadlines are CLOCK_MONOTONIC milliseconds; expiry is CLOCK_BOOTTIME, which goes
+ * on while the machine sleeps and cannot be set. */
+#ifndef OS_CLOCK_H
+#define OS_CLOCK_H
+
+#include <stdint.h>
+
+uint64_t clock_monotonic_ms(void);
+uint64_t clock_monotonic_ns(void);
+uint64_t clock_boot_ds(void); /* Tenths of a second. */
+
+/* "2026-08-22T10:11:12.345678Z" into at least 32 bytes; UTC. */
+void clock_utc_text(char *out);
+
+#endif

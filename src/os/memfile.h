@@ -1,0 +1,41 @@
+/* Memory files: shared memory without a name in any file system.
+ *
+ * The supervisor creates them and keeps them open; worker and clients map them through
+ * descriptors passed over the Unix socket. Sizes are sealed, so that nobody can shrink
+ * one under another's feet. Owner of a descriptor: whoever holds it. */
+#ifndef OS_MEMFILE_H
+#define OS_MEMFILE_H
+
+#include <datasystem/status.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* A sparse file of `bytes`, size sealed. huge_page_bytes 0 or 2 MiB; no memory is
+ * reserved yet. Close-on-exec.
+ *   DS_NO_MEMORY, DS_IO, DS_UNSUPPORTED (no huge pages: names vm.nr_hugepages) */
+DS_MUST_USE enum ds_status memfile_create(const char *name, uint64_t bytes,
+                                          uint64_t huge_page_bytes, int *out_fd,
+                                          struct ds_error *err);
+
+/* Back [offset, offset + bytes) with memory now. Blocks while the kernel zeroes pages
+ * (about 0.6 GB/s). DS_NO_MEMORY instead of a SIGBUS later. */
+DS_MUST_USE enum ds_status memfile_populate(int fd, uint64_t offset, uint64_t bytes,
+                                            struct ds_error *err);
+
+/* Map [offset, offset + bytes) shared. */
+DS_MUST_USE enum ds_status memfile_map(int fd, uint64_t offset, uint64_t bytes,
+                                       bool writable, void **out, struct ds_error *err);
+
+/* Map [offset, offset + bytes) copy-on-write; offset and length need not be aligned:
+ * *out is the first byte asked for, memfile_unmap_private() takes the same pair. */
+DS_MUST_USE enum ds_status memfile_map_private(int fd, uint64_t offset, uint64_t bytes,
+                                               void **out, struct ds_error *err);
+void memfile_unmap_private(void *data, uint64_t bytes);
+
+void memfile_unmap(void *data, uint64_t bytes);
+
+/* Size of the file behind a descriptor. */
+DS_MUST_USE enum ds_status memfile_size(int fd, uint64_t *out, struct ds_error *err);
+
+#endif

@@ -1,0 +1,18 @@
+/* How much memory may still be taken: the least of /proc/meminfo's MemAvailable and of
+ * what every cgroup above this process (v1 or v2) leaves. */
+#ifndef OS_MEMORY_LIMIT_H
+#define OS_MEMORY_LIMIT_H
+
+#include <stdint.h>
+
+struct memory_limit {
+    uint64_t available_bytes;
+    uint64_t limit_bytes;   /* Of the tightest level; UINT64_MAX: none. */
+    char source[256];       /* What the tightest level is, for messages. */
+};
+void memory_limit_read(struct memory_limit *out);
+
+/* Free huge pages of 2 MiB; 0 if none are set up. */
+uint64_t memory_free_huge_pages(void);
+
+#endif

@@ -1,0 +1,26 @@
+/* Processes: identity that survives pid reuse, and death notices. */
+#ifndef OS_PROCESS_H
+#define OS_PROCESS_H
+
+#include <datasystem/status.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+/* Field 22 of /proc/PID/stat; 0 if there is no such process. */
+uint64_t process_start_time(pid_t pid);
+
+/* A descriptor that turns readable when the process ends; -1 if it is gone, or is
+ * another process than `start_time` says (0: do not check). */
+int process_open(pid_t pid, uint64_t start_time);
+
+/* True while it exists (and is not a zombie) and started at `start_time` (0: any). */
+bool process_is_alive(pid_t pid, uint64_t start_time);
+
+/* The process that listens on a TCP port, for messages: "PID 12 (python3)". Empty text
+ * where /proc does not show it. */
+void process_describe_listener(uint16_t port, char *out, size_t out_bytes);
+
+#endif

@@ -1,0 +1,228 @@
+/* The messages between a client and a worker, as structs and as bytes. Pure.
+ *
+ * encode_x() appends to a writer; decode_x() reads a whole body and answers false if it
+ * is not exactly one x. What a decoded struct points at is borrowed from the body. Lists
+ * of unbounded length are not turned into arrays: the struct keeps a reader positioned at
+ * the first element, already checked to the end, and next_x() steps through it.
+ *
+ *   type          request                 reply
+ *   DISCOVER      (empty)                 discovered
+ *   HELLO         hello                   welcome, with 3 descriptors on a Unix socket
+ *   PING          (empty)                 (empty)
+ *   CREATE        create                  created
+ *   BLOCK_CREATE  block_create            created
+ *   SEAL          seal                    (empty)
+ *   ABORT         refs                    (empty)
+ *   LOOKUP        lookup                  found
+ *   FETCH         lookup                  found, payload: the values one after another
+ *   EXIST         keys                    flags
+ *   DELETE        keys                    flags (1: was there)
+ *   EXPIRE        expire                  flags (1: was there)
+ *   STATS         (empty)                 JSON text
+ *   PUT           put, payload: value     (empty)
+ *   BLOCK_DELETE  block_ids               (empty)
+ *   BLOCK_ADOPT   block_ids               flags (1: was there)
+ *   ORPHANS       (empty)                 block_ids; parked until there is one
+ *   FORK_CLAIM    (empty), 1 descriptor   (empty)
+ */
+#ifndef WIRE_MESSAGE_H
+#define WIRE_MESSAGE_H
+
+#include "wire/cursor.h"
+#include "wire/frame.h"
+
+/* ---- DISCOVER: what a TCP client learns before it decides how to connect ---- */
+
+struct discovered {
+    uint32_t layout_version;
+    uint32_t protocol_version;
+    uint32_t uid;
+    uint32_t pid;
+    struct ds_slice boot_id;     /* /proc/sys/kernel/random/boot_id, to tell the host. */
+    struct ds_slice socket_path; /* Absolute path of the Unix socket. */
+    struct ds_slice version;     /* Of the software, for messages. */
+    struct ds_slice owner;       /* Who started it, as given by --owner; may be empty. */
+};
+void encode_discovered(struct writer *writer, const struct discovered *message);
+bool decode_discovered(struct ds_slice body, struct discovered *out);
+
+/* ---- HELLO ---- */
+
+struct wire_ref {
+    uint32_t slot;
+    uint64_t generation;
+};
+
+struct ref_list {
+    uint32_t count;
+    struct reader at;
+};
+bool next_ref(struct ref_list *list, struct wire_ref *out);
+
+/* Known region 0 means a new client. A client that comes back names its region (number
+ * + 1) and token, and with `resume` the unsealed objects that it still holds; all others
+ * of the region are aborted. Without `resume` it joins with one more connection. */
+enum hello_flags {
+    HELLO_SHARED_MEMORY = 1 << 0, /* Wants the memory files. */
+    HELLO_RESUME = 1 << 1,
+};
+struct hello {
+    uint32_t layout_version;
+    uint32_t protocol_version;
+    uint32_t flags;
+    uint32_t client; /* 0: new. */
+    uint64_t token;
+    uint32_t incarnation; /* Of the arena that the client has mapped; 0: none. */
+    struct ref_list holding;
+};
+void encode_hello(struct writer *writer, const struct hello *message,
+                  const struct wire_ref *holding, size_t holding_count);
+bool decode_hello(struct ds_slice body, struct hello *out);
+
+struct welcome {
+    uint32_t node;
+    uint32_t incarnation;
+    uint32_t client; /* Region number + 1; 0 without shared memory. */
+    uint64_t token;
+    uint64_t arena_bytes;
+    uint64_t table_bytes;
+    uint64_t pins_offset; /* Of this client's region in the pins file. */
+    uint64_t pins_bytes;
+    uint64_t huge_page_bytes;
+};
+void encode_welcome(struct writer *writer, const struct welcome *message);
+bool decode_welcome(struct ds_slice body, struct welcome *out);
+
+/* ---- CREATE, SEAL, ABORT ---- */
+
+struct sized_key_list {
+    uint32_t count;
+    struct reader at;
+};
+bool next_sized_key(struct sized_key_list *list, struct ds_slice *out_key,
+                    uint64_t *out_size);
+
+struct create {
+    uint8_t write_mode;
+    struct sized_key_list objects;
+};
+void encode_create(struct writer *writer, uint8_t write_mode, const struct ds_slice *keys,
+                   const uint64_t *sizes, size_t count);
+bool decode_create(struct ds_slice body, struct create *out);
+
+struct size_list {
+    uint32_t count;
+    struct reader at;
+};
+bool next_size(struct size_list *list, uint64_t *out);
+void encode_block_create(struct writer *writer, const uint64_t *sizes, size_t count);
+bool decode_block_create(struct ds_slice body, struct size_list *out);
+
+struct wire_extent {
+    struct wire_ref ref;
+    uint64_t offset; /* In the arena. */
+};
+
+struct created {
+    struct ds_block_id block; /* Zero for CREATE. */
+    uint32_t count;
+    struct reader at;
+};
+/* begin, then one append per object. */
+void encode_created_begin(struct writer *writer, struct ds_block_id block,
+                          uint32_t count);
+void encode_created_extent(struct writer *writer, struct wire_extent extent);
+bool decode_created(struct ds_slice body, struct created *out);
+bool next_extent(struct created *list, struct wire_extent *out);
+
+struct seal {
+    uint32_t ttl_seconds;
+    bool only_if_absent;
+    struct ref_list refs;
+};
+void encode_seal(struct writer *writer, uint32_t ttl_seconds, bool only_if_absent,
+                 const struct wire_ref *refs, size_t count);
+bool decode_seal(struct ds_slice body, struct seal *out);
+
+void encode_refs(struct writer *writer, const struct wire_ref *refs, size_t count);
+bool decode_refs(struct ds_slice body, struct ref_list *out);
+
+/* ---- Keys ---- */
+
+struct key_list {
+    uint32_t count;
+    struct reader at;
+};
+bool next_key(struct key_list *list, struct ds_slice *out);
+void encode_keys(struct writer *writer, const struct ds_slice *keys, size_t count);
+bool decode_keys(struct ds_slice body, struct key_list *out);
+
+enum lookup_flags {
+    LOOKUP_BLOCKS = 1 << 0, /* Keys are block part keys: see wire_block_key(). */
+};
+struct lookup {
+    uint32_t flags;
+    uint32_t wait_ms;
+    uint64_t range_offset; /* FETCH: first byte wanted of each value, */
+    uint64_t range_bytes;  /* and how many; 0: to the end. */
+    struct key_list keys;
+};
+void encode_lookup(struct writer *writer, const struct lookup *message,
+                   const struct ds_slice *keys, size_t count);
+bool decode_lookup(struct ds_slice body, struct lookup *out);
+
+struct wire_object {
+    bool found;
+    uint32_t slot;
+    uint64_t commit;
+    uint64_t offset;
+    uint64_t size;
+};
+struct found {
+    uint32_t count;
+    struct reader at;
+};
+void encode_found_begin(struct writer *writer, uint32_t count);
+void encode_found_object(struct writer *writer, const struct wire_object *object);
+bool decode_found(struct ds_slice body, struct found *out);
+bool next_object(struct found *list, struct wire_object *out);
+
+struct expire {
+    uint32_t ttl_seconds;
+    struct key_list keys;
+};
+void encode_expire(struct writer *writer, uint32_t ttl_seconds,
+                   const struct ds_slice *keys, size_t count);
+bool decode_expire(struct ds_slice body, struct expire *out);
+
+struct put {
+    uint32_t ttl_seconds;
+    bool only_if_absent;
+    uint8_t write_mode;
+    struct ds_slice key;
+};
+void encode_put(struct writer *writer, const struct put *message);
+bool decode_put(struct ds_slice body, struct put *out);
+
+/* One byte per element; the body itself. */
+void encode_flags_begin(struct writer *writer, uint32_t count);
+bool decode_flags(struct ds_slice body, uint32_t *out_count, const uint8_t **out_flags);
+
+/* ---- Blocks ---- */
+
+#define BLOCK_KEY_BYTES 20u
+
+/* The key of one part: the id, then the part's number, little endian. Never a legal user
+ * key, since part numbers below DS_BLOCK_PARTS_MAX end in zero bytes. */
+void wire_block_key(struct ds_block_id id, uint32_t part, uint8_t out[BLOCK_KEY_BYTES]);
+struct ds_block_id wire_block_id(uint32_t node, uint32_t incarnation, uint64_t counter);
+
+struct block_id_list {
+    uint32_t count;
+    struct reader at;
+};
+bool next_block_id(struct block_id_list *list, struct ds_block_id *out);
+void encode_block_ids(struct writer *writer, const struct ds_block_id *ids, size_t count);
+bool decode_block_ids(struct ds_slice body, struct block_id_list *out);
+
+#endif
