@@ -25,10 +25,10 @@ enum ds_status {
     DS_IO,           /* The other side is gone and did not come back in time. */
     DS_NO_MEMORY,    /* This process or machine is out of memory. */
     DS_OUT_OF_RANGE, /* A byte range lies outside the object. */
-    DS_MISMATCH,     /* Client and worker speak different layouts; versions are named. */
-    DS_INTERRUPTED,  /* The caller's interrupt hook asked to stop waiting. */
-    DS_UNSUPPORTED,  /* This build or machine cannot do it; the text says what lacks. */
-    DS_CORRUPT,      /* Bytes are not what they were when sealed; never returned. */
+    DS_MISMATCH,    /* Client and worker speak different layouts; versions are named. */
+    DS_INTERRUPTED, /* The caller's interrupt hook asked to stop waiting. */
+    DS_UNSUPPORTED, /* This build or machine cannot do it; the text says what lacks. */
+    DS_CORRUPT,     /* Bytes are not what they were when sealed; never returned. */
     DS_STATUS_COUNT
 };
 

@@ -11,18 +11,18 @@
 
 #define AUTO(type) __attribute__((cleanup(type##_auto)))
 
-#define TAKE(pointer)                                                                    \
-    __extension__({                                                                      \
-        __typeof__(pointer) taken_ = (pointer);                                          \
-        (pointer) = NULL;                                                                \
-        taken_;                                                                          \
+#define TAKE(pointer)                           \
+    __extension__({                             \
+        __typeof__(pointer) taken_ = (pointer); \
+        (pointer) = NULL;                       \
+        taken_;                                 \
     })
 
 /* DEFINE_AUTO(memfile, struct memfile, memfile_close) writes memfile_auto(). */
-#define DEFINE_AUTO(type, full_type, destroy)                                            \
-    static inline void type##_auto(full_type **pointer)                                  \
-    {                                                                                    \
-        destroy(*pointer);                                                               \
+#define DEFINE_AUTO(type, full_type, destroy)           \
+    static inline void type##_auto(full_type **pointer) \
+    {                                                   \
+        destroy(*pointer);                              \
     }
 
 #endif

@@ -5,7 +5,7 @@
 
 #include <assert.h>
 
-#define DS_ASSERT(condition)                                                             \
+#define DS_ASSERT(condition) \
     ((condition) ? (void)0 : ds_assert_failed(#condition, __FILE__, __LINE__))
 
 /* Prints the condition and its place to stderr, then aborts. */

@@ -22,9 +22,9 @@ struct hmap {
 };
 
 /* Visits nodes in no particular order; the body may remove `node`, not insert. */
-#define HMAP_FOREACH(node, map)                                                          \
-    for (struct hmap_node *node = hmap_first(map),                                       \
-                          *node##_next = hmap_next(map, node);                           \
+#define HMAP_FOREACH(node, map)                                \
+    for (struct hmap_node *node = hmap_first(map),             \
+                          *node##_next = hmap_next(map, node); \
          node != NULL; node = node##_next, node##_next = hmap_next(map, node))
 
 static inline void

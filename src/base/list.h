@@ -11,12 +11,12 @@ struct list {
     struct list *prev;
 };
 
-#define CONTAINER_OF(pointer, type, member)                                              \
-    ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+#define CONTAINER_OF(pointer, type, member) \
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 /* Visits each link; `link` may be removed by the body. */
-#define LIST_FOREACH(link, head)                                                         \
-    for (struct list *link = (head)->next, *link##_next = link->next; link != (head);    \
+#define LIST_FOREACH(link, head)                                                      \
+    for (struct list *link = (head)->next, *link##_next = link->next; link != (head); \
          link = link##_next, link##_next = link->next)
 
 static inline void

@@ -58,10 +58,7 @@ void write_short_bytes(struct writer *writer, struct ds_slice bytes); /* len <= 
 /* Overwrite 4 bytes written earlier, at `offset`. */
 void patch_u32(struct writer *writer, size_t offset, uint32_t value);
 
-static inline void
-writer_auto(struct writer *writer)
-{
-    writer_fini(writer);
-}
+/* A writer that frees its memory when it leaves scope. */
+#define AUTO_WRITER(name) __attribute__((cleanup(writer_fini))) struct writer name = {0}
 
 #endif

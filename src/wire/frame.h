@@ -13,10 +13,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define FRAME_MAGIC           0x31575344u /* "DSW1" read as bytes. */
-#define FRAME_HEADER_BYTES    24u
-#define FRAME_BODY_BYTES_MAX  (16u << 20)
-#define PROTOCOL_VERSION      1u
+#define FRAME_MAGIC          0x31575344u /* "DSW1" read as bytes. */
+#define FRAME_HEADER_BYTES   24u
+#define FRAME_BODY_BYTES_MAX (16u << 20)
+#define PROTOCOL_VERSION     1u
 
 /* Requests; values never change. Who may send which is in worker/session.c. */
 enum message_type {

@@ -1,9 +1,10 @@
 /* The messages between a client and a worker, as structs and as bytes. Pure.
  *
  * encode_x() appends to a writer; decode_x() reads a whole body and answers false if it
- * is not exactly one x. What a decoded struct points at is borrowed from the body. Lists
- * of unbounded length are not turned into arrays: the struct keeps a reader positioned at
- * the first element, already checked to the end, and next_x() steps through it.
+ * is not exactly one x. What a decoded struct points at is borrowed from the body.
+ * Lists of unbounded length are not turned into arrays: the struct keeps a reader
+ * positioned at the first element, already checked to the end, and next_x() steps
+ * through it.
  *
  *   type          request                 reply
  *   DISCOVER      (empty)                 discovered
@@ -38,10 +39,10 @@ struct discovered {
     uint32_t protocol_version;
     uint32_t uid;
     uint32_t pid;
-    struct ds_slice boot_id;     /* /proc/sys/kernel/random/boot_id, to tell the host. */
+    struct ds_slice boot_id; /* /proc/sys/kernel/random/boot_id, to tell the host. */
     struct ds_slice socket_path; /* Absolute path of the Unix socket. */
     struct ds_slice version;     /* Of the software, for messages. */
-    struct ds_slice owner;       /* Who started it, as given by --owner; may be empty. */
+    struct ds_slice owner; /* Who started it, as given by --owner; may be empty. */
 };
 void encode_discovered(struct writer *writer, const struct discovered *message);
 bool decode_discovered(struct ds_slice body, struct discovered *out);
@@ -60,8 +61,9 @@ struct ref_list {
 bool next_ref(struct ref_list *list, struct wire_ref *out);
 
 /* Known region 0 means a new client. A client that comes back names its region (number
- * + 1) and token, and with `resume` the unsealed objects that it still holds; all others
- * of the region are aborted. Without `resume` it joins with one more connection. */
+ * + 1) and token, and with `resume` the unsealed objects that it still holds; all
+ * others of the region are aborted. Without `resume` it joins with one more connection.
+ */
 enum hello_flags {
     HELLO_SHARED_MEMORY = 1 << 0, /* Wants the memory files. */
     HELLO_RESUME = 1 << 1,
@@ -106,8 +108,8 @@ struct create {
     uint8_t write_mode;
     struct sized_key_list objects;
 };
-void encode_create(struct writer *writer, uint8_t write_mode, const struct ds_slice *keys,
-                   const uint64_t *sizes, size_t count);
+void encode_create(struct writer *writer, uint8_t write_mode,
+                   const struct ds_slice *keys, const uint64_t *sizes, size_t count);
 bool decode_create(struct ds_slice body, struct create *out);
 
 struct size_list {
@@ -129,8 +131,8 @@ struct created {
     struct reader at;
 };
 /* begin, then one append per object. */
-void encode_created_begin(struct writer *writer, struct ds_block_id block,
-                          uint32_t count);
+void
+encode_created_begin(struct writer *writer, struct ds_block_id block, uint32_t count);
 void encode_created_extent(struct writer *writer, struct wire_extent extent);
 bool decode_created(struct ds_slice body, struct created *out);
 bool next_extent(struct created *list, struct wire_extent *out);
@@ -212,8 +214,8 @@ bool decode_flags(struct ds_slice body, uint32_t *out_count, const uint8_t **out
 
 #define BLOCK_KEY_BYTES 20u
 
-/* The key of one part: the id, then the part's number, little endian. Never a legal user
- * key, since part numbers below DS_BLOCK_PARTS_MAX end in zero bytes. */
+/* The key of one part: the id, then the part's number, little endian. Never a legal
+ * user key, since part numbers below DS_BLOCK_PARTS_MAX end in zero bytes. */
 void wire_block_key(struct ds_block_id id, uint32_t part, uint8_t out[BLOCK_KEY_BYTES]);
 struct ds_block_id wire_block_id(uint32_t node, uint32_t incarnation, uint64_t counter);
 
@@ -222,7 +224,8 @@ struct block_id_list {
     struct reader at;
 };
 bool next_block_id(struct block_id_list *list, struct ds_block_id *out);
-void encode_block_ids(struct writer *writer, const struct ds_block_id *ids, size_t count);
+void
+encode_block_ids(struct writer *writer, const struct ds_block_id *ids, size_t count);
 bool decode_block_ids(struct ds_slice body, struct block_id_list *out);
 
 #endif

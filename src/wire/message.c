@@ -1,0 +1,559 @@
+#include "wire/message.h"
+
+#include "base/check.h"
+
+#include <string.h>
+
+/* ---- Lists ----------------------------------------------------------------------
+ *
+ * A list is a u32 count and then the elements. decode_x() steps through a copy of the
+ * list once, so that whoever steps through it later meets no surprise: next_x() then
+ * only answers false at the end. */
+
+static void
+write_ref(struct writer *writer, struct wire_ref ref)
+{
+    write_u32(writer, ref.slot);
+    write_u64(writer, ref.generation);
+}
+
+static struct wire_ref
+read_ref(struct reader *reader)
+{
+    struct wire_ref ref = {.slot = read_u32(reader)};
+    ref.generation = read_u64(reader);
+    return ref;
+}
+
+/* One element less; false when none is left. */
+static bool
+step(uint32_t *count)
+{
+    if (*count == 0)
+        return false;
+    (*count)--;
+    return true;
+}
+
+bool
+next_ref(struct ref_list *list, struct wire_ref *out)
+{
+    if (!step(&list->count))
+        return false;
+    *out = read_ref(&list->at);
+    return reader_ok(&list->at);
+}
+
+/* Elements of one size: check the whole list by multiplication. */
+static bool
+fixed_list_fits(uint32_t count, const struct reader *at, size_t element_bytes)
+{
+    return reader_ok(at) && reader_left(at) == (uint64_t)count * element_bytes;
+}
+
+enum { REF_BYTES = 12, EXTENT_BYTES = 20, OBJECT_BYTES = 29 };
+
+static bool
+read_ref_list(struct reader *reader, struct ref_list *out)
+{
+    out->count = read_u32(reader);
+    out->at = *reader;
+    return fixed_list_fits(out->count, &out->at, REF_BYTES);
+}
+
+static void
+write_ref_list(struct writer *writer, const struct wire_ref *refs, size_t count)
+{
+    DS_ASSERT(count <= UINT32_MAX);
+    write_u32(writer, (uint32_t)count);
+    for (size_t i = 0; i < count; i++)
+        write_ref(writer, refs[i]);
+}
+
+/* ---- DISCOVER and HELLO ---- */
+
+void
+encode_discovered(struct writer *writer, const struct discovered *message)
+{
+    write_u32(writer, message->layout_version);
+    write_u32(writer, message->protocol_version);
+    write_u32(writer, message->uid);
+    write_u32(writer, message->pid);
+    write_short_bytes(writer, message->boot_id);
+    write_short_bytes(writer, message->socket_path);
+    write_short_bytes(writer, message->version);
+    write_short_bytes(writer, message->owner);
+}
+
+bool
+decode_discovered(struct ds_slice body, struct discovered *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct discovered message = {.layout_version = read_u32(&reader)};
+    message.protocol_version = read_u32(&reader);
+    message.uid = read_u32(&reader);
+    message.pid = read_u32(&reader);
+    message.boot_id = read_short_bytes(&reader);
+    message.socket_path = read_short_bytes(&reader);
+    message.version = read_short_bytes(&reader);
+    message.owner = read_short_bytes(&reader);
+    if (!reader_done(&reader))
+        return false;
+    *out = message;
+    return true;
+}
+
+void
+encode_hello(struct writer *writer, const struct hello *message,
+             const struct wire_ref *holding, size_t holding_count)
+{
+    write_u32(writer, message->layout_version);
+    write_u32(writer, message->protocol_version);
+    write_u32(writer, message->flags);
+    write_u32(writer, message->client);
+    write_u64(writer, message->token);
+    write_u32(writer, message->incarnation);
+    write_ref_list(writer, holding, holding_count);
+}
+
+bool
+decode_hello(struct ds_slice body, struct hello *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct hello message = {.layout_version = read_u32(&reader)};
+    message.protocol_version = read_u32(&reader);
+    message.flags = read_u32(&reader);
+    message.client = read_u32(&reader);
+    message.token = read_u64(&reader);
+    message.incarnation = read_u32(&reader);
+    if (!read_ref_list(&reader, &message.holding))
+        return false;
+    *out = message;
+    return true;
+}
+
+void
+encode_welcome(struct writer *writer, const struct welcome *message)
+{
+    write_u32(writer, message->node);
+    write_u32(writer, message->incarnation);
+    write_u32(writer, message->client);
+    write_u64(writer, message->token);
+    write_u64(writer, message->arena_bytes);
+    write_u64(writer, message->table_bytes);
+    write_u64(writer, message->pins_offset);
+    write_u64(writer, message->pins_bytes);
+    write_u64(writer, message->huge_page_bytes);
+}
+
+bool
+decode_welcome(struct ds_slice body, struct welcome *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct welcome message = {.node = read_u32(&reader)};
+    message.incarnation = read_u32(&reader);
+    message.client = read_u32(&reader);
+    message.token = read_u64(&reader);
+    message.arena_bytes = read_u64(&reader);
+    message.table_bytes = read_u64(&reader);
+    message.pins_offset = read_u64(&reader);
+    message.pins_bytes = read_u64(&reader);
+    message.huge_page_bytes = read_u64(&reader);
+    if (!reader_done(&reader))
+        return false;
+    *out = message;
+    return true;
+}
+
+/* ---- CREATE, SEAL, ABORT ---- */
+
+bool
+next_sized_key(struct sized_key_list *list, struct ds_slice *out_key,
+               uint64_t *out_size)
+{
+    if (!step(&list->count))
+        return false;
+    *out_size = read_u64(&list->at);
+    *out_key = read_short_bytes(&list->at);
+    return reader_ok(&list->at);
+}
+
+void
+encode_create(struct writer *writer, uint8_t write_mode, const struct ds_slice *keys,
+              const uint64_t *sizes, size_t count)
+{
+    DS_ASSERT(count <= UINT32_MAX);
+    write_u8(writer, write_mode);
+    write_u32(writer, (uint32_t)count);
+    for (size_t i = 0; i < count; i++) {
+        write_u64(writer, sizes[i]);
+        write_short_bytes(writer, keys[i]);
+    }
+}
+
+bool
+decode_create(struct ds_slice body, struct create *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct create message = {.write_mode = read_u8(&reader)};
+    message.objects.count = read_u32(&reader);
+    message.objects.at = reader;
+    struct sized_key_list probe = message.objects;
+    struct ds_slice key;
+    uint64_t size;
+    while (next_sized_key(&probe, &key, &size)) {
+    }
+    if (!reader_done(&probe.at))
+        return false;
+    *out = message;
+    return true;
+}
+
+bool
+next_size(struct size_list *list, uint64_t *out)
+{
+    if (!step(&list->count))
+        return false;
+    *out = read_u64(&list->at);
+    return reader_ok(&list->at);
+}
+
+void
+encode_block_create(struct writer *writer, const uint64_t *sizes, size_t count)
+{
+    DS_ASSERT(count <= UINT32_MAX);
+    write_u32(writer, (uint32_t)count);
+    for (size_t i = 0; i < count; i++)
+        write_u64(writer, sizes[i]);
+}
+
+bool
+decode_block_create(struct ds_slice body, struct size_list *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct size_list list = {.count = read_u32(&reader)};
+    list.at = reader;
+    if (!fixed_list_fits(list.count, &list.at, sizeof(uint64_t)))
+        return false;
+    *out = list;
+    return true;
+}
+
+static void
+write_block_id(struct writer *writer, struct ds_block_id id)
+{
+    write_bytes(writer, (struct ds_slice){.data = id.bytes, .len = sizeof id.bytes});
+}
+
+static struct ds_block_id
+read_block_id(struct reader *reader)
+{
+    struct ds_block_id id = {0};
+    struct ds_slice bytes = read_bytes(reader, sizeof id.bytes);
+    if (bytes.len == sizeof id.bytes)
+        memcpy(id.bytes, bytes.data, sizeof id.bytes);
+    return id;
+}
+
+void
+encode_created_begin(struct writer *writer, struct ds_block_id block, uint32_t count)
+{
+    write_block_id(writer, block);
+    write_u32(writer, count);
+}
+
+void
+encode_created_extent(struct writer *writer, struct wire_extent extent)
+{
+    write_ref(writer, extent.ref);
+    write_u64(writer, extent.offset);
+}
+
+bool
+decode_created(struct ds_slice body, struct created *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct created list = {.block = read_block_id(&reader)};
+    list.count = read_u32(&reader);
+    list.at = reader;
+    if (!fixed_list_fits(list.count, &list.at, EXTENT_BYTES))
+        return false;
+    *out = list;
+    return true;
+}
+
+bool
+next_extent(struct created *list, struct wire_extent *out)
+{
+    if (!step(&list->count))
+        return false;
+    out->ref = read_ref(&list->at);
+    out->offset = read_u64(&list->at);
+    return reader_ok(&list->at);
+}
+
+void
+encode_seal(struct writer *writer, uint32_t ttl_seconds, bool only_if_absent,
+            const struct wire_ref *refs, size_t count)
+{
+    write_u32(writer, ttl_seconds);
+    write_u8(writer, only_if_absent);
+    write_ref_list(writer, refs, count);
+}
+
+bool
+decode_seal(struct ds_slice body, struct seal *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct seal message = {.ttl_seconds = read_u32(&reader)};
+    message.only_if_absent = read_u8(&reader) != 0;
+    if (!read_ref_list(&reader, &message.refs))
+        return false;
+    *out = message;
+    return true;
+}
+
+void
+encode_refs(struct writer *writer, const struct wire_ref *refs, size_t count)
+{
+    write_ref_list(writer, refs, count);
+}
+
+bool
+decode_refs(struct ds_slice body, struct ref_list *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct ref_list list;
+    if (!read_ref_list(&reader, &list))
+        return false;
+    *out = list;
+    return true;
+}
+
+/* ---- Keys ---- */
+
+bool
+next_key(struct key_list *list, struct ds_slice *out)
+{
+    if (!step(&list->count))
+        return false;
+    *out = read_short_bytes(&list->at);
+    return reader_ok(&list->at);
+}
+
+static void
+write_key_list(struct writer *writer, const struct ds_slice *keys, size_t count)
+{
+    DS_ASSERT(count <= UINT32_MAX);
+    write_u32(writer, (uint32_t)count);
+    for (size_t i = 0; i < count; i++)
+        write_short_bytes(writer, keys[i]);
+}
+
+static bool
+read_key_list(struct reader *reader, struct key_list *out)
+{
+    struct key_list list = {.count = read_u32(reader)};
+    list.at = *reader;
+    struct key_list probe = list;
+    struct ds_slice key;
+    while (next_key(&probe, &key)) {
+    }
+    if (!reader_done(&probe.at))
+        return false;
+    *out = list;
+    return true;
+}
+
+void
+encode_keys(struct writer *writer, const struct ds_slice *keys, size_t count)
+{
+    write_key_list(writer, keys, count);
+}
+
+bool
+decode_keys(struct ds_slice body, struct key_list *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    return read_key_list(&reader, out);
+}
+
+void
+encode_lookup(struct writer *writer, const struct lookup *message,
+              const struct ds_slice *keys, size_t count)
+{
+    write_u32(writer, message->flags);
+    write_u32(writer, message->wait_ms);
+    write_u64(writer, message->range_offset);
+    write_u64(writer, message->range_bytes);
+    write_key_list(writer, keys, count);
+}
+
+bool
+decode_lookup(struct ds_slice body, struct lookup *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct lookup message = {.flags = read_u32(&reader)};
+    message.wait_ms = read_u32(&reader);
+    message.range_offset = read_u64(&reader);
+    message.range_bytes = read_u64(&reader);
+    if (!read_key_list(&reader, &message.keys))
+        return false;
+    *out = message;
+    return true;
+}
+
+void
+encode_found_begin(struct writer *writer, uint32_t count)
+{
+    write_u32(writer, count);
+}
+
+void
+encode_found_object(struct writer *writer, const struct wire_object *object)
+{
+    write_u8(writer, object->found);
+    write_u32(writer, object->slot);
+    write_u64(writer, object->commit);
+    write_u64(writer, object->offset);
+    write_u64(writer, object->size);
+}
+
+bool
+decode_found(struct ds_slice body, struct found *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct found list = {.count = read_u32(&reader)};
+    list.at = reader;
+    if (!fixed_list_fits(list.count, &list.at, OBJECT_BYTES))
+        return false;
+    *out = list;
+    return true;
+}
+
+bool
+next_object(struct found *list, struct wire_object *out)
+{
+    if (!step(&list->count))
+        return false;
+    out->found = read_u8(&list->at) != 0;
+    out->slot = read_u32(&list->at);
+    out->commit = read_u64(&list->at);
+    out->offset = read_u64(&list->at);
+    out->size = read_u64(&list->at);
+    return reader_ok(&list->at);
+}
+
+void
+encode_expire(struct writer *writer, uint32_t ttl_seconds, const struct ds_slice *keys,
+              size_t count)
+{
+    write_u32(writer, ttl_seconds);
+    write_key_list(writer, keys, count);
+}
+
+bool
+decode_expire(struct ds_slice body, struct expire *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct expire message = {.ttl_seconds = read_u32(&reader)};
+    if (!read_key_list(&reader, &message.keys))
+        return false;
+    *out = message;
+    return true;
+}
+
+void
+encode_put(struct writer *writer, const struct put *message)
+{
+    write_u32(writer, message->ttl_seconds);
+    write_u8(writer, message->only_if_absent);
+    write_u8(writer, message->write_mode);
+    write_short_bytes(writer, message->key);
+}
+
+bool
+decode_put(struct ds_slice body, struct put *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct put message = {.ttl_seconds = read_u32(&reader)};
+    message.only_if_absent = read_u8(&reader) != 0;
+    message.write_mode = read_u8(&reader);
+    message.key = read_short_bytes(&reader);
+    if (!reader_done(&reader))
+        return false;
+    *out = message;
+    return true;
+}
+
+void
+encode_flags_begin(struct writer *writer, uint32_t count)
+{
+    write_u32(writer, count);
+}
+
+bool
+decode_flags(struct ds_slice body, uint32_t *out_count, const uint8_t **out_flags)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    uint32_t count = read_u32(&reader);
+    if (!fixed_list_fits(count, &reader, 1))
+        return false;
+    *out_count = count;
+    *out_flags = reader.at;
+    return true;
+}
+
+/* ---- Blocks ---- */
+
+void
+wire_block_key(struct ds_block_id id, uint32_t part, uint8_t out[BLOCK_KEY_BYTES])
+{
+    DS_ASSERT(part < DS_BLOCK_PARTS_MAX);
+    memcpy(out, id.bytes, sizeof id.bytes);
+    for (size_t i = 0; i < 4; i++)
+        out[sizeof id.bytes + i] = (uint8_t)(part >> (8 * i));
+}
+
+struct ds_block_id
+wire_block_id(uint32_t node, uint32_t incarnation, uint64_t counter)
+{
+    struct ds_block_id id;
+    for (size_t i = 0; i < 4; i++) {
+        id.bytes[i] = (uint8_t)(node >> (8 * i));
+        id.bytes[4 + i] = (uint8_t)(incarnation >> (8 * i));
+    }
+    for (size_t i = 0; i < 8; i++)
+        id.bytes[8 + i] = (uint8_t)(counter >> (8 * i));
+    return id;
+}
+
+bool
+next_block_id(struct block_id_list *list, struct ds_block_id *out)
+{
+    if (!step(&list->count))
+        return false;
+    *out = read_block_id(&list->at);
+    return reader_ok(&list->at);
+}
+
+void
+encode_block_ids(struct writer *writer, const struct ds_block_id *ids, size_t count)
+{
+    DS_ASSERT(count <= UINT32_MAX);
+    write_u32(writer, (uint32_t)count);
+    for (size_t i = 0; i < count; i++)
+        write_block_id(writer, ids[i]);
+}
+
+bool
+decode_block_ids(struct ds_slice body, struct block_id_list *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct block_id_list list = {.count = read_u32(&reader)};
+    list.at = reader;
+    if (!fixed_list_fits(list.count, &list.at, sizeof(struct ds_block_id)))
+        return false;
+    *out = list;
+    return true;
+}

@@ -1,0 +1,141 @@
+#include "wire/message.h"
+
+#include "base/slice.h"
+#include "test.h"
+
+#include <stdlib.h>
+
+static struct ds_slice
+body_of(const struct writer *writer)
+{
+    return slice(writer->data, writer->len);
+}
+
+TEST(create_comes_back_as_it_was)
+{
+    AUTO_WRITER(w);
+    struct ds_slice keys[] = {slice_of_text("a"), slice_of_text("key-2")};
+    uint64_t sizes[] = {1, UINT64_MAX};
+    encode_create(&w, 3, keys, sizes, 2);
+
+    struct create message;
+    CHECK(decode_create(body_of(&w), &message));
+    CHECK_INT(message.write_mode, 3);
+    CHECK_INT(message.objects.count, 2);
+    struct ds_slice key;
+    uint64_t size;
+    CHECK(next_sized_key(&message.objects, &key, &size));
+    CHECK(slice_equal(key, keys[0]) && size == 1);
+    CHECK(next_sized_key(&message.objects, &key, &size));
+    CHECK(slice_equal(key, keys[1]) && size == UINT64_MAX);
+    CHECK(!next_sized_key(&message.objects, &key, &size));
+}
+
+TEST(hello_carries_what_the_client_holds)
+{
+    AUTO_WRITER(w);
+    struct hello sent = {.layout_version = 1,
+                         .protocol_version = 2,
+                         .flags = HELLO_RESUME,
+                         .client = 7,
+                         .token = 8,
+                         .incarnation = 9};
+    struct wire_ref holding[] = {{.slot = 5, .generation = 1ull << 50}};
+    encode_hello(&w, &sent, holding, 1);
+
+    struct hello got;
+    CHECK(decode_hello(body_of(&w), &got));
+    CHECK_INT(got.client, 7);
+    CHECK_INT(got.token, 8);
+    struct wire_ref ref;
+    CHECK(next_ref(&got.holding, &ref));
+    CHECK(ref.slot == 5 && ref.generation == 1ull << 50);
+    CHECK(!next_ref(&got.holding, &ref));
+}
+
+TEST(found_objects_come_back_in_order)
+{
+    AUTO_WRITER(w);
+    encode_found_begin(&w, 2);
+    struct wire_object sent = {
+        .found = true, .slot = 1, .commit = 2, .offset = 64, .size = 3};
+    encode_found_object(&w, &sent);
+    encode_found_object(&w, &(struct wire_object){0});
+
+    struct found list;
+    CHECK(decode_found(body_of(&w), &list));
+    struct wire_object got;
+    CHECK(next_object(&list, &got));
+    CHECK(got.found && got.offset == 64 && got.size == 3 && got.commit == 2);
+    CHECK(next_object(&list, &got));
+    CHECK(!got.found);
+}
+
+/* Every message that is cut short, or has a byte too many, is refused. */
+TEST(truncated_messages_are_refused)
+{
+    AUTO_WRITER(w);
+    struct ds_slice keys[] = {slice_of_text("abc"), slice_of_text("d")};
+    struct lookup sent = {.wait_ms = 5};
+    encode_lookup(&w, &sent, keys, 2);
+
+    struct lookup got;
+    CHECK(decode_lookup(body_of(&w), &got));
+    for (size_t len = 0; len < w.len; len++)
+        CHECK(!decode_lookup(slice(w.data, len), &got));
+    write_u8(&w, 0);
+    CHECK(!decode_lookup(body_of(&w), &got));
+}
+
+TEST(a_count_without_elements_is_refused)
+{
+    AUTO_WRITER(w);
+    write_u32(&w, UINT32_MAX);
+    struct block_id_list ids;
+    CHECK(!decode_block_ids(body_of(&w), &ids));
+    struct ref_list refs;
+    CHECK(!decode_refs(body_of(&w), &refs));
+    struct key_list keys;
+    CHECK(!decode_keys(body_of(&w), &keys));
+}
+
+TEST(frame_of_another_protocol_is_refused)
+{
+    uint8_t bytes[FRAME_HEADER_BYTES];
+    struct frame_header sent = {.type = MESSAGE_PUT,
+                                .sequence = 3,
+                                .body_bytes = 10,
+                                .payload_bytes = 1ull << 40};
+    frame_encode(&sent, bytes);
+    struct frame_header got;
+    CHECK(frame_decode(bytes, &got));
+    CHECK(got.type == MESSAGE_PUT && got.payload_bytes == 1ull << 40);
+    bytes[0] ^= 1;
+    CHECK(!frame_decode(bytes, &got));
+    CHECK(!frame_decode((const uint8_t *)"GET / HTTP/1.1\r\nHost: xxx", &got));
+}
+
+TEST(a_huge_body_is_refused)
+{
+    uint8_t bytes[FRAME_HEADER_BYTES];
+    struct frame_header sent = {.type = MESSAGE_PING};
+    frame_encode(&sent, bytes);
+    bytes[15] = 0xff; /* Top byte of body_bytes. */
+    struct frame_header got;
+    CHECK(!frame_decode(bytes, &got));
+}
+
+TEST(block_keys_are_never_user_keys)
+{
+    uint8_t key[BLOCK_KEY_BYTES];
+    wire_block_key(wire_block_id(0x41414141, 0x41414141, UINT64_MAX),
+                   DS_BLOCK_PARTS_MAX - 1, key);
+    CHECK_INT(key[BLOCK_KEY_BYTES - 1], 0);
+    CHECK_INT(key[BLOCK_KEY_BYTES - 2], 0);
+}
+
+TEST_MAIN(RUN(create_comes_back_as_it_was), RUN(hello_carries_what_the_client_holds),
+          RUN(found_objects_come_back_in_order), RUN(truncated_messages_are_refused),
+          RUN(a_count_without_elements_is_refused),
+          RUN(frame_of_another_protocol_is_refused), RUN(a_huge_body_is_refused),
+          RUN(block_keys_are_never_user_keys))
