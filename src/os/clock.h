@@ -1,5 +1,5 @@
-/* Time. Deadlines are CLOCK_MONOTONIC milliseconds; expiry is CLOCK_BOOTTIME, which goes
- * on while the machine sleeps and cannot be set. */
+/* Time. Deadlines are CLOCK_MONOTONIC milliseconds; expiry is CLOCK_BOOTTIME, which
+ * goes on while the machine sleeps and cannot be set. */
 #ifndef OS_CLOCK_H
 #define OS_CLOCK_H
 

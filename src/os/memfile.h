@@ -14,14 +14,16 @@
 /* A sparse file of `bytes`, size sealed. huge_page_bytes 0 or 2 MiB; no memory is
  * reserved yet. Close-on-exec.
  *   DS_NO_MEMORY, DS_IO, DS_UNSUPPORTED (no huge pages: names vm.nr_hugepages) */
-DS_MUST_USE enum ds_status memfile_create(const char *name, uint64_t bytes,
-                                          uint64_t huge_page_bytes, int *out_fd,
-                                          struct ds_error *err);
+DS_MUST_USE enum ds_status
+memfile_create(const char *name, uint64_t bytes, uint64_t huge_page_bytes, int *out_fd,
+               struct ds_error *err);
 
-/* Back [offset, offset + bytes) with memory now. Blocks while the kernel zeroes pages
- * (about 0.6 GB/s). DS_NO_MEMORY instead of a SIGBUS later. */
-DS_MUST_USE enum ds_status memfile_populate(int fd, uint64_t offset, uint64_t bytes,
-                                            struct ds_error *err);
+/* Back [offset, offset + bytes) with zeroed memory now, what is there already stays.
+ * Blocks while the kernel zeroes pages (0.6 to 2.5 GB/s). DS_NO_MEMORY instead of a
+ * SIGBUS later. The caller has checked the size against free memory: a wild size ends
+ * with the OOM killer, not with an error. */
+DS_MUST_USE enum ds_status
+memfile_populate(int fd, uint64_t offset, uint64_t bytes, struct ds_error *err);
 
 /* Map [offset, offset + bytes) shared. */
 DS_MUST_USE enum ds_status memfile_map(int fd, uint64_t offset, uint64_t bytes,
@@ -34,6 +36,11 @@ DS_MUST_USE enum ds_status memfile_map_private(int fd, uint64_t offset, uint64_t
 void memfile_unmap_private(void *data, uint64_t bytes);
 
 void memfile_unmap(void *data, uint64_t bytes);
+
+/* Enter a populated range of a mapping into this process's page table now: about 0.5 us
+ * for each 4 KiB, which the first touch would cost otherwise. Only a hint; never on a
+ * private mapping with `writable`, which would copy everything. */
+void memfile_prefault(void *data, uint64_t bytes, bool writable);
 
 /* Size of the file behind a descriptor. */
 DS_MUST_USE enum ds_status memfile_size(int fd, uint64_t *out, struct ds_error *err);

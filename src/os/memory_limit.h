@@ -7,10 +7,13 @@
 
 struct memory_limit {
     uint64_t available_bytes;
-    uint64_t limit_bytes;   /* Of the tightest level; UINT64_MAX: none. */
-    char source[256];       /* What the tightest level is, for messages. */
+    uint64_t limit_bytes; /* Of the tightest level; UINT64_MAX: none. */
+    char source[256];     /* What the tightest level is, for messages. */
 };
 void memory_limit_read(struct memory_limit *out);
+
+/* The same with `root` before every path ("" is the machine itself): for tests. */
+void memory_limit_read_below(const char *root, struct memory_limit *out);
 
 /* Free huge pages of 2 MiB; 0 if none are set up. */
 uint64_t memory_free_huge_pages(void);

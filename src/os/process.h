@@ -5,8 +5,8 @@
 #include <datasystem/status.h>
 
 #include <stdbool.h>
-#include <stdint.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Field 22 of /proc/PID/stat; 0 if there is no such process. */

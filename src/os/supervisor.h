@@ -2,9 +2,9 @@
  *
  * It holds what must survive (descriptors are inherited by fork) and runs `child` in a
  * forked process, again after each crash: at once the first time, then with a back-off
- * that doubles from 50 ms to 2 s, and no more after 5 crashes within a minute. The child
- * dies with the supervisor (PR_SET_PDEATHSIG). Single-threaded; must be called before any
- * thread is started. */
+ * that doubles from 50 ms to 2 s, and no more after 5 crashes within a minute. The
+ * child dies with the supervisor (PR_SET_PDEATHSIG). Single-threaded; must be called
+ * before any thread is started. */
 #ifndef OS_SUPERVISOR_H
 #define OS_SUPERVISOR_H
 
@@ -12,7 +12,8 @@
 
 struct supervisor_options {
     /* The child's main; its result is the exit code. 0 ends the supervisor too, as does
-     * any exit with a code below 64 (a refusal, not a crash). `restarts` counts from 0. */
+     * any exit with a code below 64 (a refusal, not a crash). `restarts` counts from 0.
+     */
     int (*child)(int restarts, void *arg);
 
     /* In the supervisor: the child crashed and `will_restart` or not. May be NULL. */
@@ -23,8 +24,8 @@ struct supervisor_options {
 
 enum { SUPERVISOR_CRASH_EXIT = 64, SUPERVISOR_CRASHES_MAX = 5 };
 
-/* Runs until the child ends for good; SIGTERM and SIGINT are passed on to it. Returns the
- * exit code for main(): the child's own, 0 after a signal that it obeyed, or
+/* Runs until the child ends for good; SIGTERM and SIGINT are passed on to it. Returns
+ * the exit code for main(): the child's own, 0 after a signal that it obeyed, or
  * SUPERVISOR_CRASH_EXIT when it gave up. */
 int supervisor_run(const struct supervisor_options *options);
 

@@ -1,0 +1,166 @@
+#include "os/memfile.h"
+
+#include "base/check.h"
+#include "base/numeric.h"
+#include "base/status.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifndef MFD_HUGE_2MB
+#define MFD_HUGE_2MB (21u << 26)
+#endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ  22
+#define MADV_POPULATE_WRITE 23
+#endif
+
+enum { HUGE_PAGE_BYTES = 2 << 20 };
+
+static uint64_t
+page_bytes(void)
+{
+    return (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static enum ds_status
+size_and_seal(const char *name, int fd, uint64_t bytes, struct ds_error *err)
+{
+    if (ftruncate(fd, (off_t)bytes) < 0)
+        return ds_fail_errno(err, "memory file '%s': set its size to %ju bytes", name,
+                             (uintmax_t)bytes);
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+        return ds_fail_errno(err, "memory file '%s': seal its size", name);
+    return DS_OK;
+}
+
+enum ds_status
+memfile_create(const char *name, uint64_t bytes, uint64_t huge_page_bytes, int *out_fd,
+               struct ds_error *err)
+{
+    DS_ASSERT(name != NULL);
+    DS_ASSERT(bytes > 0 && bytes <= INT64_MAX);
+    DS_ASSERT(huge_page_bytes == 0 || huge_page_bytes == HUGE_PAGE_BYTES);
+    DS_ASSERT(huge_page_bytes == 0 || bytes % huge_page_bytes == 0);
+
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    if (huge_page_bytes != 0)
+        flags |= MFD_HUGETLB | MFD_HUGE_2MB;
+    int fd = memfd_create(name, flags);
+    if (fd < 0 && huge_page_bytes != 0 && (errno == EINVAL || errno == ENODEV))
+        return ds_fail(err, DS_UNSUPPORTED,
+                       "memory file '%s': this kernel has no huge pages of 2 MiB; set "
+                       "vm.nr_hugepages (sysctl) or turn huge pages off",
+                       name);
+    if (fd < 0)
+        return ds_fail_errno(err, "memory file '%s': memfd_create", name);
+    enum ds_status status = size_and_seal(name, fd, bytes, err);
+    if (status != DS_OK) {
+        close(fd);
+        return status;
+    }
+    *out_fd = fd;
+    return DS_OK;
+}
+
+static int
+reserve(int fd, uint64_t offset, uint64_t bytes)
+{
+    int result;
+    do {
+        result = fallocate(fd, 0, (off_t)offset, (off_t)bytes);
+    } while (result < 0 && errno == EINTR);
+    return result;
+}
+
+enum ds_status
+memfile_populate(int fd, uint64_t offset, uint64_t bytes, struct ds_error *err)
+{
+    DS_ASSERT(bytes > 0);
+    DS_ASSERT(offset <= INT64_MAX && bytes <= INT64_MAX - offset);
+    if (reserve(fd, offset, bytes) < 0)
+        return ds_fail_errno(err, "memory file: reserve %ju bytes at %ju",
+                             (uintmax_t)bytes, (uintmax_t)offset);
+    /* The kernel takes pages the first time and leaves zeroing them to whoever touches
+     * them; asked again for what is there, it zeroes now. A failure costs speed only.
+     */
+    (void)reserve(fd, offset, bytes);
+    return DS_OK;
+}
+
+static enum ds_status
+map(int fd, uint64_t offset, uint64_t bytes, int protection, int flags, void **out,
+    struct ds_error *err)
+{
+    DS_ASSERT(bytes > 0 && bytes <= INT64_MAX);
+    DS_ASSERT(offset % page_bytes() == 0);
+    void *data = mmap(NULL, bytes, protection, flags, fd, (off_t)offset);
+    if (data == MAP_FAILED)
+        return ds_fail_errno(err, "memory file: map %ju bytes at %ju", (uintmax_t)bytes,
+                             (uintmax_t)offset);
+    *out = data;
+    return DS_OK;
+}
+
+enum ds_status
+memfile_map(int fd, uint64_t offset, uint64_t bytes, bool writable, void **out,
+            struct ds_error *err)
+{
+    int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    return map(fd, offset, bytes, protection, MAP_SHARED, out, err);
+}
+
+void
+memfile_unmap(void *data, uint64_t bytes)
+{
+    if (data == NULL)
+        return;
+    int result = munmap(data, bytes);
+    DS_ASSERT(result == 0);
+}
+
+enum ds_status
+memfile_map_private(int fd, uint64_t offset, uint64_t bytes, void **out,
+                    struct ds_error *err)
+{
+    uint64_t lead = offset % page_bytes();
+    void *base;
+    /* No MAP_POPULATE: on a writable private mapping it would copy everything. */
+    enum ds_status status = map(fd, offset - lead, bytes + lead, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_NORESERVE, &base, err);
+    if (status == DS_OK)
+        *out = (char *)base + lead;
+    return status;
+}
+
+void
+memfile_unmap_private(void *data, uint64_t bytes)
+{
+    if (data == NULL)
+        return;
+    uint64_t lead = (uintptr_t)data % page_bytes();
+    memfile_unmap((char *)data - lead, bytes + lead);
+}
+
+void
+memfile_prefault(void *data, uint64_t bytes, bool writable)
+{
+    uint64_t lead = (uintptr_t)data % page_bytes();
+    /* A kernel before 5.14 refuses: the pages are then mapped one by one, as touched.
+     */
+    (void)madvise((char *)data - lead, bytes + lead,
+                  writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+}
+
+enum ds_status
+memfile_size(int fd, uint64_t *out, struct ds_error *err)
+{
+    struct stat info;
+    if (fstat(fd, &info) < 0)
+        return ds_fail_errno(err, "memory file: size of descriptor %d", fd);
+    *out = (uint64_t)info.st_size;
+    return DS_OK;
+}
