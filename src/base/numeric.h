@@ -18,6 +18,12 @@ is_power_of_two(uint64_t value)
 }
 
 static inline uint64_t
+saturating_add(uint64_t a, uint64_t b)
+{
+    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
+static inline uint64_t
 min_u64(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;

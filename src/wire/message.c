@@ -333,6 +333,23 @@ decode_refs(struct ds_slice body, struct ref_list *out)
 /* ---- Keys ---- */
 
 bool
+wire_user_key_is_legal(struct ds_slice key)
+{
+    static const char punctuation[] = ".-_!@#%^*()+=:;";
+    if (key.len == 0 || key.len > DS_KEY_BYTES_MAX)
+        return false;
+    const unsigned char *at = key.data;
+    for (size_t i = 0; i < key.len; i++) {
+        unsigned char c = at[i];
+        bool alphanumeric = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+                            (c >= 'A' && c <= 'Z');
+        if (!alphanumeric && (c == 0 || strchr(punctuation, c) == NULL))
+            return false;
+    }
+    return true;
+}
+
+bool
 next_key(struct key_list *list, struct ds_slice *out)
 {
     if (!step(&list->count))

@@ -151,6 +151,9 @@ bool decode_refs(struct ds_slice body, struct ref_list *out);
 
 /* ---- Keys ---- */
 
+/* 1 to DS_KEY_BYTES_MAX bytes of the charset of user keys (datasystem.h). */
+bool wire_user_key_is_legal(struct ds_slice key);
+
 struct key_list {
     uint32_t count;
     struct reader at;

@@ -1,0 +1,20 @@
+/* Provisional blocks whose client died between seal and the controller's put.
+ *
+ * Whether such a block was put, only the queue's controller knows. It parks an ORPHANS
+ * request; we answer with block ids; it then adopts those that it knows and deletes the
+ * others, which it refuses from then on. */
+#ifndef WORKER_ORPHANS_H
+#define WORKER_ORPHANS_H
+
+#include "worker/worker.h"
+
+/* Note the provisional blocks that the region's client made. */
+void orphans_collect(struct worker *worker, uint32_t region);
+
+/* Tell a waiting controller about those that have waited long enough for an adoption
+ * that was under way. */
+void orphans_tick(struct worker *worker, uint64_t now_ms);
+
+void orphans_close(struct worker *worker);
+
+#endif

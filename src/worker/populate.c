@@ -1,0 +1,211 @@
+#include "worker/populate.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/numeric.h"
+#include "os/clock.h"
+#include "os/mailbox.h"
+#include "os/memfile.h"
+#include "worker/objects.h"
+
+#include <stdlib.h>
+
+enum {
+    FIRST_BYTES = 64 << 20, /* Backed before the worker reports ready. */
+    STEP_BYTES = 16 << 20,
+    REST_FACTOR = 9, /* Rest nine times as long as a step took. */
+};
+
+/* In the helper thread from submit to collect. */
+struct populate_job {
+    struct mailbox_job job;
+    int fd;
+    uint64_t offset;
+    uint64_t bytes;
+    enum ds_status status;
+    struct ds_error err;
+    uint64_t took_ms;
+};
+
+/* Owner: loop thread, but for `job` while `busy`. */
+struct populate {
+    struct worker *worker;
+    struct mailbox *box;
+    uv_poll_t done;
+    uv_timer_t rest;
+    int open_handles; /* Freed when both are closed. */
+    struct populate_job job;
+    bool busy;
+    bool hurry;
+    bool failed;
+    uint64_t populated;
+    uint64_t total;
+};
+
+static void
+run_job(struct mailbox_job *base)
+{
+    struct populate_job *job = CONTAINER_OF(base, struct populate_job, job);
+    uint64_t begin = clock_monotonic_ms();
+    job->status = memfile_populate(job->fd, job->offset, job->bytes, &job->err);
+    job->took_ms = clock_monotonic_ms() - begin;
+}
+
+static void
+prepare_job(struct populate *populate, uint64_t bytes)
+{
+    populate->job = (struct populate_job){
+        .job.run = run_job,
+        .fd = populate->worker->resources->arena_fd,
+        .offset = populate->populated,
+        .bytes = min_u64(bytes, populate->total - populate->populated),
+    };
+}
+
+static void
+finish_job(struct populate *populate)
+{
+    const struct populate_job *job = &populate->job;
+    if (job->status != DS_OK) {
+        log_error("worker populate stopped at=%ju reason=\"%s\"",
+                  (uintmax_t)job->offset, job->err.message);
+        populate->failed = true;
+        return;
+    }
+    if (job->offset + job->bytes <= populate->populated)
+        return; /* populate_step_now() was there first. */
+    populate->populated = job->offset + job->bytes;
+    store_set_populated(populate->worker->store, populate->populated);
+}
+
+static void
+submit(struct populate *populate)
+{
+    if (populate->busy || populate_is_done(populate))
+        return;
+    populate->busy = true;
+    prepare_job(populate, STEP_BYTES);
+    mailbox_submit(populate->box, &populate->job.job);
+}
+
+static void
+on_rest_over(uv_timer_t *timer)
+{
+    submit(timer->data);
+}
+
+static void
+on_done(uv_poll_t *poll, int status, int events)
+{
+    (void)status;
+    (void)events;
+    struct populate *populate = poll->data;
+    while (mailbox_collect(populate->box) != NULL) {
+        populate->busy = false;
+        finish_job(populate);
+    }
+    objects_retry_parked(populate->worker);
+    populate->hurry = !list_is_empty(&populate->worker->parked_creates);
+    uint64_t rest = populate->hurry ? 0 : populate->job.took_ms * REST_FACTOR;
+    uv_timer_start(&populate->rest, on_rest_over, rest, 0);
+}
+
+void
+populate_hurry(struct populate *populate)
+{
+    populate->hurry = true;
+    submit(populate);
+}
+
+bool
+populate_is_done(const struct populate *populate)
+{
+    return populate->failed || populate->populated == populate->total;
+}
+
+bool
+populate_step_now(struct populate *populate)
+{
+    if (populate_is_done(populate))
+        return false;
+    uint64_t offset = populate->populated;
+    uint64_t bytes = min_u64(STEP_BYTES, populate->total - offset);
+    struct ds_error err = {0};
+    if (memfile_populate(populate->worker->resources->arena_fd, offset, bytes, &err) !=
+        DS_OK) {
+        log_error("worker populate stopped at=%ju reason=\"%s\"", (uintmax_t)offset,
+                  err.message);
+        populate->failed = true;
+        return false;
+    }
+    populate->populated = offset + bytes;
+    store_set_populated(populate->worker->store, populate->populated);
+    return true;
+}
+
+static enum ds_status
+populate_first(struct populate *populate, struct ds_error *err)
+{
+    uint64_t wanted = min_u64(FIRST_BYTES, populate->total);
+    if (populate->worker->flags->shared_memory_populate)
+        wanted = populate->total;
+    if (populate->populated < wanted) {
+        prepare_job(populate, wanted - populate->populated);
+        run_job(&populate->job.job);
+        if (populate->job.status != DS_OK) {
+            *err = populate->job.err;
+            return populate->job.status;
+        }
+        populate->populated = wanted;
+    }
+    store_set_populated(populate->worker->store, populate->populated);
+    return DS_OK;
+}
+
+enum ds_status
+populate_start(struct worker *worker, uint64_t already, struct populate **out,
+               struct ds_error *err)
+{
+    struct populate *populate = calloc(1, sizeof *populate);
+    if (populate == NULL)
+        return DS_NO_MEMORY;
+    populate->worker = worker;
+    populate->total = worker->resources->geometry.arena_bytes;
+    populate->populated = already;
+    enum ds_status status = populate_first(populate, err);
+    if (status == DS_OK)
+        status = mailbox_create(&populate->box, err);
+    if (status != DS_OK) {
+        free(populate);
+        return status;
+    }
+    uv_timer_init(&worker->loop, &populate->rest);
+    uv_poll_init(&worker->loop, &populate->done, mailbox_fd(populate->box));
+    populate->rest.data = populate;
+    populate->done.data = populate;
+    populate->open_handles = 2;
+    uv_poll_start(&populate->done, UV_READABLE, on_done);
+    submit(populate);
+    *out = populate;
+    return DS_OK;
+}
+
+static void
+on_handle_closed(uv_handle_t *handle)
+{
+    struct populate *populate = handle->data;
+    if (--populate->open_handles > 0)
+        return;
+    mailbox_destroy(populate->box);
+    free(populate);
+}
+
+void
+populate_stop(struct populate *populate)
+{
+    if (populate == NULL)
+        return;
+    uv_poll_stop(&populate->done);
+    uv_close((uv_handle_t *)&populate->done, on_handle_closed);
+    uv_close((uv_handle_t *)&populate->rest, on_handle_closed);
+}

@@ -1,0 +1,375 @@
+#include "worker/session.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/slice.h"
+#include "base/status.h"
+#include "os/files.h"
+#include "os/sockets.h"
+#include "os/tcp_peer.h"
+#include "worker/client.h"
+#include "worker/objects.h"
+#include "worker/waiters.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+void
+session_reject(struct session *session, const char *what)
+{
+    session->worker->counters.protocol_errors++;
+    log_warn("worker reject message=%s reason=malformed", what);
+    conn_close(session->conn, "malformed message");
+}
+
+static void
+reply_ok(struct session *session, const struct frame_header *header)
+{
+    conn_reply(session->conn, header, (struct ds_slice){0});
+}
+
+/* ---- DISCOVER ---- */
+
+static void
+handle_discover(struct session *session, const struct frame_header *header,
+                struct ds_slice body)
+{
+    if (body.len != 0) {
+        session_reject(session, "DISCOVER");
+        return;
+    }
+    char boot_id[64];
+    if (!files_read("/proc/sys/kernel/random/boot_id", boot_id, sizeof boot_id))
+        boot_id[0] = '\0';
+    struct discovered message = {
+        .layout_version = LAYOUT_VERSION,
+        .protocol_version = PROTOCOL_VERSION,
+        .uid = geteuid(),
+        .pid = (uint32_t)getppid(),
+        .boot_id = slice(boot_id, strcspn(boot_id, "\n")),
+        .socket_path = slice_of_text(session->worker->resources->socket_path),
+        .version = slice_of_text(DS_VERSION),
+        .owner = slice_of_text(session->worker->flags->owner),
+    };
+    AUTO_WRITER(writer);
+    encode_discovered(&writer, &message);
+    conn_reply(session->conn, header, slice(writer.data, writer.len));
+}
+
+/* ---- HELLO ---- */
+
+static enum ds_status
+check_versions(const struct hello *hello, struct ds_error *err)
+{
+    if (hello->layout_version == LAYOUT_VERSION &&
+        hello->protocol_version == PROTOCOL_VERSION)
+        return DS_OK;
+    return ds_fail(
+        err, DS_MISMATCH,
+        "client speaks layout %u, protocol %u; this worker (%s) speaks layout "
+        "%u, protocol %u. Install the same version on both sides",
+        hello->layout_version, hello->protocol_version, DS_VERSION, LAYOUT_VERSION,
+        PROTOCOL_VERSION);
+}
+
+static void
+attach(struct session *session, struct client *client)
+{
+    session->client = client;
+    session->creator = client->region + 1;
+    client->session_count++;
+    client->silent_since = 0;
+}
+
+/* One more connection of a known client, or the first after a restart. */
+static enum ds_status
+rejoin(struct session *session, const struct hello *hello, struct ds_error *err)
+{
+    struct client *client =
+        client_find(session->worker, hello->client - 1, hello->token);
+    if (client == NULL)
+        return ds_fail(err, DS_NOT_FOUND, "this worker does not know client %u",
+                       hello->client);
+    if (hello->flags & HELLO_RESUME) {
+        enum ds_status status = objects_resume(session, client, hello, err);
+        if (status != DS_OK)
+            return status;
+        client->must_resume = false;
+    } else if (client->must_resume) {
+        return ds_fail(err, DS_NOT_READY,
+                       "the worker restarted: say first what client %u still holds",
+                       hello->client);
+    }
+    attach(session, client);
+    return DS_OK;
+}
+
+static enum ds_status
+join(struct session *session, const struct hello *hello, struct ds_error *err)
+{
+    uint32_t incarnation = store_header(session->worker->store)->incarnation;
+    if (hello->client != 0 && hello->incarnation == incarnation)
+        return rejoin(session, hello, err);
+
+    struct peer peer;
+    enum ds_status status = socket_peer(conn_fd(session->conn), &peer, err);
+    if (status != DS_OK)
+        return status;
+    struct client *client;
+    status = client_add(session->worker, &peer, &client, err);
+    if (status == DS_OK)
+        attach(session, client);
+    return status;
+}
+
+static void
+welcome(struct session *session, const struct frame_header *header)
+{
+    struct worker *worker = session->worker;
+    const struct table_header *table = store_header(worker->store);
+    struct welcome message = {
+        .node = table->node,
+        .incarnation = table->incarnation,
+        .arena_bytes = table->arena_bytes,
+        .table_bytes = worker->memory.table_bytes,
+        .huge_page_bytes = table->huge_page_bytes,
+    };
+    int fds[] = {worker->resources->arena_fd, worker->resources->table_fd,
+                 worker->resources->pins_fd};
+    size_t fd_count = 0;
+    if (session->client != NULL) {
+        const struct pins_header *pins = worker->memory.pins;
+        message.client = session->creator;
+        message.token = session->client->identity.token;
+        message.pins_offset = 4096 + session->client->region * pins->region_bytes;
+        message.pins_bytes = pins->region_bytes;
+        fd_count = 3;
+    }
+    AUTO_WRITER(writer);
+    encode_welcome(&writer, &message);
+    struct frame_header reply = {.type = header->type,
+                                 .sequence = header->sequence,
+                                 .body_bytes = (uint32_t)writer.len};
+    conn_send(session->conn, &reply, slice(writer.data, writer.len), fds, fd_count,
+              NULL, 0);
+}
+
+static void
+prove(struct session *session)
+{
+    if (session->proven)
+        return;
+    session->proven = true;
+    DS_ASSERT(session->worker->unproven_count > 0);
+    session->worker->unproven_count--;
+    conn_accept_peer(session->conn);
+}
+
+static void
+handle_hello(struct session *session, const struct frame_header *header,
+             struct ds_slice body)
+{
+    struct hello hello;
+    if (session->proven || !decode_hello(body, &hello)) {
+        session_reject(session, "HELLO");
+        return;
+    }
+    struct ds_error err = {0};
+    enum ds_status status = check_versions(&hello, &err);
+    bool wants_memory = (hello.flags & HELLO_SHARED_MEMORY) != 0;
+    if (status == DS_OK && wants_memory && session->kind != SESSION_UNIX)
+        status = ds_fail(&err, DS_UNSUPPORTED,
+                         "shared memory is handed out on the Unix socket only");
+    if (status == DS_OK && wants_memory)
+        status = join(session, &hello, &err);
+    if (status != DS_OK) {
+        conn_reply_error(session->conn, header, &err);
+        return;
+    }
+    prove(session);
+    welcome(session, header);
+}
+
+/* ---- PING, FORK_CLAIM ---- */
+
+static void
+handle_ping(struct session *session, const struct frame_header *header,
+            struct ds_slice body)
+{
+    (void)body;
+    reply_ok(session, header);
+}
+
+static void
+fork_claim(struct session *session, const struct frame_header *header, const int *fds,
+           size_t fd_count)
+{
+    struct ds_error err = {0};
+    int pipe_fd = fd_count == 1 ? fcntl(fds[0], F_DUPFD_CLOEXEC, 0) : -1;
+    if (session->client == NULL || pipe_fd < 0) {
+        if (pipe_fd >= 0)
+            close(pipe_fd);
+        session_reject(session, "FORK_CLAIM");
+        return;
+    }
+    if (client_add_fork_claim(session->client, pipe_fd, &err) == DS_OK)
+        reply_ok(session, header);
+    else
+        conn_reply_error(session->conn, header, &err);
+}
+
+/* ---- Dispatch ---- */
+
+static const struct {
+    session_handler_fn handle;
+    bool before_hello;
+    bool on_metastore;
+} handlers[MESSAGE_TYPE_COUNT] = {
+    [MESSAGE_DISCOVER] = {handle_discover, true, true},
+    [MESSAGE_HELLO] = {handle_hello, true, false},
+    [MESSAGE_PING] = {handle_ping, false, false},
+    [MESSAGE_CREATE] = {handle_create, false, false},
+    [MESSAGE_SEAL] = {handle_seal, false, false},
+    [MESSAGE_ABORT] = {handle_abort, false, false},
+    [MESSAGE_LOOKUP] = {handle_lookup, false, false},
+    [MESSAGE_EXIST] = {handle_exist, false, false},
+    [MESSAGE_DELETE] = {handle_delete, false, false},
+    [MESSAGE_EXPIRE] = {handle_expire, false, false},
+    [MESSAGE_STATS] = {handle_stats, false, true},
+    [MESSAGE_PUT] = {handle_put, false, false},
+    [MESSAGE_FETCH] = {handle_lookup, false, false},
+    [MESSAGE_BLOCK_CREATE] = {handle_block_create, false, false},
+    [MESSAGE_BLOCK_DELETE] = {handle_block_delete, false, false},
+    [MESSAGE_BLOCK_ADOPT] = {handle_block_adopt, false, false},
+    [MESSAGE_ORPHANS] = {handle_orphans, false, false},
+};
+
+static bool
+is_allowed(const struct session *session, const struct frame_header *header)
+{
+    if (header->status != DS_OK)
+        return false;
+    if (header->payload_bytes != 0 && header->type != MESSAGE_PUT)
+        return false;
+    if (session->kind == SESSION_METASTORE)
+        return handlers[header->type].on_metastore;
+    return session->proven || handlers[header->type].before_hello;
+}
+
+static void
+on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice body,
+         const int *fds, size_t fd_count)
+{
+    struct session *session = conn_user(conn);
+    session->worker->counters.requests++;
+    if (!is_allowed(session, header))
+        session_reject(session, "out of turn");
+    else if (header->type == MESSAGE_FORK_CLAIM)
+        fork_claim(session, header, fds, fd_count);
+    else if (handlers[header->type].handle == NULL)
+        session_reject(session, "of an unknown type");
+    else
+        handlers[header->type].handle(session, header, body);
+}
+
+static void *
+on_payload_begin(struct conn *conn, const struct frame_header *header,
+                 struct ds_slice body)
+{
+    struct session *session = conn_user(conn);
+    if (!is_allowed(session, header)) {
+        conn_close(conn, "payload out of turn");
+        return NULL;
+    }
+    return put_payload_begin(session, header, body);
+}
+
+static void
+leave_client(struct session *session)
+{
+    struct client *client = session->client;
+    if (client == NULL)
+        return;
+    DS_ASSERT(client->session_count > 0);
+    client->session_count--;
+    if (client->session_count == 0)
+        client->silent_since = uv_now(&session->worker->loop) + 1;
+}
+
+static void
+on_closed(struct conn *conn, const char *reason)
+{
+    struct session *session = conn_user(conn);
+    struct worker *worker = session->worker;
+    if (reason != NULL)
+        log_info("worker connection closed reason=\"%s\"", reason);
+    put_abandon(session);
+    waiters_drop(session);
+    objects_drop_parked(session);
+    list_remove(&session->orphan_link);
+    leave_client(session);
+    if (!session->proven)
+        worker->unproven_count--;
+    worker->session_count--;
+    list_remove(&session->link);
+    free(session);
+}
+
+static const struct conn_ops session_ops = {
+    .on_frame = on_frame,
+    .on_payload_begin = on_payload_begin,
+    .on_closed = on_closed,
+};
+
+/* Another user of this machine is none of our clients. */
+static enum ds_status
+check_peer(int fd, enum session_kind kind, struct ds_error *err)
+{
+    if (kind != SESSION_UNIX)
+        return tcp_peer_check_user(fd, err);
+    struct peer peer;
+    enum ds_status status = socket_peer(fd, &peer, err);
+    if (status != DS_OK)
+        return status;
+    socket_close(peer.pidfd);
+    if (peer.uid == geteuid())
+        return DS_OK;
+    return ds_fail(err, DS_INVALID, "peer has uid %u, this worker serves uid %u",
+                   peer.uid, geteuid());
+}
+
+void
+session_open(struct worker *worker, int fd, enum session_kind kind)
+{
+    struct ds_error err = {0};
+    enum ds_status status = DS_OK;
+    if (worker->unproven_count >= WORKER_UNPROVEN_MAX)
+        status = ds_fail(&err, DS_FULL, "%u connections have not said HELLO yet",
+                         worker->unproven_count);
+    if (status == DS_OK)
+        status = check_peer(fd, kind, &err);
+    struct session *session = NULL;
+    if (status == DS_OK && (session = calloc(1, sizeof *session)) == NULL)
+        status = ds_fail(&err, DS_NO_MEMORY, "out of memory");
+    if (status != DS_OK) {
+        log_warn("worker connection refused reason=\"%s\"", err.message);
+        close(fd);
+        return;
+    }
+    session->worker = worker;
+    session->kind = kind;
+    list_init(&session->waiters);
+    list_init(&session->parked_creates);
+    list_init(&session->orphan_link);
+    status =
+        conn_create(&worker->loop, fd, &session_ops, session, &session->conn, &err);
+    if (status != DS_OK) {
+        log_warn("worker connection refused reason=\"%s\"", err.message);
+        free(session);
+        return;
+    }
+    worker->unproven_count++;
+    worker->session_count++;
+    list_push_back(&worker->sessions, &session->link);
+}

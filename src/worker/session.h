@@ -1,0 +1,69 @@
+/* One connection to the worker. */
+#ifndef WORKER_SESSION_H
+#define WORKER_SESSION_H
+
+#include "wire/message.h"
+#include "worker/worker.h"
+
+struct client;
+
+enum session_kind { SESSION_UNIX, SESSION_TCP, SESSION_METASTORE };
+
+struct session {
+    struct list link; /* In worker->sessions. */
+    struct worker *worker;
+    struct conn *conn;
+    enum session_kind kind;
+    bool proven;           /* Said HELLO. */
+    struct client *client; /* NULL without shared memory. */
+    uint32_t creator;      /* Of objects made here: region + 1, or 0. */
+
+    struct list waiters;        /* Its parked lookups. */
+    struct list parked_creates; /* Its parked creates. */
+    struct list orphan_link;    /* In worker->orphan_readers while parked. */
+    struct frame_header orphan_request;
+
+    struct object_view put;  /* The object that a PUT's payload is arriving in. */
+    bool put_open;           /* `put` is reserved. */
+    struct ds_error put_err; /* Why it could not be. */
+};
+
+/* Takes `fd`. A failure is logged. */
+void session_open(struct worker *worker, int fd, enum session_kind kind);
+
+/* Handlers: one per message type, each replies now or parks the request. */
+typedef void (*session_handler_fn)(struct session *session,
+                                   const struct frame_header *header,
+                                   struct ds_slice body);
+
+/* Replies that a body is not a well-formed message, and closes. */
+void session_reject(struct session *session, const char *what);
+
+/* objects.c */
+void handle_create(struct session *, const struct frame_header *, struct ds_slice);
+void
+handle_block_create(struct session *, const struct frame_header *, struct ds_slice);
+void handle_seal(struct session *, const struct frame_header *, struct ds_slice);
+void handle_abort(struct session *, const struct frame_header *, struct ds_slice);
+void handle_exist(struct session *, const struct frame_header *, struct ds_slice);
+void handle_delete(struct session *, const struct frame_header *, struct ds_slice);
+void handle_expire(struct session *, const struct frame_header *, struct ds_slice);
+
+/* lookup.c */
+void handle_lookup(struct session *, const struct frame_header *, struct ds_slice);
+
+/* transfer.c */
+void handle_put(struct session *, const struct frame_header *, struct ds_slice);
+void *put_payload_begin(struct session *, const struct frame_header *, struct ds_slice);
+void put_abandon(struct session *);
+
+/* orphans.c */
+void
+handle_block_delete(struct session *, const struct frame_header *, struct ds_slice);
+void handle_block_adopt(struct session *, const struct frame_header *, struct ds_slice);
+void handle_orphans(struct session *, const struct frame_header *, struct ds_slice);
+
+/* stats.c */
+void handle_stats(struct session *, const struct frame_header *, struct ds_slice);
+
+#endif

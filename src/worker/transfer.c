@@ -1,0 +1,209 @@
+#include "worker/transfer.h"
+
+#include "base/check.h"
+#include "base/numeric.h"
+#include "base/slice.h"
+#include "base/status.h"
+#include "os/clock.h"
+#include "worker/objects.h"
+#include "worker/populate.h"
+
+#include <stdlib.h>
+
+/* ---- FETCH ---- */
+
+/* Keeps one object's extent until its bytes are sent. */
+struct hold {
+    struct worker *worker;
+    uint64_t offset;
+};
+
+static void
+on_sent(void *arg)
+{
+    struct hold *hold = arg;
+    store_unhold(hold->worker->store, hold->offset);
+    free(hold);
+}
+
+struct fetch {
+    struct writer found;
+    struct conn_payload *payloads;
+    size_t payload_count;
+    uint64_t bytes;
+};
+
+/* The part of the object that was asked for. */
+static enum ds_status
+cut(const struct lookup *message, const struct object_view *view, uint64_t *out_bytes,
+    struct ds_error *err)
+{
+    uint64_t offset = message->range_offset;
+    if (offset >= view->size || message->range_bytes > view->size - offset)
+        return ds_fail(err, DS_OUT_OF_RANGE,
+                       "bytes [%ju, +%ju) are outside an object of %ju bytes",
+                       (uintmax_t)offset, (uintmax_t)message->range_bytes,
+                       (uintmax_t)view->size);
+    *out_bytes = message->range_bytes == 0 ? view->size - offset : message->range_bytes;
+    return DS_OK;
+}
+
+static enum ds_status
+fetch_one(struct session *session, const struct lookup *message, struct ds_slice key,
+          struct fetch *fetch, struct ds_error *err)
+{
+    struct worker *worker = session->worker;
+    struct object_view view;
+    struct wire_object object = {0};
+    bool found = wire_user_key_is_legal(key) &&
+                 store_find(worker->store, key, clock_boot_ds(), &view);
+    worker->counters.hits += found;
+    worker->counters.misses += !found;
+    if (!found) {
+        encode_found_object(&fetch->found, &object);
+        return DS_OK;
+    }
+    uint64_t bytes;
+    enum ds_status status = cut(message, &view, &bytes, err);
+    if (status != DS_OK)
+        return status;
+    struct hold *hold = malloc(sizeof *hold);
+    if (hold == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
+    *hold = (struct hold){.worker = worker, .offset = view.offset};
+    store_hold(worker->store, &view);
+    fetch->payloads[fetch->payload_count++] = (struct conn_payload){
+        .data = worker->arena + view.offset + message->range_offset,
+        .bytes = bytes,
+        .on_sent = on_sent,
+        .arg = hold,
+    };
+    fetch->bytes += bytes;
+    object.found = true;
+    object.size = bytes;
+    encode_found_object(&fetch->found, &object);
+    return DS_OK;
+}
+
+static enum ds_status
+fetch_all(struct session *session, const struct lookup *message, struct fetch *fetch,
+          struct ds_error *err)
+{
+    fetch->payloads = calloc(message->keys.count + 1, sizeof *fetch->payloads);
+    if (fetch->payloads == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
+    encode_found_begin(&fetch->found, message->keys.count);
+    struct key_list keys = message->keys;
+    struct ds_slice key;
+    while (next_key(&keys, &key)) {
+        enum ds_status status = fetch_one(session, message, key, fetch, err);
+        if (status != DS_OK)
+            return status;
+    }
+    return DS_OK;
+}
+
+void
+fetch_answer(struct session *session, const struct frame_header *header,
+             const struct lookup *message)
+{
+    struct fetch fetch = {0};
+    struct ds_error err = {0};
+    enum ds_status status = fetch_all(session, message, &fetch, &err);
+    if (status == DS_OK) {
+        struct frame_header reply = {
+            .type = header->type,
+            .sequence = header->sequence,
+            .body_bytes = (uint32_t)fetch.found.len,
+            .payload_bytes = fetch.bytes,
+        };
+        session->worker->counters.bytes_fetched += fetch.bytes;
+        conn_send(session->conn, &reply, slice(fetch.found.data, fetch.found.len), NULL,
+                  0, fetch.payloads, fetch.payload_count);
+    } else {
+        for (size_t i = 0; i < fetch.payload_count; i++)
+            on_sent(fetch.payloads[i].arg);
+        conn_reply_error(session->conn, header, &err);
+    }
+    free(fetch.payloads);
+    writer_fini(&fetch.found);
+}
+
+/* ---- PUT ---- */
+
+/* The same request again, after its reply was lost: the object is there already. */
+static bool
+is_repeat(struct session *session, const struct frame_header *header,
+          const struct put *message)
+{
+    uint32_t client, sequence;
+    return session->creator != 0 &&
+           store_find_creator(session->worker->store, message->key, clock_boot_ds(),
+                              &client, &sequence) &&
+           client == session->creator && sequence == header->sequence;
+}
+
+/* Where the value goes, or NULL with session->put_err saying why it cannot. A peer on a
+ * socket cannot wait for the arena to be populated, so that happens here and now. */
+void *
+put_payload_begin(struct session *session, const struct frame_header *header,
+                  struct ds_slice body)
+{
+    struct worker *worker = session->worker;
+    struct put message;
+    put_abandon(session);
+    session->put_err = (struct ds_error){0};
+    if (!decode_put(body, &message)) {
+        ds_fail(&session->put_err, DS_INVALID, "malformed PUT");
+        return NULL;
+    }
+    if (is_repeat(session, header, &message))
+        return NULL;
+    enum ds_status status =
+        objects_create(session, message.key, header->payload_bytes, message.write_mode,
+                       header->sequence, &session->put, &session->put_err);
+    while (status == DS_FULL && populate_step_now(worker->populate))
+        status = objects_create(session, message.key, header->payload_bytes,
+                                message.write_mode, header->sequence, &session->put,
+                                &session->put_err);
+    if (status != DS_OK) {
+        worker->counters.out_of_memory += status == DS_FULL;
+        return NULL;
+    }
+    session->put_err = (struct ds_error){0};
+    session->put_open = true;
+    return worker->arena + session->put.offset;
+}
+
+void
+put_abandon(struct session *session)
+{
+    if (session->put_open)
+        store_abort(session->worker->store, session->put.ref);
+    session->put_open = false;
+}
+
+void
+handle_put(struct session *session, const struct frame_header *header,
+           struct ds_slice body)
+{
+    struct put message;
+    if (!decode_put(body, &message)) {
+        session_reject(session, "PUT");
+        return;
+    }
+    if (header->payload_bytes == 0)
+        ds_fail(&session->put_err, DS_INVALID,
+                "The dataSize value should be bigger than zero.");
+    enum ds_status status = session->put_err.status;
+    if (status == DS_OK && session->put_open) {
+        session->put_open = false;
+        status = objects_seal(session->worker, session->put.ref, message.ttl_seconds,
+                              message.only_if_absent, &session->put_err);
+    }
+    if (status == DS_OK)
+        conn_reply(session->conn, header, (struct ds_slice){0});
+    else
+        conn_reply_error(session->conn, header, &session->put_err);
+    session->put_err = (struct ds_error){0};
+}

@@ -1,0 +1,24 @@
+/* Lookups that are parked until all their keys are there, or their time is up. Nothing
+ * polls: a seal wakes who waits for its key. */
+#ifndef WORKER_WAITERS_H
+#define WORKER_WAITERS_H
+
+#include "worker/session.h"
+
+/* Park a lookup some of whose keys are missing. `answer` is called once, when nothing
+ * is missing or after wait_ms, unless the session closes first. False when out of
+ * memory. */
+typedef void (*waiter_answer_fn)(struct session *session,
+                                 const struct frame_header *header,
+                                 struct ds_slice body);
+bool
+waiters_park(struct session *session, const struct frame_header *header,
+             struct ds_slice body, uint32_t wait_ms, const struct ds_slice *missing,
+             size_t missing_count, waiter_answer_fn answer);
+
+void waiters_key_appeared(struct worker *worker, struct ds_slice key);
+
+/* The session is closing. */
+void waiters_drop(struct session *session);
+
+#endif

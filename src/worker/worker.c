@@ -1,0 +1,223 @@
+#include "worker/worker.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "os/clock.h"
+#include "os/memfile.h"
+#include "worker/client.h"
+#include "worker/orphans.h"
+#include "worker/populate.h"
+#include "worker/session.h"
+#include "worker/stats.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- Loop callbacks ---- */
+
+static void
+on_tick(uv_timer_t *timer)
+{
+    struct worker *worker = timer->data;
+    store_tick(worker->store, clock_boot_ds());
+    uint64_t now = clock_monotonic_ms();
+    orphans_tick(worker, now);
+    clients_tick(worker, now);
+}
+
+static void
+on_unix_accept(int fd, void *arg)
+{
+    session_open(arg, fd, SESSION_UNIX);
+}
+
+static void
+on_tcp_accept(int fd, void *arg)
+{
+    session_open(arg, fd, SESSION_TCP);
+}
+
+static void
+on_metastore_accept(int fd, void *arg)
+{
+    session_open(arg, fd, SESSION_METASTORE);
+}
+
+/* ---- Stopping ---- */
+
+static void
+close_leftover(uv_handle_t *handle, void *arg)
+{
+    (void)arg;
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
+}
+
+/* Connections are closed, memory stays: the supervisor lets go of it when we exit. */
+static void
+stop(struct worker *worker)
+{
+    if (worker->stopping)
+        return;
+    worker->stopping = true;
+    log_info("worker stopping");
+    stats_report_stopping(worker);
+    for (size_t i = 0; i < 3; i++) {
+        if (worker->listeners[i] != NULL)
+            listener_close(worker->listeners[i]);
+    }
+    LIST_FOREACH (link, &worker->sessions) {
+        struct session *session = CONTAINER_OF(link, struct session, link);
+        conn_close(session->conn, NULL);
+    }
+    clients_close(worker);
+    populate_stop(worker->populate);
+    uv_close((uv_handle_t *)&worker->tick, NULL);
+    uv_close((uv_handle_t *)&worker->terminate, NULL);
+    uv_close((uv_handle_t *)&worker->interrupt, NULL);
+}
+
+static void
+on_signal(uv_signal_t *handle, int number)
+{
+    (void)number;
+    stop(handle->data);
+}
+
+/* ---- Starting ---- */
+
+static enum ds_status
+open_memory(struct worker *worker, struct ds_error *err)
+{
+    const struct resources *resources = worker->resources;
+    struct store_memory *memory = &worker->memory;
+    void *arena = NULL;
+    memory->table_bytes = store_table_bytes(&resources->geometry);
+    memory->pins_bytes = store_pins_bytes(&resources->geometry);
+    enum ds_status status = memfile_map(resources->table_fd, 0, memory->table_bytes,
+                                        true, &memory->table, err);
+    if (status == DS_OK)
+        status = memfile_map(resources->pins_fd, 0, memory->pins_bytes, true,
+                             &memory->pins, err);
+    if (status == DS_OK)
+        status = memfile_map(resources->arena_fd, 0, resources->geometry.arena_bytes,
+                             true, &arena, err);
+    worker->arena = arena;
+    return status;
+}
+
+static enum ds_status
+open_store(struct worker *worker, struct ds_error *err)
+{
+    struct store_recovery report;
+    enum ds_status status =
+        store_open(&worker->memory, clock_boot_ds(), &worker->store, &report, err);
+    if (status != DS_OK || worker->restarts == 0)
+        return status;
+    log_warn("worker recovered restarts=%d sealed=%ju unsealed=%ju deleted=%ju "
+             "dropped_overlapping=%ju dropped_damaged=%ju",
+             worker->restarts, (uintmax_t)report.sealed, (uintmax_t)report.writing,
+             (uintmax_t)report.dead, (uintmax_t)report.dropped_overlapping,
+             (uintmax_t)report.dropped_damaged);
+    clients_recover(worker);
+    return DS_OK;
+}
+
+static enum ds_status
+listen_on(struct worker *worker, struct ds_error *err)
+{
+    const struct resources *resources = worker->resources;
+    enum ds_status status =
+        listener_create(&worker->loop, resources->unix_fd, on_unix_accept, worker,
+                        &worker->listeners[0], err);
+    if (status == DS_OK)
+        status = listener_create(&worker->loop, resources->tcp_fd, on_tcp_accept,
+                                 worker, &worker->listeners[1], err);
+    if (status == DS_OK && resources->metastore_fd >= 0)
+        status =
+            listener_create(&worker->loop, resources->metastore_fd, on_metastore_accept,
+                            worker, &worker->listeners[2], err);
+    return status;
+}
+
+static void
+start_handles(struct worker *worker)
+{
+    uv_timer_init(&worker->loop, &worker->tick);
+    worker->tick.data = worker;
+    uv_timer_start(&worker->tick, on_tick, WORKER_TICK_MS, WORKER_TICK_MS);
+    uv_signal_init(&worker->loop, &worker->terminate);
+    worker->terminate.data = worker;
+    uv_signal_start(&worker->terminate, on_signal, SIGTERM);
+    uv_signal_init(&worker->loop, &worker->interrupt);
+    worker->interrupt.data = worker;
+    uv_signal_start(&worker->interrupt, on_signal, SIGINT);
+}
+
+static enum ds_status
+start(struct worker *worker, struct ds_error *err)
+{
+    enum ds_status status = open_memory(worker, err);
+    if (status == DS_OK)
+        status = open_store(worker, err);
+    if (status == DS_OK)
+        status = populate_start(worker, store_header(worker->store)->populated,
+                                &worker->populate, err);
+    if (status == DS_OK)
+        status = listen_on(worker, err);
+    return status;
+}
+
+static void
+fini(struct worker *worker)
+{
+    uv_walk(&worker->loop, close_leftover, NULL);
+    uv_run(&worker->loop, UV_RUN_DEFAULT);
+    orphans_close(worker);
+    hmap_fini(&worker->waiting_keys);
+    store_close(worker->store);
+    memfile_unmap(worker->memory.table, worker->memory.table_bytes);
+    memfile_unmap(worker->memory.pins, worker->memory.pins_bytes);
+    memfile_unmap(worker->arena, worker->resources->geometry.arena_bytes);
+    int busy = uv_loop_close(&worker->loop);
+    DS_ASSERT(busy == 0);
+}
+
+int
+worker_run(const struct worker_flags *flags, const struct resources *resources,
+           int restarts)
+{
+    struct worker worker = {
+        .flags = flags,
+        .resources = resources,
+        .restarts = restarts,
+        .started_ms = clock_monotonic_ms(),
+        .block_counter = (uint64_t)restarts << 40, /* Ids of this arena never repeat. */
+    };
+    list_init(&worker.sessions);
+    list_init(&worker.clients);
+    list_init(&worker.parked_creates);
+    list_init(&worker.orphans);
+    list_init(&worker.orphan_readers);
+    hmap_init(&worker.waiting_keys);
+    if (uv_loop_init(&worker.loop) != 0) {
+        log_error("worker cannot start reason=\"no event loop\"");
+        return EXIT_FAILURE;
+    }
+    struct ds_error err = {0};
+    start_handles(&worker);
+    enum ds_status status = start(&worker, &err);
+    if (status != DS_OK) {
+        log_error("worker cannot start reason=\"%s\"", err.message);
+        stop(&worker);
+    } else {
+        stats_report_ready(&worker);
+        log_info("worker ready address=%s restarts=%d", flags->worker_address,
+                 restarts);
+        uv_run(&worker.loop, UV_RUN_DEFAULT);
+    }
+    fini(&worker);
+    log_info("worker stopped");
+    return status == DS_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+}

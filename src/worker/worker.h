@@ -1,0 +1,78 @@
+/* The worker's child: one loop thread that owns the store, the sessions and the
+ * clients.
+ *
+ *   session   one connection; speaks the messages of wire/message.h
+ *   client    one process with shared memory: a region of the pins file, any number of
+ *             sessions; lives until its process is dead
+ *   waiter    a lookup parked until its keys appear
+ *   orphan    a provisional block whose client died: the queue's controller decides
+ *
+ * Everything here is Owner: loop thread. */
+#ifndef WORKER_WORKER_H
+#define WORKER_WORKER_H
+
+#include "base/hmap.h"
+#include "base/list.h"
+#include "net/conn.h"
+#include "store/store.h"
+#include "worker/resources.h"
+
+#include <uv.h>
+
+enum {
+    WORKER_UNPROVEN_MAX = 256, /* Connections that have not said HELLO. */
+    WORKER_TICK_MS = 100,
+};
+
+struct worker_counters {
+    uint64_t requests;
+    uint64_t creates;
+    uint64_t seals;
+    uint64_t lookups;
+    uint64_t hits;
+    uint64_t misses;
+    uint64_t deletes;
+    uint64_t bytes_sealed;
+    uint64_t bytes_fetched; /* Sent through sockets. */
+    uint64_t out_of_memory;
+    uint64_t clients_died;
+    uint64_t protocol_errors;
+};
+
+struct populate; /* populate.h */
+
+struct worker {
+    uv_loop_t loop;
+    const struct worker_flags *flags;
+    const struct resources *resources;
+    int restarts; /* Of the child, counted by the supervisor. */
+    uint64_t started_ms;
+
+    struct store *store;
+    struct store_memory memory;
+    uint8_t *arena; /* Mapped whole. */
+    uint64_t block_counter;
+
+    struct listener *listeners[3];
+    struct list sessions;
+    uint32_t session_count;
+    uint32_t unproven_count;
+    struct list clients;
+    struct list parked_creates; /* Until more memory is populated: objects.c. */
+    struct hmap waiting_keys;   /* waiters.c */
+    struct list orphans;        /* orphans.c */
+    struct list orphan_readers; /* Sessions of controllers that asked for orphans. */
+    struct populate *populate;
+
+    uv_timer_t tick;
+    uv_signal_t terminate;
+    uv_signal_t interrupt;
+    bool stopping;
+    struct worker_counters counters;
+};
+
+/* The child's main. Returns the exit code. */
+int worker_run(const struct worker_flags *flags, const struct resources *resources,
+               int restarts);
+
+#endif
