@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Installs the peers that `make bench` measures beside us into .venv-peers: their Python
+# packages from PyPI, redis-server from Debian. Idempotent.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=.venv-peers
+stamp=$venv/.stamp-1
+[ -e "$stamp" ] && exit 0
+if ! command -v redis-server >/dev/null; then
+    if [ "$(id -u)" = 0 ]; then
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+            redis-server >/dev/null
+    else
+        echo "redis-server is missing; run: sudo apt-get install redis-server" >&2
+        exit 1
+    fi
+fi
+python3 -m venv "$venv"
+"$venv/bin/pip" install --quiet torch==2.13.0
+"$venv/bin/pip" install --quiet openyuanrong-datasystem==0.8.1 ray==2.60.0 redis \
+    mooncake-transfer-engine-non-cuda==0.3.13.post1 tensordict omegaconf msgspec \
+    numpy psutil pyzmq hydra-core prometheus_client cloudpickle
+"$venv/bin/pip" install --quiet --no-deps transferqueue==0.1.11
+touch "$stamp"
