@@ -2,16 +2,16 @@
  *
  * Reads frames (wire/frame.h) into memory and hands each to on_frame; a payload goes
  * where on_payload_begin says, without a copy in between. Sends frames with an optional
- * payload, in order. Closes itself on garbage, on silence before the first accepted frame
- * (10 s), and when the peer closes.
+ * payload, in order. Closes itself on garbage, on silence before the first accepted
+ * frame (10 s), and when the peer closes.
  *
  *      conn_create ──► [open] ──► on_closed ──► freed
  *                        └─ conn_close() ─┘
  *
  * Owner: loop thread. conn_create() hands the connection to the loop; it lives until
- * on_closed has returned, which is always called exactly once, from the loop (never from
- * inside a conn_*() call). Memory per connection is bounded: one body (16 MiB at most,
- * and only as much as has arrived, in 64 KiB steps), and a send queue of at most
+ * on_closed has returned, which is always called exactly once, from the loop (never
+ * from inside a conn_*() call). Memory per connection is bounded: one body (16 MiB at
+ * most, and only as much as has arrived, in 64 KiB steps), and a send queue of at most
  * CONN_SEND_BYTES_MAX beyond payloads: a peer that does not read is closed. */
 #ifndef NET_CONN_H
 #define NET_CONN_H
@@ -29,13 +29,14 @@ struct conn;
 struct conn_ops {
     /* A whole frame; body and fds are borrowed (a descriptor that is kept must be
      * dup()ed). For frames with a payload it comes after the payload. Requests of one
-     * connection come one after another; the handler may reply later. */
+     * connection come one after another; the handler may reply later. None comes after
+     * conn_close(). */
     void (*on_frame)(struct conn *conn, const struct frame_header *header,
                      struct ds_slice body, const int *fds, size_t fd_count);
 
-    /* A frame announces header->payload_bytes > 0 after this body. Return where the bytes
-     * go (valid until on_frame or on_closed), or NULL to swallow them (on_frame comes all
-     * the same, with the payload gone). */
+    /* A frame announces header->payload_bytes > 0 after this body. Return where the
+     * bytes go (valid until on_frame or on_closed), or NULL to swallow them (on_frame
+     * comes all the same, with the payload gone). */
     void *(*on_payload_begin)(struct conn *conn, const struct frame_header *header,
                               struct ds_slice body);
 
@@ -44,9 +45,9 @@ struct conn_ops {
 };
 
 /* Takes `fd` (non-blocking), also on failure. */
-DS_MUST_USE enum ds_status conn_create(uv_loop_t *loop, int fd,
-                                       const struct conn_ops *ops, void *user,
-                                       struct conn **out, struct ds_error *err);
+DS_MUST_USE enum ds_status
+conn_create(uv_loop_t *loop, int fd, const struct conn_ops *ops, void *user,
+            struct conn **out, struct ds_error *err);
 
 void *conn_user(const struct conn *conn);
 void conn_set_user(struct conn *conn, void *user);
@@ -55,9 +56,9 @@ int conn_fd(const struct conn *conn);
 /* The peer has proven who it is: no more silence timer. */
 void conn_accept_peer(struct conn *conn);
 
-/* Queue one frame; `body` is copied. Descriptors are dup()ed. A payload is borrowed until
- * `on_sent` is called with it, once, also when the connection closes first. On a closing
- * connection everything is dropped (and on_sent called). */
+/* Queue one frame; `body` is copied. Descriptors are dup()ed. A payload is borrowed
+ * until `on_sent` is called with it, once, also when the connection closes first. On a
+ * closing connection everything is dropped (and on_sent called). */
 struct conn_payload {
     const void *data;
     uint64_t bytes;
@@ -69,8 +70,8 @@ void conn_send(struct conn *conn, const struct frame_header *header,
                const struct conn_payload *payloads, size_t payload_count);
 
 /* Replies to `request`: DS_OK with a body, or a status with the error's text. */
-void conn_reply(struct conn *conn, const struct frame_header *request,
-                struct ds_slice body);
+void
+conn_reply(struct conn *conn, const struct frame_header *request, struct ds_slice body);
 void conn_reply_error(struct conn *conn, const struct frame_header *request,
                       const struct ds_error *err);
 
@@ -85,9 +86,9 @@ typedef void (*listener_fn)(int fd, void *arg); /* Takes fd. */
 
 /* Accepts on `fd` (borrowed) until listener_close(); rests 100 ms when the process runs
  * out of descriptors. */
-DS_MUST_USE enum ds_status listener_create(uv_loop_t *loop, int fd, listener_fn on_accept,
-                                           void *arg, struct listener **out,
-                                           struct ds_error *err);
+DS_MUST_USE enum ds_status
+listener_create(uv_loop_t *loop, int fd, listener_fn on_accept, void *arg,
+                struct listener **out, struct ds_error *err);
 void listener_close(struct listener *listener);
 
 #endif
