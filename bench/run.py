@@ -1,0 +1,307 @@
+"""Measures us beside the peers and writes the tables of docs/benchmarks.md.
+
+    python bench/run.py [--quick] [--only store|kv|start|memory]
+
+Both sides of a row run in one go, in alternating chunks, after a warm-up chunk that is
+not counted; a ratio is the best peer's p50 divided by ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from _sides import (
+    OURS,
+    PEERS,
+    ROOT,
+    DscliDaemon,
+    MooncakeDaemon,
+    RayCluster,
+    RayTemp,
+    RedisDaemon,
+    Side,
+)
+
+STORE_CASES = [
+    ("1 KB", 1, 1 << 10, 200),
+    ("64 KB", 1, 64 << 10, 200),
+    ("1 MB", 1, 1 << 20, 50),
+    ("64 MB", 1, 64 << 20, 5),
+    ("1000 x 1 KB", 1000, 1 << 10, 10),
+    ("500 x 64 KB", 500, 64 << 10, 5),
+]
+KV_CASES = [
+    ("1x1x16", 50),
+    ("64x4x128", 20),
+    ("1024x10x128", 8),
+    ("1024x10x8192", 3),
+    ("512x4xr3072", 5),
+    ("16x2x1000000", 5),
+]
+CHUNKS = 4
+
+
+def store_side(name: str) -> Side:
+    """A side of the store benchmark, not started."""
+    python = (OURS if name == "ours" else PEERS) / "python"
+    side = Side(name, python, "store_driver.py", name)
+    if name == "ours":
+        side.add(DscliDaemon(OURS, side.folder))
+    elif name == "yuanrong":
+        side.add(DscliDaemon(PEERS, side.folder))
+    elif name == "redis":
+        side.add(RedisDaemon(side.folder))
+    elif name == "mooncake":
+        side.add(MooncakeDaemon(side.folder))
+    else:
+        side.add(RayTemp(side.folder))
+    return side
+
+
+def kv_side(name: str) -> Side:
+    """A side of the key-value benchmark, not started."""
+    programs = OURS if name == "ours" else PEERS
+    backend = "SimpleStorage" if name == "SimpleStorage" else "Yuanrong"
+    side = Side(name, programs / "python", "kv_driver.py", backend)
+    side.add(RayCluster(programs, side.folder))
+    return side
+
+
+def measure(
+    sides: list[Side], request: dict[str, Any], rounds: int
+) -> dict[str, dict[str, float]]:
+    """p50, p99 (us), first call (us) and CPU per call (us) of each side."""
+    times: dict[str, list[int]] = {side.name: [] for side in sides}
+    first: dict[str, float] = {}
+    cpu: dict[str, list[float]] = {side.name: [] for side in sides}
+    for chunk in range(CHUNKS + 1):
+        for side in sides:
+            answer = side.ask({**request, "rounds": rounds})
+            if chunk == 0:
+                first[side.name] = answer["ns"][0] / 1e3
+                continue
+            times[side.name] += answer["ns"]
+            cpu[side.name].append(answer["cpu_us"])
+    result = {}
+    for side in sides:
+        ordered = sorted(times[side.name])
+        result[side.name] = {
+            "p50": statistics.median(ordered) / 1e3,
+            "p99": ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] / 1e3,
+            "first": first[side.name],
+            "cpu": statistics.median(cpu[side.name]),
+        }
+    return result
+
+
+def us(value: float) -> str:
+    """Microseconds for people."""
+    if value < 1000:
+        return f"{value:.0f} us"
+    if value < 1e6:
+        return f"{value / 1e3:.2f} ms"
+    return f"{value / 1e6:.2f} s"
+
+
+def row(label: str, result: dict[str, dict[str, float]]) -> str:
+    """One line of a table: ours, the best peer, the ratio."""
+    ours = result["ours"]
+    peers = {name: r for name, r in result.items() if name != "ours"}
+    cells = [label, us(ours["p50"]), us(ours["p99"]), us(ours["first"])]
+    cells.append(us(ours["cpu"]))
+    for peer in peers.values():
+        cells.append(us(peer["p50"]))
+    if peers:
+        best = min(peer["p50"] for peer in peers.values())
+        cells.append(f"{best / ours['p50']:.1f}x")
+    return "| " + " | ".join(cells) + " |"
+
+
+def header(first: str, names: list[str]) -> list[str]:
+    """Head of a table."""
+    cells = [first, "ours p50", "p99", "first call", "CPU per call"]
+    cells += [f"{name} p50" for name in names if name != "ours"] + ["ratio"]
+    return ["| " + " | ".join(cells) + " |", "|" + "---|" * len(cells)]
+
+
+def progress(text: str) -> None:
+    """A line per case, so that a long run shows where it is."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def start_sides(names: list[str], make: Callable[[str], Side]) -> list[Side]:
+    """Starts those that can be; one that cannot is reported and left out."""
+    sides = []
+    for name in names:
+        progress(f"start {name}")
+        side = make(name)
+        try:
+            side.start()
+        except (RuntimeError, TimeoutError) as error:
+            side.stop()
+            if name == "ours":
+                raise
+            progress(f"{name} left out: {error}")
+            continue
+        sides.append(side)
+    return sides
+
+
+def bench_store(quick: bool) -> list[str]:
+    """The store: every operation at every size."""
+    names = ["ours", "yuanrong", "mooncake", "redis", "ray"]
+    sides = start_sides(names, store_side)
+    lines = header("store", [side.name for side in sides])
+    try:
+        for label, count, size, rounds in STORE_CASES:
+            rounds = max(2, rounds // 10) if quick else rounds
+            for operation in ("put", "set", "get", "delete"):
+                if operation == "set" and count > 1:
+                    continue
+                able = [s for s in sides if operation != "set" or has_set(s)]
+                progress(f"store {operation} {label}")
+                request = {"case": [count, size], "operation": operation}
+                lines.append(
+                    row(f"{operation} {label}", measure(able, request, rounds))
+                )
+    finally:
+        for side in sides:
+            side.stop()
+    return lines
+
+
+def has_set(side: Side) -> bool:
+    """KVClient.set exists on ours and on the peer with the same API."""
+    return side.name in ("ours", "yuanrong")
+
+
+def bench_kv(quick: bool) -> list[str]:
+    """The queue's key-value API."""
+    names = ["ours", "SimpleStorage", "Yuanrong"]
+    sides = start_sides(names, kv_side)
+    lines = header("kv, rows x fields x length", [side.name for side in sides])
+    try:
+        for case, rounds in KV_CASES:
+            rounds = max(2, rounds // 5) if quick else rounds
+            for operation in ("put", "get", "get_all", "clear"):
+                progress(f"kv {operation} {case}")
+                request = {"case": case, "operation": operation}
+                lines.append(row(f"{operation} {case}", measure(sides, request, rounds)))
+    finally:
+        for side in sides:
+            side.stop()
+    return lines
+
+
+def bench_start(quick: bool) -> list[str]:
+    """dscli start, in turn."""
+    seconds: dict[str, list[float]] = {"ours": [], "yuanrong": []}
+    for _ in range(2 if quick else 5):
+        for name, programs in (("ours", OURS), ("yuanrong", PEERS)):
+            side = Side(name, programs / "python", "store_driver.py", name)
+            daemon = DscliDaemon(programs, side.folder)
+            seconds[name].append(daemon.start_seconds)
+            side.add(daemon)
+            side.stop()
+            progress(f"dscli start {name} {daemon.start_seconds:.2f} s")
+    ours = statistics.median(seconds["ours"])
+    peer = statistics.median(seconds["yuanrong"])
+    return [
+        "| | ours | openYuanrong-datasystem | ratio |",
+        "|---|---|---|---|",
+        f"| dscli start | {ours:.2f} s | {peer:.2f} s | {peer / ours:.1f}x |",
+    ]
+
+
+def pss_bytes(pid: int) -> int:
+    """Proportional set size of one process and of its children."""
+    total = 0
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            total += int(line.split()[1]) * 1024
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return total + sum(pss_bytes(int(child)) for child in children)
+
+
+def bench_memory(quick: bool) -> list[str]:
+    """Memory of the worker per key of 64 bytes: growth of its PSS."""
+    import json
+    import subprocess
+
+    count = 100_000 if quick else 1_000_000
+    side = Side("ours", OURS / "python", "store_driver.py", "ours")
+    daemon = DscliDaemon(OURS, side.folder)
+    side.add(daemon)
+    script = (
+        "import sys, json\n"
+        "from yr.datasystem import KVClient, BlockClient\n"
+        "host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])\n"
+        "client = KVClient(host, port); client.init()\n"
+        "for begin in range(0, count, 5000):\n"
+        "    keys = [f'k{i:09d}' for i in range(begin, min(begin + 5000, count))]\n"
+        "    client.mset(keys, [b'x' * 64] * len(keys))\n"
+        "client.close()\n"
+    )
+    host, port = daemon.address.split(":")
+    status = subprocess.run(
+        [str(OURS / "dscli"), "status", "--json", "--worker_address", daemon.address],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    workers = json.loads(status.stdout)
+    entry = workers[0] if isinstance(workers, list) else workers["workers"][0]
+    pid = int(entry["pid"])
+    before = pss_bytes(pid)
+    begin = time.perf_counter()
+    subprocess.run(
+        [str(OURS / "python"), "-c", script, host, port, str(count)], check=True
+    )
+    seconds = time.perf_counter() - begin
+    grown = pss_bytes(pid) - before
+    side.stop()
+    return [
+        "| keys of 64 B | memory per key | time for all |",
+        "|---|---|---|",
+        f"| {count} | {grown / count:.0f} B | {seconds:.2f} s |",
+    ]
+
+
+BENCHES = {
+    "store": bench_store,
+    "kv": bench_kv,
+    "start": bench_start,
+    "memory": bench_memory,
+}
+
+
+def write_section(name: str, lines: list[str]) -> None:
+    """Replaces what stands between the section's markers in docs/benchmarks.md."""
+    path = ROOT / "docs" / "benchmarks.md"
+    begin, end = f"<!-- {name} begin -->", f"<!-- {name} end -->"
+    text = path.read_text()
+    head, rest = text.split(begin)
+    tail = rest.split(end)[1]
+    path.write_text(f"{head}{begin}\n" + "\n".join(lines) + f"\n{end}{tail}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few rounds, no file")
+    parser.add_argument("--only", choices=sorted(BENCHES), action="append")
+    options = parser.parse_args()
+    for name in options.only or list(BENCHES):
+        lines = BENCHES[name](options.quick)
+        print("\n".join(lines), flush=True)
+        if not options.quick:
+            write_section(name, lines)
+
+
+if __name__ == "__main__":
+    main()
