@@ -1,0 +1,345 @@
+"""A column of a TensorDict -> its description and the bytes to be stored.
+
+Row i of a column is one run of bytes, whatever the kind, and rows follow each other:
+
+    DENSE    rows of one shape
+    RAGGED   rows whose shapes differ in one dimension; a row is stored with that
+             dimension first. offsets[i] is where row i begins, counted in steps of it
+    SHAPED   rows whose shapes differ in several dimensions; shapes[i] is that of row i
+    OBJECT   anything else, one encoded value per row (_values.py); marks[i] says how
+             to read row i, offsets[i] where it begins
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import NonTensorData, NonTensorStack, TensorDictBase
+from tensordict.base import is_tensor_collection
+
+from transfer_queue._dtypes import NAME_OF_DTYPE, carrier_of, is_plain, settled
+from transfer_queue._errors import ValueNotStorableError
+from transfer_queue._values import encode_value
+
+# Chunks below this size are joined before they are copied into place.
+_JOIN_BYTES_MAX = 1 << 16
+
+
+class Kind(IntEnum):
+    """How a column's rows are laid out. Stored: never renumber."""
+
+    DENSE = 1
+    RAGGED = 2
+    SHAPED = 3
+    OBJECT = 4
+
+
+@dataclass(slots=True)
+class Payload:
+    """Bytes of known size that are produced in place.
+
+    `write` fills exactly `nbytes` bytes. It borrows the user's values, which must not
+    change until then.
+    """
+
+    nbytes: int
+    write: Callable[[memoryview], None]
+
+
+@dataclass(slots=True)
+class EncodedColumn:
+    """One column, ready to be written.
+
+    `shape` is the shape of a row; without the ragged dimension for RAGGED, and only as
+    long as that of a row for SHAPED. `ragged_dim` counts as torch does for the whole
+    column: 1 is the first dimension of a row; 0 where there is none.
+    """
+
+    name: str
+    kind: Kind
+    dtype: str
+    shape: tuple[int, ...]
+    ragged_dim: int
+    data: Payload
+    offsets: Payload | None = None
+    shapes: Payload | None = None
+    marks: Payload | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """What the column takes in the store, without alignment."""
+        payloads = (self.data, self.offsets, self.shapes, self.marks)
+        return sum(payload.nbytes for payload in payloads if payload is not None)
+
+
+def encode_column(name: str, value: Any, rows: int) -> EncodedColumn:
+    """Describe column `name` of a TensorDict with `rows` rows.
+
+    Raises ValueError when it does not have one value per row, and
+    ValueNotStorableError, naming the field, when a value cannot be stored.
+    """
+    if isinstance(value, torch.Tensor):
+        _check_rows(name, rows, len(value) if value.dim() > 0 else 0)
+        return _encode_tensor(name, value)
+    values = _values_of(value, rows)
+    _check_rows(name, rows, len(values))
+    return encode_rows(name, values)
+
+
+def encode_rows(name: str, values: Sequence[Any]) -> EncodedColumn:
+    """Describe a column given by its rows."""
+    shapes = shapes_of_tensors(values)
+    if shapes is None:
+        return _encode_objects(name, values)
+    tensors = [settled(value) for value in values]
+    varying = varying_dims(shapes)
+    if not varying:
+        return _encode_same_shape(name, tensors)
+    if len(varying) == 1:
+        return _encode_ragged_rows(name, tensors, varying[0])
+    return _encode_shaped(name, tensors)
+
+
+def shapes_of_tensors(values: Sequence[Any]) -> list[torch.Size] | None:
+    """The shapes, if all values are plain tensors of one dtype and dimension count."""
+    if len(values) == 0 or not all(isinstance(v, torch.Tensor) for v in values):
+        return None
+    first = values[0]
+    shapes = []
+    for value in values:
+        if not is_plain(value) or value.dtype is not first.dtype:
+            return None
+        shapes.append(value.shape)
+    if any(len(shape) != len(shapes[0]) for shape in set(shapes)):
+        return None
+    return shapes
+
+
+def varying_dims(shapes: Sequence[torch.Size]) -> list[int]:
+    """The dimensions, counted from 0, in which these shapes differ."""
+    sizes_by_dim = zip(*set(shapes), strict=True)
+    return [dim for dim, sizes in enumerate(sizes_by_dim) if len(set(sizes)) > 1]
+
+
+def _check_rows(name: str, expected: int, found: int) -> None:
+    if found != expected:
+        raise ValueError(
+            f"Inconsistent batch dimension for field '{name}': "
+            f"expected {expected}, got {found}"
+        )
+
+
+def _values_of(value: Any, rows: int) -> list[Any]:
+    """The rows of a column that is not a tensor."""
+    if isinstance(value, NonTensorStack):
+        return value.tolist()  # type: ignore[no-any-return]
+    if isinstance(value, NonTensorData):
+        data = value.data
+        if isinstance(data, (list, tuple)) or (
+            isinstance(data, np.ndarray) and data.ndim > 0
+        ):
+            return list(data)  # One value per row, as TensorDict makes of an array.
+        return [data] * rows
+    if is_tensor_collection(value):
+        return [value[row] for row in range(len(value))]
+    return list(value)
+
+
+# ---- Tensors -----------------------------------------------------------------------
+
+
+def _encode_tensor(name: str, value: torch.Tensor) -> EncodedColumn:
+    if value.is_nested:
+        if value.layout is torch.jagged and value.lengths() is None:
+            return _encode_jagged(name, value)
+        return encode_rows(name, value.unbind())
+    if not is_plain(value):
+        return encode_rows(name, [value[row] for row in range(len(value))])
+    return EncodedColumn(
+        name=name,
+        kind=Kind.DENSE,
+        dtype=NAME_OF_DTYPE[value.dtype],
+        shape=tuple(value.shape[1:]),
+        ragged_dim=0,
+        data=_tensor_payload(value),
+    )
+
+
+def _encode_jagged(name: str, value: torch.Tensor) -> EncodedColumn:
+    """A jagged nested tensor without holes: its buffer as it is."""
+    ragged_dim = value._ragged_idx  # type: ignore[attr-defined]
+    offsets = value.offsets().cpu().numpy().astype(np.int64)
+    first, last = int(offsets[0]), int(offsets[-1])
+    steps = value.values().movedim(ragged_dim - 1, 0)[first:last]
+    return EncodedColumn(
+        name=name,
+        kind=Kind.RAGGED,
+        dtype=NAME_OF_DTYPE[value.dtype],
+        shape=tuple(steps.shape[1:]),
+        ragged_dim=ragged_dim,
+        data=_tensor_payload(steps),
+        offsets=_array_payload(offsets - first),
+    )
+
+
+def _encode_same_shape(name: str, tensors: list[torch.Tensor]) -> EncodedColumn:
+    first = tensors[0]
+    return EncodedColumn(
+        name=name,
+        kind=Kind.DENSE,
+        dtype=NAME_OF_DTYPE[first.dtype],
+        shape=tuple(first.shape),
+        ragged_dim=0,
+        data=_joined_payload([tensor.unsqueeze(0) for tensor in tensors]),
+    )
+
+
+def _encode_ragged_rows(
+    name: str, tensors: list[torch.Tensor], dim: int
+) -> EncodedColumn:
+    steps = [tensor.movedim(dim, 0) for tensor in tensors]
+    return EncodedColumn(
+        name=name,
+        kind=Kind.RAGGED,
+        dtype=NAME_OF_DTYPE[tensors[0].dtype],
+        shape=tuple(steps[0].shape[1:]),
+        ragged_dim=dim + 1,
+        data=_joined_payload(steps),
+        offsets=_array_payload(offsets_of([len(step) for step in steps])),
+    )
+
+
+def _encode_shaped(name: str, tensors: list[torch.Tensor]) -> EncodedColumn:
+    carrier = carrier_of(tensors[0].dtype)
+    shapes = np.array([tensor.shape for tensor in tensors], np.int64)
+    return EncodedColumn(
+        name=name,
+        kind=Kind.SHAPED,
+        dtype=NAME_OF_DTYPE[tensors[0].dtype],
+        shape=(0,) * tensors[0].dim(),
+        ragged_dim=0,
+        data=_joined_payload([t.view(carrier).reshape(-1) for t in tensors]),
+        shapes=_array_payload(shapes),
+    )
+
+
+def _tensor_payload(tensor: torch.Tensor) -> Payload:
+    """The elements of one tensor, in the order of its dimensions."""
+    if tensor.device.type == "cpu":
+        tensor = settled(tensor)
+        tensor = tensor.view(carrier_of(tensor.dtype))
+    else:
+        tensor = tensor.detach()  # Copied straight from its device into place.
+
+    def write(target: memoryview) -> None:
+        _place(target, tensor.dtype).view(tensor.shape).copy_(tensor)
+
+    return _written_unless_empty(tensor.numel() * tensor.dtype.itemsize, write)
+
+
+def _joined_payload(tensors: list[torch.Tensor]) -> Payload:
+    """Settled tensors of one dtype, one after the other along dimension 0."""
+    carrier = carrier_of(tensors[0].dtype)
+    steps = sum(len(tensor) for tensor in tensors)
+    shape = (steps, *tensors[0].shape[1:])
+    nbytes = sum(tensor.numel() for tensor in tensors) * carrier.itemsize
+
+    def write(target: memoryview) -> None:
+        place = _place(target, carrier).view(shape)
+        torch.cat([tensor.view(carrier) for tensor in tensors], out=place)
+
+    return _written_unless_empty(nbytes, write)
+
+
+def _place(target: memoryview, dtype: torch.dtype) -> torch.Tensor:
+    return torch.frombuffer(target, dtype=dtype)
+
+
+def _array_payload(array: np.ndarray) -> Payload:
+    def write(target: memoryview) -> None:
+        np.frombuffer(target, array.dtype)[:] = array.reshape(-1)
+
+    return _written_unless_empty(array.nbytes, write)
+
+
+def _written_unless_empty(nbytes: int, write: Callable[[memoryview], None]) -> Payload:
+    return Payload(nbytes, write if nbytes > 0 else lambda target: None)
+
+
+def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Where each row begins, and where the last one ends."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+# ---- Objects -----------------------------------------------------------------------
+
+
+def _encode_objects(name: str, values: Sequence[Any]) -> EncodedColumn:
+    marks = np.empty(len(values), np.uint8)
+    lengths = np.empty(len(values), np.int64)
+    chunks: list[bytes | np.ndarray] = []
+    for row, value in enumerate(values):
+        try:
+            encoded = encode_value(value)
+        except ValueNotStorableError as error:
+            message = f"field '{name}', row {row}: {error}"
+            raise type(error)(message) from error
+        marks[row] = encoded.mark
+        lengths[row] = sum(map(len, encoded.chunks))
+        chunks += encoded.chunks
+    return EncodedColumn(
+        name=name,
+        kind=Kind.OBJECT,
+        dtype="",
+        shape=(),
+        ragged_dim=0,
+        data=_chunks_payload(chunks, int(lengths.sum())),
+        offsets=_array_payload(offsets_of(lengths)),
+        marks=_array_payload(marks),
+    )
+
+
+def _chunks_payload(chunks: list[bytes | np.ndarray], nbytes: int) -> Payload:
+    def write(target: memoryview) -> None:
+        place = np.frombuffer(target, np.uint8)
+        end = 0
+        for piece in _joined_small(chunks):
+            start, end = end, end + len(piece)
+            place[start:end] = np.frombuffer(piece, np.uint8)
+
+    return _written_unless_empty(nbytes, write)
+
+
+def _joined_small(chunks: list[bytes | np.ndarray]) -> list[bytes | np.ndarray]:
+    """The same bytes in fewer pieces: copying many small ones is slow."""
+    pieces: list[bytes | np.ndarray] = []
+    small: list[bytes | np.ndarray] = []
+    for chunk in chunks:
+        if len(chunk) < _JOIN_BYTES_MAX:
+            small.append(chunk)
+            continue
+        pieces += [b"".join(small), chunk]
+        small = []
+    return [piece for piece in (*pieces, b"".join(small)) if len(piece) > 0]
+
+
+def column_values(fields: TensorDictBase) -> list[tuple[str, Any]]:
+    """Names and columns of a TensorDict, in its order.
+
+    A lazy stack whose rows differ in shape has no column as a tensor; its rows stand in.
+    """
+    columns = []
+    for name in fields.keys():
+        try:
+            columns.append((name, fields.get(name)))
+        except RuntimeError:
+            rows = [fields[row].get(name) for row in range(len(fields))]
+            columns.append((name, NonTensorStack(*rows)))
+    return columns

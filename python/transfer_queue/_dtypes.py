@@ -1,0 +1,74 @@
+"""The element types a tensor may have, by name, and how their bytes are moved.
+
+Tensors are copied bit for bit. Many types lack a copy kernel for one operation or the
+other (float8, the small integers), so bytes travel in a *carrier*: an ordinary type of
+the same size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+_CARRIERS = {
+    1: torch.uint8,
+    2: torch.int16,
+    4: torch.int32,
+    8: torch.int64,
+    16: torch.complex128,
+}
+
+
+def _plain_dtypes() -> dict[str, torch.dtype]:
+    """Every dtype whose elements are bits and nothing else.
+
+    Quantized types are left out: their meaning needs a scale that is not in the bytes.
+    """
+    found = {}
+    for attribute in dir(torch):
+        dtype = getattr(torch, attribute)
+        if isinstance(dtype, torch.dtype):
+            name = str(dtype).removeprefix("torch.")
+            if not name.startswith(("q", "uint1x")) and dtype.itemsize in _CARRIERS:
+                found[name] = dtype
+    return found
+
+
+DTYPE_OF_NAME = _plain_dtypes()
+NAME_OF_DTYPE = {dtype: name for name, dtype in DTYPE_OF_NAME.items()}
+
+
+def carrier_of(dtype: torch.dtype) -> torch.dtype:
+    """A type of the same size that every operation supports."""
+    return _CARRIERS[dtype.itemsize]
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """True if shape, dtype and element bytes are all there is to this tensor."""
+    return (
+        tensor.layout is torch.strided
+        and not tensor.is_nested
+        and tensor.dtype in NAME_OF_DTYPE
+    )
+
+
+def settled(tensor: torch.Tensor) -> torch.Tensor:
+    """The same elements as a plain CPU tensor without history or lazy conjugation."""
+    tensor = tensor.detach()
+    if tensor.device.type == "meta":
+        raise ValueError("a tensor on device 'meta' has no data; put a real one")
+    if type(tensor) is not torch.Tensor:
+        tensor = tensor.as_subclass(torch.Tensor)
+    return tensor.cpu().resolve_conj().resolve_neg()
+
+
+def byte_array(tensor: torch.Tensor) -> np.ndarray:
+    """The bytes of a settled tensor; shared with it where it is contiguous."""
+    flat = tensor.view(carrier_of(tensor.dtype)).contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy()
+
+
+def writable_bytes(tensor: torch.Tensor) -> np.ndarray:
+    """The bytes of a tensor just allocated, to be filled in."""
+    assert tensor.is_contiguous()
+    return tensor.view(carrier_of(tensor.dtype)).reshape(-1).view(torch.uint8).numpy()
