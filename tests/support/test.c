@@ -1,6 +1,7 @@
 #include "test.h"
 
 #include <dirent.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,31 @@ test_check_contains(const char *text, const char *part, const char *file, int li
         return;
     fprintf(stderr, "\"%s\" does not contain \"%s\"\n", text, part);
     _fail(file, line);
+}
+
+void
+test_make_folder(char out[TEST_FOLDER_BYTES])
+{
+    snprintf(out, TEST_FOLDER_BYTES, "/tmp/datasystem-test-XXXXXX");
+    if (mkdtemp(out) == NULL)
+        abort();
+}
+
+static int
+remove_one(const char *path, const struct stat *info, int type, struct FTW *where)
+{
+    (void)info;
+    (void)type;
+    (void)where;
+    return remove(path);
+}
+
+void
+test_remove_folder(const char *path)
+{
+    enum { FOLDERS_OPEN_MAX = 8 };
+    if (nftw(path, remove_one, FOLDERS_OPEN_MAX, FTW_DEPTH | FTW_PHYS) != 0)
+        abort();
 }
 
 uint64_t

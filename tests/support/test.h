@@ -20,15 +20,15 @@
 #define TEST(name) static void name(void **state __attribute__((unused)))
 #define RUN(name)  cmocka_unit_test_setup_teardown(name, test_before, test_after)
 
-#define TEST_MAIN(...)                                                                   \
-    int main(void)                                                                       \
-    {                                                                                    \
-        const struct CMUnitTest tests[] = {__VA_ARGS__};                                 \
-        return cmocka_run_group_tests(tests, NULL, NULL);                                \
+#define TEST_MAIN(...)                                    \
+    int main(void)                                        \
+    {                                                     \
+        const struct CMUnitTest tests[] = {__VA_ARGS__};  \
+        return cmocka_run_group_tests(tests, NULL, NULL); \
     }
 
 #define CHECK(condition) assert_true(condition)
-#define CHECK_INT(actual, expected)                                                      \
+#define CHECK_INT(actual, expected) \
     assert_int_equal((intmax_t)(actual), (intmax_t)(expected))
 #define CHECK_TEXT(actual, expected) assert_string_equal(actual, expected)
 #define CHECK_CONTAINS(text, part)   test_check_contains(text, part, __FILE__, __LINE__)
@@ -41,7 +41,13 @@ int test_after(void **state);
 /* Number of descriptors this process has open. */
 int test_open_fds(void);
 
-void test_check_contains(const char *text, const char *part, const char *file, int line);
+void
+test_check_contains(const char *text, const char *part, const char *file, int line);
+
+/* A new folder of this test's own; its path fits into TEST_FOLDER_BYTES. */
+enum { TEST_FOLDER_BYTES = 64 };
+void test_make_folder(char out[TEST_FOLDER_BYTES]);
+void test_remove_folder(const char *path); /* With everything in it. */
 
 /* A small deterministic generator (SplitMix64, Steele et al. 2014). */
 uint64_t test_random(uint64_t *seed);
