@@ -2,10 +2,10 @@
  *
  *      2026-08-22T10:11:12.345678Z INFO 4711 worker ready port=31501
  *
- * Lines go to <folder>/<name>.log by one write() each, so supervisor and child may share
- * a file. Grown to size_bytes_max it becomes <name>.log.1, that one <name>.log.2, and so
- * on; files_max files are kept, the current one included. A line that cannot be written
- * there goes to stderr.
+ * Lines go to <folder>/<name>.log by one write() each, so supervisor and child may
+ * share a file. Grown to size_bytes_max it becomes <name>.log.1, that one <name>.log.2,
+ * and so on; files_max files are kept, the current one included. A line that cannot be
+ * written there goes to stderr.
  *
  * Owner: the program, until it ends. The sink is called by the loop thread only. */
 #ifndef OS_LOGFILE_H

@@ -1,8 +1,8 @@
 #include "os/memfile.h"
 
 #include "base/check.h"
-#include "base/numeric.h"
 #include "base/status.h"
+#include "os/memory_limit.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,6 +37,21 @@ size_and_seal(const char *name, int fd, uint64_t bytes, struct ds_error *err)
     return DS_OK;
 }
 
+/* Said at creation, where the remedy can be named, and not by a failing mmap() later.
+ */
+static enum ds_status
+check_huge_pages(const char *name, uint64_t bytes, struct ds_error *err)
+{
+    uint64_t wanted = bytes / HUGE_PAGE_BYTES, unused = memory_free_huge_pages();
+    if (unused >= wanted)
+        return DS_OK;
+    return ds_fail(
+        err, DS_UNSUPPORTED,
+        "memory file '%s': needs %ju huge pages of 2 MiB, %ju are free; raise "
+        "vm.nr_hugepages (sysctl) or turn huge pages off",
+        name, (uintmax_t)wanted, (uintmax_t)unused);
+}
+
 enum ds_status
 memfile_create(const char *name, uint64_t bytes, uint64_t huge_page_bytes, int *out_fd,
                struct ds_error *err)
@@ -46,18 +61,18 @@ memfile_create(const char *name, uint64_t bytes, uint64_t huge_page_bytes, int *
     DS_ASSERT(huge_page_bytes == 0 || huge_page_bytes == HUGE_PAGE_BYTES);
     DS_ASSERT(huge_page_bytes == 0 || bytes % huge_page_bytes == 0);
 
+    enum ds_status status = DS_OK;
     unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-    if (huge_page_bytes != 0)
+    if (huge_page_bytes != 0) {
         flags |= MFD_HUGETLB | MFD_HUGE_2MB;
+        status = check_huge_pages(name, bytes, err);
+        if (status != DS_OK)
+            return status;
+    }
     int fd = memfd_create(name, flags);
-    if (fd < 0 && huge_page_bytes != 0 && (errno == EINVAL || errno == ENODEV))
-        return ds_fail(err, DS_UNSUPPORTED,
-                       "memory file '%s': this kernel has no huge pages of 2 MiB; set "
-                       "vm.nr_hugepages (sysctl) or turn huge pages off",
-                       name);
     if (fd < 0)
         return ds_fail_errno(err, "memory file '%s': memfd_create", name);
-    enum ds_status status = size_and_seal(name, fd, bytes, err);
+    status = size_and_seal(name, fd, bytes, err);
     if (status != DS_OK) {
         close(fd);
         return status;

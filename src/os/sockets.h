@@ -55,8 +55,9 @@ struct iovec;
 ssize_t socket_send(int fd, const struct iovec *parts, int part_count, const int *fds,
                     size_t fd_count, struct ds_error *err);
 
-/* Who is at the other end of a Unix socket. The pidfd is the kernel's own (Linux 6.5), or
- * else opened from the pid and checked against the start time. The caller owns it. */
+/* Who is at the other end of a Unix socket. The pidfd is the kernel's own (Linux 6.5),
+ * or else opened from the pid and checked against the start time. The caller owns it.
+ */
 struct peer {
     pid_t pid; /* 0: the peer is in another pid namespace. */
     uid_t uid;

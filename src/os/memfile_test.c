@@ -1,0 +1,190 @@
+#include "os/memfile.h"
+#include "os/memory_limit.h"
+
+#include "test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { FILE_BYTES = 64 << 10 };
+
+static int
+make_file(void)
+{
+    struct ds_error err = {0};
+    int fd = -1;
+    CHECK_OK(memfile_create("test", FILE_BYTES, 0, &fd, &err));
+    return fd;
+}
+
+static uint8_t *
+map_file(int fd)
+{
+    struct ds_error err = {0};
+    void *data = NULL;
+    CHECK_OK(memfile_map(fd, 0, FILE_BYTES, true, &data, &err));
+    return data;
+}
+
+/* A hostile client must not be able to make the worker fault by shrinking the file. */
+TEST(size_is_sealed)
+{
+    int fd = make_file();
+    CHECK(ftruncate(fd, FILE_BYTES / 2) < 0 && errno == EPERM);
+    CHECK(ftruncate(fd, FILE_BYTES * 2) < 0 && errno == EPERM);
+    CHECK(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE) < 0 && errno == EPERM);
+    uint64_t bytes = 0;
+    struct ds_error err = {0};
+    CHECK_OK(memfile_size(fd, &bytes, &err));
+    CHECK_INT(bytes, FILE_BYTES);
+    close(fd);
+}
+
+TEST(file_is_closed_on_exec)
+{
+    int fd = make_file();
+    CHECK((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+    close(fd);
+}
+
+/* Backed when asked, not before, and only there. */
+TEST(populate_backs_the_range_and_no_more)
+{
+    int fd = make_file();
+    struct stat info;
+    CHECK(fstat(fd, &info) == 0);
+    CHECK_INT(info.st_blocks, 0);
+    struct ds_error err = {0};
+    CHECK_OK(memfile_populate(fd, FILE_BYTES / 2, FILE_BYTES / 4, &err));
+    CHECK(fstat(fd, &info) == 0);
+    CHECK_INT(info.st_blocks * 512, FILE_BYTES / 4);
+    close(fd);
+}
+
+TEST(populate_keeps_what_is_there)
+{
+    int fd = make_file();
+    uint8_t *data = map_file(fd);
+    memset(data, 7, FILE_BYTES);
+    struct ds_error err = {0};
+    CHECK_OK(memfile_populate(fd, 0, FILE_BYTES, &err));
+    CHECK_INT(data[0], 7);
+    CHECK_INT(data[FILE_BYTES - 1], 7);
+    memfile_unmap(data, FILE_BYTES);
+    close(fd);
+}
+
+/* The seal makes the step fail, without asking for memory that is not there. */
+TEST(populate_beyond_the_end_fails_and_names_the_range)
+{
+    int fd = make_file();
+    struct ds_error err = {0};
+    CHECK_STATUS(memfile_populate(fd, FILE_BYTES, 4096, &err), DS_IO);
+    CHECK_CONTAINS(err.message, "4096 bytes at 65536");
+    close(fd);
+}
+
+TEST(prefault_maps_pages_without_changing_them)
+{
+    int fd = make_file();
+    uint8_t *data = map_file(fd);
+    data[5000] = 9;
+    memfile_prefault(data + 100, FILE_BYTES - 100, true);
+    CHECK_INT(data[5000], 9);
+    unsigned char resident[FILE_BYTES / 4096];
+    CHECK(mincore(data, FILE_BYTES, resident) == 0);
+    CHECK_INT(resident[15] & 1, 1);
+    memfile_unmap(data, FILE_BYTES);
+    close(fd);
+}
+
+/* What the caller writes nobody sees, neither the file nor another private view. */
+TEST(private_views_of_unaligned_ranges_are_independent_and_writable)
+{
+    enum { OFFSET = 4096 + 64, BYTES = 9001 };
+    int fd = make_file();
+    uint8_t *shared = map_file(fd);
+    memset(shared, 1, FILE_BYTES);
+    struct ds_error err = {0};
+    void *first = NULL, *second = NULL;
+    CHECK_OK(memfile_map_private(fd, OFFSET, BYTES, &first, &err));
+    CHECK_OK(memfile_map_private(fd, OFFSET, BYTES, &second, &err));
+    CHECK_INT((uintptr_t)first % 64, 0);
+
+    memset(first, 2, BYTES);
+    CHECK_INT(shared[OFFSET], 1);
+    CHECK_INT(shared[OFFSET + BYTES - 1], 1);
+    CHECK_INT(((uint8_t *)second)[0], 1);
+    CHECK_INT(((uint8_t *)second)[BYTES - 1], 1);
+    memfile_unmap_private(first, BYTES);
+    CHECK_INT(((uint8_t *)second)[BYTES - 1], 1);
+    memfile_unmap_private(second, BYTES);
+    memfile_unmap(shared, FILE_BYTES);
+    close(fd);
+}
+
+/* The whole mapping goes, the lead-in page too. */
+TEST(unmapping_a_private_view_leaves_nothing_mapped)
+{
+    int fd = make_file();
+    struct ds_error err = {0};
+    void *view = NULL;
+    CHECK_OK(memfile_map_private(fd, 100, FILE_BYTES - 100, &view, &err));
+    uint8_t *base = (uint8_t *)view - 100;
+    memfile_unmap_private(view, FILE_BYTES - 100);
+    unsigned char resident[FILE_BYTES / 4096];
+    CHECK(mincore(base, 4096, resident) < 0 && errno == ENOMEM);
+    CHECK(mincore(base + FILE_BYTES - 4096, 4096, resident) < 0 && errno == ENOMEM);
+    close(fd);
+}
+
+static void
+limit_file_bytes(rlim_t bytes)
+{
+    struct rlimit limit;
+    CHECK(getrlimit(RLIMIT_FSIZE, &limit) == 0);
+    limit.rlim_cur = bytes;
+    CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+}
+
+/* RLIMIT_FSIZE makes the second step fail; the descriptor count is the witness. */
+TEST(failed_create_names_the_step_and_leaks_nothing)
+{
+    int before = test_open_fds();
+    struct ds_error err = {0};
+    int fd = -7;
+    signal(SIGXFSZ, SIG_IGN);
+    limit_file_bytes(4096);
+    enum ds_status status = memfile_create("small", FILE_BYTES, 0, &fd, &err);
+    limit_file_bytes(RLIM_INFINITY);
+    CHECK_STATUS(status, DS_IO);
+    CHECK_CONTAINS(err.message, "'small': set its size to 65536 bytes");
+    CHECK_INT(fd, -7);
+    CHECK_INT(test_open_fds(), before);
+}
+
+/* More huge pages than any machine has; nothing is reserved by asking. */
+TEST(lack_of_huge_pages_names_the_setting)
+{
+    struct ds_error err = {0};
+    int fd = -7;
+    uint64_t bytes = (memory_free_huge_pages() + 1) * (2u << 20);
+    CHECK_STATUS(memfile_create("huge", bytes, 2 << 20, &fd, &err), DS_UNSUPPORTED);
+    CHECK_CONTAINS(err.message, "vm.nr_hugepages");
+    CHECK_INT(fd, -7);
+}
+
+TEST_MAIN(RUN(size_is_sealed), RUN(file_is_closed_on_exec),
+          RUN(populate_backs_the_range_and_no_more), RUN(populate_keeps_what_is_there),
+          RUN(populate_beyond_the_end_fails_and_names_the_range),
+          RUN(prefault_maps_pages_without_changing_them),
+          RUN(private_views_of_unaligned_ranges_are_independent_and_writable),
+          RUN(unmapping_a_private_view_leaves_nothing_mapped),
+          RUN(failed_create_names_the_step_and_leaks_nothing),
+          RUN(lack_of_huge_pages_names_the_setting))
