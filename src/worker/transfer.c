@@ -63,7 +63,7 @@ fetch_one(struct session *session, const struct lookup *message, struct ds_slice
         encode_found_object(&fetch->found, &object);
         return DS_OK;
     }
-    uint64_t bytes;
+    uint64_t bytes = 0;
     enum ds_status status = cut(message, &view, &bytes, err);
     if (status != DS_OK)
         return status;
