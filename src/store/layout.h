@@ -4,7 +4,8 @@
  *
  *   arena   the bytes of the objects. Nothing in it is ever trusted as metadata.
  *   table   header | bucket heads | slots | key heap. Written by the worker only.
- *   pins    header | one region per client. Written by clients, distrusted by the worker.
+ *   pins    header | one region per client. Written by clients, distrusted by the
+ * worker.
  *
  *   table file                              pins file
  *   +--------------------+ 0                +--------------------+ 0
@@ -69,6 +70,10 @@ enum slot_flags {
     SLOT_FLAG_CHECKSUM = 1 << 3,    /* `checksum` is set. */
 };
 
+/* A bucket's head is the number of its first slot plus 1, so that the zeroes of a new
+ * file are empty buckets. The bucket of a key is XXH3_64bits(key) & (bucket_count - 1);
+ * newer objects stand in front. */
+
 /* One object. All fields but `commit` and `next` are written while the slot is FREE or
  * WRITING, or (flags, expires) are only read by the worker. Shared: atomics only. */
 struct slot {
@@ -80,8 +85,8 @@ struct slot {
     uint64_t version;      /* Grows with every seal of this arena; newer wins. */
     uint64_t checksum;     /* XXH3 of the value, if flagged. */
     uint32_t expires_ds;   /* Tenths of a second of CLOCK_BOOTTIME; 0: never. */
-    uint32_t client;       /* Creator: region number in the pins file, plus 1; 0: none. */
-    uint32_t sequence;     /* The creator's request number: makes a repeat harmless. */
+    uint32_t client;   /* Creator: region number in the pins file, plus 1; 0: none. */
+    uint32_t sequence; /* The creator's request number: makes a repeat harmless. */
     uint8_t key[KEY_INLINE_BYTES]; /* The key, or where it is: see key_heap_place. */
 };
 static_assert(sizeof(struct slot) == 80, "slot layout");
@@ -138,11 +143,11 @@ struct table_header {
     uint64_t slots_off;
     uint64_t key_heap_off;
     uint64_t key_heap_bytes;
-    uint64_t huge_page_bytes;       /* 0: the arena has small pages. */
-    _Atomic uint64_t slots_used;    /* Slots ever used: the rest is untouched memory. */
-    _Atomic uint64_t populated;     /* Arena bytes backed by memory, from 0 up. */
-    _Atomic uint64_t lease_until;   /* Reserved for many nodes: CLOCK_BOOTTIME ns. */
-    uint64_t reserved[14];
+    uint64_t huge_page_bytes;     /* 0: the arena has small pages. */
+    _Atomic uint64_t slots_used;  /* Slots ever used: the rest is untouched memory. */
+    _Atomic uint64_t populated;   /* Arena bytes backed by memory, from 0 up. */
+    _Atomic uint64_t lease_until; /* Reserved for many nodes: CLOCK_BOOTTIME ns. */
+    uint64_t reserved[15];
 };
 static_assert(sizeof(struct table_header) == 240, "table header layout");
 
@@ -165,9 +170,9 @@ enum pin_region_state { PIN_REGION_FREE = 0, PIN_REGION_USED = 1 };
  * `words_used`. A word is 0 or {extent offset / 64} + 1. */
 struct pin_region {
     _Atomic uint32_t state;
-    uint32_t pid;               /* As the worker sees it; 0: owner not visible. */
-    uint64_t pid_start_time;    /* Field 22 of /proc/PID/stat: tells a reused pid. */
-    uint64_t token;             /* Random; a client proves with it that it is the owner. */
+    uint32_t pid;            /* As the worker sees it; 0: owner not visible. */
+    uint64_t pid_start_time; /* Field 22 of /proc/PID/stat: tells a reused pid. */
+    uint64_t token;          /* Random; a client proves with it that it is the owner. */
     _Atomic uint64_t words_used; /* No word at or past this index was ever set. */
     uint64_t reserved[4];
     _Atomic uint64_t words[];

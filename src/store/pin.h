@@ -16,8 +16,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Pin `offset` with words[index] and confirm that `slot` still has `commit`. On false the
- * word is 0 again and the caller asks the worker once more. The word must be 0 before. */
+/* Pin `offset` with words[index] and confirm that `slot` still has `commit`. On false
+ * the word is 0 again and the caller asks the worker once more. The word must be 0
+ * before. A client also pins what it is about to write, with the WRITING word: so no
+ * mistake about who owns an unsealed extent can make two writers share it. */
 bool pin_acquire(struct pin_region *region, uint32_t index, const struct slot *slot,
                  uint64_t commit, uint64_t offset);
 

@@ -6,8 +6,8 @@
  * rest, accepting both sides of every half-done operation.
  *
  * Alignment of an extent follows from its size, so that recovery needs no extra field:
- * blocks' parts of 4096 bytes or more and objects of 64 KiB or more are page-aligned (or
- * aligned to the huge page, from that size up), everything else to 64 bytes. */
+ * blocks' parts of 4096 bytes or more and objects of 64 KiB or more are page-aligned
+ * (or aligned to the huge page, from that size up), everything else to 64 bytes. */
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
 
@@ -31,8 +31,8 @@ struct store_geometry {
 };
 
 /* Table and pins sized for an arena: one slot per KiB of it, at least 1 Mi. */
-struct store_geometry store_geometry_default(uint64_t arena_bytes,
-                                             uint32_t clients_max);
+struct store_geometry
+store_geometry_default(uint64_t arena_bytes, uint32_t clients_max);
 uint64_t store_table_bytes(const struct store_geometry *geometry);
 uint64_t store_pins_bytes(const struct store_geometry *geometry);
 
@@ -44,27 +44,28 @@ struct store_memory {
 };
 
 /* Write headers into new, zeroed memory. `node` and `incarnation` name it for ever. */
-void store_format(const struct store_memory *memory,
-                  const struct store_geometry *geometry, uint32_t node,
-                  uint32_t incarnation, uint64_t huge_page_bytes);
+void
+store_format(const struct store_memory *memory, const struct store_geometry *geometry,
+             uint32_t node, uint32_t incarnation, uint64_t huge_page_bytes);
 
 /* What recovery found. */
 struct store_recovery {
     uint64_t sealed;
     uint64_t writing;
     uint64_t dead;
-    uint64_t dropped_overlapping; /* Extents that two slots claimed; all of them gone. */
-    uint64_t dropped_damaged;     /* Slots whose fields cannot be right. */
-    uint64_t dropped_superseded;  /* Older of two sealed objects of one key. */
+    uint64_t
+        dropped_overlapping;     /* Extents that two slots claimed; all of them gone. */
+    uint64_t dropped_damaged;    /* Slots whose fields cannot be right. */
+    uint64_t dropped_superseded; /* Older of two sealed objects of one key. */
 };
 
 /* Open formatted memory: fresh or left behind by a worker that stopped anywhere.
  * `memory` is borrowed until store_close(); `now_ds` is CLOCK_BOOTTIME in tenths of a
  * second.
  *   DS_MISMATCH   magic, version, slot size or geometry is not this build's */
-DS_MUST_USE enum ds_status store_open(const struct store_memory *memory, uint64_t now_ds,
-                                      struct store **out, struct store_recovery *report,
-                                      struct ds_error *err);
+DS_MUST_USE enum ds_status
+store_open(const struct store_memory *memory, uint64_t now_ds, struct store **out,
+           struct store_recovery *report, struct ds_error *err);
 void store_close(struct store *store);
 
 /* Arena bytes [0, populated) exist now. */
@@ -100,10 +101,9 @@ struct create_request {
  *   DS_FULL   "Shared memory no space in arena: ..." or the table is full; the text has
  *             sizes and the remedy. Expired and unpinned dead objects were reclaimed
  *             before giving up. */
-DS_MUST_USE enum ds_status store_create(struct store *store,
-                                        const struct create_request *request,
-                                        uint64_t now_ds, struct object_view *out,
-                                        struct ds_error *err);
+DS_MUST_USE enum ds_status
+store_create(struct store *store, const struct create_request *request, uint64_t now_ds,
+             struct object_view *out, struct ds_error *err);
 
 struct seal_request {
     struct object_ref ref;
@@ -113,15 +113,18 @@ struct seal_request {
     uint64_t checksum;
 };
 
-/* Publish; an object of the same key dies in the same step. Sealing again is success, as
- * is sealing what was sealed and then overwritten or deleted.
- *   DS_INVALID   `ref` never named a WRITING slot of this client's */
-DS_MUST_USE enum ds_status store_seal(struct store *store,
-                                      const struct seal_request *request, uint64_t now_ds,
-                                      struct ds_error *err);
+/* Publish; an object of the same key dies in the same step. Sealing again is success,
+ * as is sealing what was sealed and then overwritten or deleted. DS_INVALID   `ref`
+ * never named a WRITING slot of this client's */
+DS_MUST_USE enum ds_status
+store_seal(struct store *store, const struct seal_request *request, uint64_t now_ds,
+           struct ds_error *err);
 
 /* Give up an unsealed object. Unknown or sealed: nothing happens. */
 void store_abort(struct store *store, struct object_ref ref);
+
+/* Abort every unsealed object that one request of a client made. */
+void store_abort_request(struct store *store, uint32_t client, uint32_t sequence);
 
 /* A live (SEALED, not expired) object; false if there is none. */
 bool store_find(struct store *store, struct ds_slice key, uint64_t now_ds,
@@ -131,6 +134,10 @@ bool store_find(struct store *store, struct ds_slice key, uint64_t now_ds,
  * range. */
 bool store_inspect(const struct store *store, uint32_t slot, struct object_view *out,
                    enum slot_state *out_state);
+
+/* The key of a slot that is not FREE; borrowed from the table, or from `buffer`
+ * (DS_KEY_BYTES_MAX). */
+struct ds_slice store_key(const struct store *store, uint32_t slot, uint8_t *buffer);
 
 /* The request that made the live object under `key`; false if none. Lets the caller
  * recognise a repeat. */
@@ -153,8 +160,8 @@ void store_unhold(struct store *store, uint64_t offset);
 
 /* ---- Housekeeping ---- */
 
-/* Expire what is due, then free dead extents that nobody pins. Call every 100 ms and when
- * room is short. Returns the number of extents freed. */
+/* Expire what is due, then free dead extents that nobody pins. Call every 100 ms and
+ * when room is short. Returns the number of extents freed. */
 uint64_t store_tick(struct store *store, uint64_t now_ds);
 
 /* Earliest expiry in tenths of a second, 0 if none. */
@@ -169,9 +176,9 @@ struct client_identity {
 };
 
 /* Takes a free region. DS_FULL: "Client number upper to the limit". */
-DS_MUST_USE enum ds_status store_client_add(struct store *store,
-                                            const struct client_identity *identity,
-                                            uint32_t *out_region, struct ds_error *err);
+DS_MUST_USE enum ds_status
+store_client_add(struct store *store, const struct client_identity *identity,
+                 uint32_t *out_region, struct ds_error *err);
 
 /* False if the region is free. */
 bool store_client_get(const struct store *store, uint32_t region,
@@ -186,6 +193,9 @@ void store_client_remove(struct store *store, uint32_t region);
 void store_client_keep_only(struct store *store, uint32_t region,
                             const struct object_ref *keep, size_t keep_count);
 
+/* Pin for region `to` (fresh) all that region `from` has pinned now. */
+void store_client_copy_pins(struct store *store, uint32_t from, uint32_t to);
+
 /* For each provisional block part whose creator is `region`; the key is borrowed. */
 typedef void (*store_orphan_fn)(struct ds_slice key, void *arg);
 void store_client_provisional(struct store *store, uint32_t region, store_orphan_fn fn,
@@ -198,9 +208,9 @@ void store_each(struct store *store, store_object_fn fn, void *arg);
 
 struct store_stats {
     struct arena_stats arena;
-    uint64_t objects;     /* SEALED. */
+    uint64_t objects; /* SEALED. */
     uint64_t writing;
-    uint64_t dead;        /* Deleted, but pinned. */
+    uint64_t dead; /* Deleted, but pinned. */
     uint64_t dead_bytes;
     uint64_t slots_total;
     uint64_t clients;
@@ -213,8 +223,8 @@ const struct table_header *store_header(const struct store *store);
 /* Walk table, arena and keys; assert that they agree. */
 void store_check(struct store *store);
 
-/* Test builds stop here, after every store to shared memory, to simulate a crash at that
- * point. NULL in production. */
+/* Test builds stop here, after every store to shared memory, to simulate a crash at
+ * that point. NULL in production. */
 typedef void (*store_step_fn)(const char *step, void *arg);
 void store_set_step_hook(store_step_fn fn, void *arg);
 

@@ -1,0 +1,111 @@
+/* Clients, and the objects that end with them. */
+#include "store/internal.h"
+
+#include "base/check.h"
+
+enum ds_status
+store_client_add(struct store *store, const struct client_identity *identity,
+                 uint32_t *out_region, struct ds_error *err)
+{
+    return pins_add(&store->pins, identity, out_region, err);
+}
+
+bool
+store_client_get(const struct store *store, uint32_t region,
+                 struct client_identity *out)
+{
+    if (region >= store->pins.region_count || !store->pins.used[region])
+        return false;
+    const struct pin_region *shared = pins_region(&store->pins, region);
+    *out = (struct client_identity){
+        .pid = shared->pid,
+        .pid_start_time = shared->pid_start_time,
+        .token = shared->token,
+    };
+    return true;
+}
+
+static bool
+is_writing(const struct store *store, const struct pending *pending)
+{
+    return slot_state_of(table_slot(&store->table, pending->slot)) == SLOT_WRITING;
+}
+
+/* Backwards: object_die() fills the hole with the last one, which was seen already. */
+static void
+abort_writing_of(struct store *store, uint32_t client)
+{
+    for (uint32_t i = store->pending_count; i > 0; i--) {
+        struct pending *pending = &store->pending[i - 1];
+        if (pending->client == client && !pending->kept && is_writing(store, pending))
+            object_die(store, pending->slot);
+    }
+}
+
+void
+store_client_remove(struct store *store, uint32_t region)
+{
+    DS_ASSERT(region < store->pins.region_count);
+    abort_writing_of(store, region + 1);
+    pins_remove(&store->pins, region);
+    store_checkpoint(store);
+}
+
+/* The pending entry of a WRITING object of `client`, or NULL. */
+static struct pending *
+writing_entry(struct store *store, struct object_ref ref, uint32_t client)
+{
+    if (ref.slot >= table_slots_used(&store->table))
+        return NULL;
+    const struct slot *slot = table_slot(&store->table, ref.slot);
+    if (slot_commit(slot) != commit_word(ref.generation, SLOT_WRITING))
+        return NULL;
+    struct pending *pending = &store->pending[store->link[ref.slot]];
+    return pending->client == client ? pending : NULL;
+}
+
+void
+store_client_keep_only(struct store *store, uint32_t region,
+                       const struct object_ref *keep, size_t keep_count)
+{
+    for (size_t i = 0; i < keep_count; i++) {
+        struct pending *pending = writing_entry(store, keep[i], region + 1);
+        if (pending != NULL)
+            pending->kept = true;
+    }
+    abort_writing_of(store, region + 1);
+    for (uint32_t i = 0; i < store->pending_count; i++)
+        store->pending[i].kept = false;
+    store_checkpoint(store);
+}
+
+void
+store_abort_request(struct store *store, uint32_t client, uint32_t sequence)
+{
+    for (uint32_t i = store->pending_count; i > 0; i--) {
+        struct pending *pending = &store->pending[i - 1];
+        if (pending->client == client && pending->sequence == sequence &&
+            is_writing(store, pending))
+            object_die(store, pending->slot);
+    }
+    store_checkpoint(store);
+}
+
+void
+store_client_copy_pins(struct store *store, uint32_t from, uint32_t to)
+{
+    pins_copy(&store->pins, from, to);
+}
+
+void
+store_client_provisional(struct store *store, uint32_t region, store_orphan_fn fn,
+                         void *arg)
+{
+    for (uint32_t i = 0; i < store->pending_count; i++) {
+        const struct pending *pending = &store->pending[i];
+        if (pending->client != region + 1 || is_writing(store, pending))
+            continue;
+        const struct slot *slot = table_slot(&store->table, pending->slot);
+        fn(table_key(&store->table, slot), arg);
+    }
+}

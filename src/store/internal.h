@@ -1,0 +1,117 @@
+/* What the files of the store share. Only src/store includes this.
+ *
+ *   store.c     create, seal, find, delete         clients.c   regions and their
+ * objects reclaim.c   dead objects to free memory        recover.c   store_open()
+ *   inspect.c   views, stats, iteration            check.c     store_check()
+ *   table.c     buckets, slots, keys               no_room.c   the text of DS_FULL */
+#ifndef STORE_INTERNAL_H
+#define STORE_INTERNAL_H
+
+#include "store/arena.h"
+#include "store/expiry.h"
+#include "store/holds.h"
+#include "store/pins.h"
+#include "store/store.h"
+#include "store/table.h"
+#include "store/unit_map.h"
+
+/* Generations from here on are damage, or a slot that has been used up: it rests. */
+#define GENERATION_MAX (1ull << 55)
+
+/* An object that waits for its owner: WRITING, or SEALED and provisional. */
+struct pending {
+    uint32_t slot;
+    uint32_t client;
+    uint32_t sequence;
+    bool kept; /* Only inside store_client_keep_only(). */
+};
+
+/* Deleted objects whose extents may still be pinned. */
+struct limbo {
+    uint32_t *slots; /* Room for every slot, untouched until used. */
+    uint32_t count;
+    uint64_t bytes;
+    uint32_t count_after_scan; /* What the last scan had to keep. */
+    uint64_t bytes_after_scan;
+    uint64_t pins_seen;    /* By the last scan. */
+    struct unit_map marks; /* All clear, except during a scan. */
+};
+
+/* Everything here is private and can be rebuilt from the table.
+ *
+ * Invariants: every slot below slots_used is in exactly one of the free list (FREE),
+ * `pending` (WRITING), a chain of the table (SEALED), `limbo` (DEAD) or resting; a
+ * provisional SEALED slot is in `pending` as well. `link` of a slot is the next free
+ * slot (FREE), or its index in `pending`. Owner: loop thread. */
+struct store {
+    struct table table;
+    struct pins pins;
+    struct arena *arena;
+    uint64_t huge_page_bytes;
+    uint64_t version; /* Of the latest seal. */
+
+    uint32_t *link;     /* By slot. */
+    uint32_t free_slot; /* First of the free list, or SLOT_NONE. */
+    uint32_t free_count;
+    uint32_t resting_count;
+
+    struct pending *pending;
+    uint32_t pending_count;
+    struct expiry expiry;
+    struct limbo limbo;
+    struct holds holds;
+
+    uint64_t sealed_count;
+    uint64_t writing_count;
+    uint64_t mutations; /* For checking builds. */
+};
+
+/* ---- store.c ---- */
+
+/* Alignment that follows from the size; see store.h. */
+uint64_t store_alignment(const struct store *store, uint64_t size);
+
+/* WRITING or SEALED becomes DEAD: out of every list, into limbo. */
+void object_die(struct store *store, uint32_t index);
+
+void pending_add(struct store *store, uint32_t index);
+void pending_remove(struct store *store, uint32_t index);
+
+/* ---- reclaim.c ---- */
+
+bool limbo_init(struct store *store);
+void limbo_fini(struct store *store);
+void limbo_add(struct store *store, uint32_t index);
+
+/* Free the dead extents that nobody pins or holds. Returns how many. */
+uint64_t limbo_reclaim(struct store *store);
+
+/* The same, when enough has died since the last time to be worth a scan of the pins. */
+void limbo_reclaim_if_due(struct store *store);
+
+/* Make a FREE slot available. */
+void free_slot_push(struct store *store, uint32_t index);
+
+/* ---- inspect.c ---- */
+
+void view_of(const struct store *store, uint32_t index, struct object_view *out);
+
+static inline bool
+slot_is_provisional(const struct slot *slot)
+{
+    return (place_flags(slot->place) & SLOT_FLAG_PROVISIONAL) != 0;
+}
+
+static inline bool
+slot_has_expired(const struct slot *slot, uint64_t now_ds)
+{
+    return slot->expires_ds != 0 && slot->expires_ds <= now_ds;
+}
+
+/* ---- check.c ---- */
+
+/* After a mutation: store_check() in checking builds, always while the table is small,
+ * else now and then. */
+void store_checkpoint(struct store *store);
+
+#endif
