@@ -1,0 +1,107 @@
+/* Client's methods on blocks. */
+#include "arguments.h"
+#include "client.h"
+
+CLIENT_METHOD(client_block_create)
+{
+    static char *names[] = {"sizes", NULL};
+    const struct core_state *state = core_state_of(self);
+    PyObject *sizes_object;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:block_create", names,
+                                     &sizes_object))
+        return NULL;
+    AUTO(sizes) struct sizes sizes = {0};
+    AUTO(handles) struct handles handles = {0};
+    if (!sizes_open(sizes_object, &sizes) || !handles_open(sizes.count, &handles))
+        return NULL;
+
+    struct client *client = client_enter(self);
+    if (client == NULL)
+        return NULL;
+    struct ds_error err = {0};
+    struct ds_block_id id;
+    enum ds_status status =
+        CLIENT_CALL(client, &err,
+                    ds_block_create(client->handle, sizes.items, sizes.count, &id,
+                                    handles.items, &err));
+    if (status != DS_OK)
+        return raise_status(state, status, &err);
+    AUTO(object) PyObject *parts = handles_to_list(state, &handles);
+    if (parts == NULL)
+        return NULL;
+    return Py_BuildValue("y#O", (const char *)id.bytes, (Py_ssize_t)sizeof id.bytes,
+                         parts);
+}
+
+CLIENT_METHOD(client_block_seal)
+{
+    static char *names[] = {"parts", NULL};
+    const struct core_state *state = core_state_of(self);
+    PyObject *parts;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:block_seal", names, &parts))
+        return NULL;
+    AUTO(sealing) struct sealing sealing = {0};
+    if (!sealing_open(state, parts, &sealing))
+        return NULL;
+
+    struct client *client = client_enter(self);
+    if (client == NULL)
+        return NULL;
+    struct ds_error err = {0};
+    enum ds_status status =
+        CLIENT_CALL(client, &err,
+                    ds_block_seal(client->handle, sealing.items, sealing.count, &err));
+    return none_or_raise(state, status, &err);
+}
+
+CLIENT_METHOD(client_block_get)
+{
+    static char *names[] = {"ids", "parts", NULL};
+    const struct core_state *state = core_state_of(self);
+    PyObject *ids_object, *parts_object;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:block_get", names, &ids_object,
+                                     &parts_object))
+        return NULL;
+    AUTO(block_ids) struct block_ids ids = {0};
+    AUTO(indexes) struct indexes parts = {0};
+    AUTO(handles) struct handles handles = {0};
+    if (!block_ids_open(ids_object, &ids) || !indexes_open(parts_object, &parts) ||
+        !handles_open(ids.count, &handles))
+        return NULL;
+    if (ids.count != parts.count)
+        return raise_text(state, DS_INVALID, "%zu block ids but %zu parts.", ids.count,
+                          parts.count);
+
+    struct client *client = client_enter(self);
+    if (client == NULL)
+        return NULL;
+    struct ds_error err = {0};
+    enum ds_status status =
+        CLIENT_CALL(client, &err,
+                    ds_block_get(client->handle, ids.items, parts.items, ids.count,
+                                 handles.items, &err));
+    if (status != DS_OK)
+        return raise_status(state, status, &err);
+    return handles_to_list(state, &handles);
+}
+
+CLIENT_METHOD(client_block_delete)
+{
+    static char *names[] = {"ids", NULL};
+    const struct core_state *state = core_state_of(self);
+    PyObject *ids_object;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:block_delete", names,
+                                     &ids_object))
+        return NULL;
+    AUTO(block_ids) struct block_ids ids = {0};
+    if (!block_ids_open(ids_object, &ids))
+        return NULL;
+
+    struct client *client = client_enter(self);
+    if (client == NULL)
+        return NULL;
+    struct ds_error err = {0};
+    enum ds_status status = CLIENT_CALL(
+        client, &err, ds_block_delete(client->handle, ids.items, ids.count, &err));
+    return none_or_raise(state, status, &err);
+}

@@ -1,0 +1,102 @@
+/* The module object: its state, its types, and the one function that needs no client.
+ */
+#include "arguments.h"
+
+struct core_state *
+core_state_of(PyObject *self)
+{
+    struct core_state *state = PyType_GetModuleState(Py_TYPE(self));
+    CORE_ASSERT(state != NULL);
+    return state;
+}
+
+static PyObject *
+core_check_key(PyObject *module, PyObject *key)
+{
+    struct ds_slice slice;
+    if (!key_open(PyModule_GetState(module), key, &slice))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* Make a type and add it to the module; *out owns one more reference. */
+static bool
+add_type(PyObject *module, PyType_Spec *spec, PyObject *base, PyTypeObject **out)
+{
+    *out = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, base);
+    return *out != NULL && PyModule_AddType(module, *out) == 0;
+}
+
+static int
+core_exec(PyObject *module)
+{
+    struct core_state *state = PyModule_GetState(module);
+    if (!add_type(module, &error_spec, PyExc_RuntimeError, &state->error_type) ||
+        !add_type(module, &buffer_spec, NULL, &state->buffer_type) ||
+        !add_type(module, &view_spec, NULL, &state->view_type) ||
+        !add_type(module, &client_spec, NULL, &state->client_type) ||
+        !add_type(module, &queue_spec, NULL, &state->queue_type))
+        return -1;
+    return PyModule_AddStringConstant(module, "__version__", DS_VERSION);
+}
+
+static int
+core_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    struct core_state *state = PyModule_GetState(module);
+    Py_VISIT(state->error_type);
+    Py_VISIT(state->buffer_type);
+    Py_VISIT(state->view_type);
+    Py_VISIT(state->client_type);
+    Py_VISIT(state->queue_type);
+    return 0;
+}
+
+static int
+core_clear(PyObject *module)
+{
+    struct core_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->error_type);
+    Py_CLEAR(state->buffer_type);
+    Py_CLEAR(state->view_type);
+    Py_CLEAR(state->client_type);
+    Py_CLEAR(state->queue_type);
+    return 0;
+}
+
+static void
+core_free(void *module)
+{
+    core_clear(module);
+}
+
+static PyMethodDef core_methods[] = {
+    {"check_key", core_check_key, METH_O,
+     "Raise DatasystemError if the key is not a legal user key."},
+    {0},
+};
+
+static PyModuleDef_Slot core_slots[] = {
+    SLOT(Py_mod_exec, core_exec),
+    {0, NULL},
+};
+
+static struct PyModuleDef core_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "yr.datasystem._core",
+    .m_doc = "The C extension over libdatasystem.",
+    .m_size = sizeof(struct core_state),
+    .m_methods = core_methods,
+    .m_slots = core_slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void);
+
+PyMODINIT_FUNC
+PyInit__core(void)
+{
+    return PyModuleDef_Init(&core_module);
+}
