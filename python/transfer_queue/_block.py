@@ -1,15 +1,15 @@
 """The block: what one put writes, and the only place that knows its format.
 
-A block is a few parts of shared memory. Part 0 begins with the header; each payload of
-a column (_columns.py) stands in part 0, 64-byte aligned, or, from 1 MiB on, is a part of
-its own, so that it can be mapped by itself and freed by itself.
+A block is a few parts of shared memory. Part 0 begins with the header. Each payload of
+a column (_columns.py) stands in part 0, 64-byte aligned, or, from 1 MiB on, is a part
+of its own, so that it can be mapped and freed by itself.
 
     part 0:  magic 8 | version u32 | header size u32 | header CRC-32 u32 | 0 u32
              header (MessagePack) | payloads, each 64-byte aligned
     part n:  one payload
 
-All integers are little endian. Whoever reads takes nothing on trust: clients of one user
-can write to each other's blocks, by mistake too. The header is copied out, checked, then
+All integers are little endian. A reader takes nothing on trust: clients of one user can
+write to each other's blocks, by mistake too. The header is copied out, checked, then
 used, and so are offsets and shapes.
 """
 
@@ -97,7 +97,8 @@ def encode_fields(fields: TensorDictBase, rows: int) -> EncodedBlock:
     PickleRefusedError, each naming the field.
     """
     return EncodedBlock(
-        rows, [encode_column(name, value, rows) for name, value in column_values(fields)]
+        rows,
+        [encode_column(name, value, rows) for name, value in column_values(fields)],
     )
 
 
@@ -273,7 +274,11 @@ def _is_consistent(column: Column, rows: int) -> bool:
     """Do the sizes of the payloads follow from kind, dtype and shape?"""
     if len(column.shape) > _DIMS_MAX or any(size < 0 for size in column.shape):
         return False
-    has = (column.offsets is not None, column.shapes is not None, column.marks is not None)
+    has = (
+        column.offsets is not None,
+        column.shapes is not None,
+        column.marks is not None,
+    )
     if column.kind == Kind.OBJECT:
         return (
             has == (True, False, True)

@@ -12,6 +12,7 @@ Row i of a column is one run of bytes, whatever the kind, and rows follow each o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from tensordict import NonTensorData, NonTensorStack, TensorDictBase
 from tensordict.base import is_tensor_collection
+from torch.nested._internal.nested_tensor import NestedTensor
 
 from transfer_queue._dtypes import NAME_OF_DTYPE, carrier_of, is_plain, settled
 from transfer_queue._errors import ValueNotStorableError
@@ -137,7 +139,7 @@ def _check_rows(name: str, expected: int, found: int) -> None:
 def _values_of(value: Any, rows: int) -> list[Any]:
     """The rows of a column that is not a tensor."""
     if isinstance(value, NonTensorStack):
-        return value.tolist()  # type: ignore[no-any-return]
+        return list(value.tolist())
     if isinstance(value, NonTensorData):
         data = value.data
         if isinstance(data, (list, tuple)) or (
@@ -154,9 +156,9 @@ def _values_of(value: Any, rows: int) -> list[Any]:
 
 
 def _encode_tensor(name: str, value: torch.Tensor) -> EncodedColumn:
+    if isinstance(value, NestedTensor) and value.lengths() is None:  # type: ignore[no-untyped-call]
+        return _encode_jagged(name, value)
     if value.is_nested:
-        if value.layout is torch.jagged and value.lengths() is None:
-            return _encode_jagged(name, value)
         return encode_rows(name, value.unbind())
     if not is_plain(value):
         return encode_rows(name, [value[row] for row in range(len(value))])
@@ -170,12 +172,13 @@ def _encode_tensor(name: str, value: torch.Tensor) -> EncodedColumn:
     )
 
 
-def _encode_jagged(name: str, value: torch.Tensor) -> EncodedColumn:
+def _encode_jagged(name: str, value: NestedTensor) -> EncodedColumn:
     """A jagged nested tensor without holes: its buffer as it is."""
-    ragged_dim = value._ragged_idx  # type: ignore[attr-defined]
-    offsets = value.offsets().cpu().numpy().astype(np.int64)
+    ragged_dim = value._ragged_idx
+    begins, values = value.offsets(), value.values()  # type: ignore[no-untyped-call]
+    offsets = begins.cpu().numpy().astype(np.int64)
     first, last = int(offsets[0]), int(offsets[-1])
-    steps = value.values().movedim(ragged_dim - 1, 0)[first:last]
+    steps = values.movedim(ragged_dim - 1, 0)[first:last]
     return EncodedColumn(
         name=name,
         kind=Kind.RAGGED,
@@ -202,7 +205,7 @@ def _encode_same_shape(name: str, tensors: list[torch.Tensor]) -> EncodedColumn:
 def _encode_ragged_rows(
     name: str, tensors: list[torch.Tensor], dim: int
 ) -> EncodedColumn:
-    steps = [tensor.movedim(dim, 0) for tensor in tensors]
+    steps = tensors if dim == 0 else [tensor.movedim(dim, 0) for tensor in tensors]
     return EncodedColumn(
         name=name,
         kind=Kind.RAGGED,
@@ -210,7 +213,7 @@ def _encode_ragged_rows(
         shape=tuple(steps[0].shape[1:]),
         ragged_dim=dim + 1,
         data=_joined_payload(steps),
-        offsets=_array_payload(offsets_of([len(step) for step in steps])),
+        offsets=_array_payload(offsets_of([step.shape[0] for step in steps])),
     )
 
 
@@ -245,9 +248,9 @@ def _tensor_payload(tensor: torch.Tensor) -> Payload:
 def _joined_payload(tensors: list[torch.Tensor]) -> Payload:
     """Settled tensors of one dtype, one after the other along dimension 0."""
     carrier = carrier_of(tensors[0].dtype)
-    steps = sum(len(tensor) for tensor in tensors)
+    steps = sum(tensor.shape[0] for tensor in tensors)
     shape = (steps, *tensors[0].shape[1:])
-    nbytes = sum(tensor.numel() for tensor in tensors) * carrier.itemsize
+    nbytes = math.prod(shape) * carrier.itemsize
 
     def write(target: memoryview) -> None:
         place = _place(target, carrier).view(shape)
@@ -284,7 +287,7 @@ def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
 def _encode_objects(name: str, values: Sequence[Any]) -> EncodedColumn:
     marks = np.empty(len(values), np.uint8)
     lengths = np.empty(len(values), np.int64)
-    chunks: list[bytes | np.ndarray] = []
+    chunks: list[bytes | memoryview] = []
     for row, value in enumerate(values):
         try:
             encoded = encode_value(value)
@@ -306,7 +309,7 @@ def _encode_objects(name: str, values: Sequence[Any]) -> EncodedColumn:
     )
 
 
-def _chunks_payload(chunks: list[bytes | np.ndarray], nbytes: int) -> Payload:
+def _chunks_payload(chunks: list[bytes | memoryview], nbytes: int) -> Payload:
     def write(target: memoryview) -> None:
         place = np.frombuffer(target, np.uint8)
         end = 0
@@ -317,10 +320,10 @@ def _chunks_payload(chunks: list[bytes | np.ndarray], nbytes: int) -> Payload:
     return _written_unless_empty(nbytes, write)
 
 
-def _joined_small(chunks: list[bytes | np.ndarray]) -> list[bytes | np.ndarray]:
+def _joined_small(chunks: list[bytes | memoryview]) -> list[bytes | memoryview]:
     """The same bytes in fewer pieces: copying many small ones is slow."""
-    pieces: list[bytes | np.ndarray] = []
-    small: list[bytes | np.ndarray] = []
+    pieces: list[bytes | memoryview] = []
+    small: list[bytes | memoryview] = []
     for chunk in chunks:
         if len(chunk) < _JOIN_BYTES_MAX:
             small.append(chunk)
@@ -333,10 +336,10 @@ def _joined_small(chunks: list[bytes | np.ndarray]) -> list[bytes | np.ndarray]:
 def column_values(fields: TensorDictBase) -> list[tuple[str, Any]]:
     """Names and columns of a TensorDict, in its order.
 
-    A lazy stack whose rows differ in shape has no column as a tensor; its rows stand in.
+    A lazy stack whose rows differ in shape has no tensor for them: its rows are taken.
     """
     columns = []
-    for name in fields.keys():
+    for name in fields.keys():  # noqa: SIM118
         try:
             columns.append((name, fields.get(name)))
         except RuntimeError:

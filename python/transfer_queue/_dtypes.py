@@ -54,11 +54,12 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 def settled(tensor: torch.Tensor) -> torch.Tensor:
     """The same elements as a plain CPU tensor without history or lazy conjugation."""
-    tensor = tensor.detach()
     if tensor.device.type == "meta":
         raise ValueError("a tensor on device 'meta' has no data; put a real one")
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     if type(tensor) is not torch.Tensor:
-        tensor = tensor.as_subclass(torch.Tensor)
+        tensor = tensor.detach().as_subclass(torch.Tensor)
     return tensor.cpu().resolve_conj().resolve_neg()
 
 

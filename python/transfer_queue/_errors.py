@@ -1,7 +1,7 @@
 """What transfer_queue raises of its own.
 
     TransferQueueError
-    ├── BlockCorruptError       (also RuntimeError)  stored bytes are not what was written
+    ├── BlockCorruptError       (also RuntimeError)  bytes are not what was stored
     ├── ValueUnreadableError    (also RuntimeError)  this process cannot rebuild a value
     └── ValueNotStorableError   (also TypeError)     a value cannot be turned into bytes
         └── PickleRefusedError                       it could, but TQ_ALLOW_PICKLE=0

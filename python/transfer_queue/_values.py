@@ -1,10 +1,10 @@
 """One Python value <-> bytes, exactly: what comes back has the type that went in.
 
-A value is stored as a *mark* (how to read it) and a payload. Most values are MessagePack
-with extension types for what MessagePack does not tell apart (tuple from list) or does
+A value is stored as a *mark* (how to read it) and a payload. Most are MessagePack, with
+extension types for what MessagePack does not tell apart (a tuple from a list) or does
 not have (wide integers, arrays). Bytes of arrays, tensors and long byte strings stand
-behind the MessagePack as *attachments*, so that they are copied once and may be of any
-size. What is left goes by pickle, unless TQ_ALLOW_PICKLE=0.
+behind the MessagePack as *attachments*: copied once, and of any size. What is left goes
+by pickle, unless TQ_ALLOW_PICKLE=0.
 
     STR, BYTES   the text in UTF-8, the bytes
     MSGPACK      one MessagePack value
@@ -19,7 +19,7 @@ import math
 import os
 import pickle
 import zoneinfo
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -94,7 +94,7 @@ class Encoded(NamedTuple):
     """One value as bytes: the payload is the chunks one after the other."""
 
     mark: Mark
-    chunks: list[bytes | np.ndarray]
+    chunks: list[bytes | memoryview]
 
 
 class _NeedsPickleError(Exception):
@@ -172,7 +172,7 @@ class _Packer:
     __slots__ = ("attached_bytes", "attachments")
 
     def __init__(self) -> None:
-        self.attachments: list[bytes | np.ndarray] = []
+        self.attachments: list[bytes | memoryview] = []
         self.attached_bytes = 0
 
     def pack(self, value: Any) -> Any:
@@ -188,17 +188,16 @@ class _Packer:
             return self.tensor(value)
         raise _NeedsPickleError(f"{kind.__module__}.{kind.__qualname__}")
 
-    def attach(self, data: bytes | np.ndarray) -> int:
+    def attach(self, data: bytes | memoryview) -> int:
         """Where in the attachments `data` will stand."""
         offset = self.attached_bytes
         self.attachments.append(data)
         self.attached_bytes += len(data)
         return offset
 
-    def items(self, values: Sequence[Any]) -> list[Any]:
-        if set(map(type, values)) <= _ATOMS:
-            return list(values)
-        return [self.pack(value) for value in values]
+    def items(self, values: Iterable[Any]) -> list[Any]:
+        pack = self.pack
+        return [v if type(v) in _ATOMS else pack(v) for v in values]
 
     def extension(self, code: Code, content: Any) -> Ext:
         return Ext(code, _ENCODER.encode(content))
@@ -217,19 +216,19 @@ class _Packer:
 
     def dictionary(self, value: dict[Any, Any]) -> dict[Any, Any] | Ext:
         if set(map(type, value)) <= _KEY_TYPES:
-            return dict(zip(value, self.items(list(value.values())), strict=True))
-        keys, values = self.items(list(value)), self.items(list(value.values()))
+            return dict(zip(value, self.items(value.values()), strict=True))
+        keys, values = self.items(value), self.items(value.values())
         return self.extension(Code.DICT, [keys, values])
 
     def array(self, value: np.ndarray) -> Ext:
         dtype = value.dtype
-        if dtype == object:
+        if dtype.kind == "O":
             shape_and_items = [value.shape, self.items(value.reshape(-1).tolist())]
             return self.extension(Code.OBJECT_ARRAY, shape_and_items)
         if not _dtype_has_name(dtype) or (value.size > 0 and value.nbytes == 0):
             raise _NeedsPickleError(f"numpy.ndarray of dtype {dtype}")
         flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-        content = [dtype.str, value.shape, self.attach(flat)]
+        content = [dtype.str, value.shape, self.attach(flat.data)]
         return self.extension(Code.ARRAY, content)
 
     def scalar(self, value: np.generic) -> Ext:
@@ -245,12 +244,12 @@ class _Packer:
         if not is_plain(value):
             raise _NeedsPickleError(f"torch.Tensor of {value.dtype}, {value.layout}")
         plain = settled(value)
-        place = self.attach(byte_array(plain))
+        place = self.attach(byte_array(plain).data)
         content = [NAME_OF_DTYPE[plain.dtype], list(plain.shape), place]
         return self.extension(Code.TENSOR, content)
 
     def tensordict(self, value: TensorDict) -> Ext:
-        names = [name if type(name) is str else None for name in value.keys()]
+        names = [name if type(name) is str else None for name in value.keys()]  # noqa: SIM118
         if None in names:
             raise _NeedsPickleError("tensordict.TensorDict with keys that are not str")
         columns = [value[name] for name in names]
@@ -258,16 +257,16 @@ class _Packer:
         return self.extension(Code.TENSORDICT, content)
 
     def zone(self, value: datetime.tzinfo | None) -> Ext | None:
-        return None if value is None else self.pack(value)  # type: ignore[no-any-return]
+        return None if value is None else self.pack(value)
 
     def of_datetime(self, v: datetime.datetime) -> Ext:
         day = [v.year, v.month, v.day]
-        clock = [v.hour, v.minute, v.second, v.microsecond, v.fold]
-        return self.extension(Code.DATETIME, [*day, *clock, self.zone(v.tzinfo)])
+        clock = [v.hour, v.minute, v.second, v.microsecond, self.zone(v.tzinfo)]
+        return self.extension(Code.DATETIME, [*day, *clock, v.fold])
 
     def of_time(self, v: datetime.time) -> Ext:
-        clock = [v.hour, v.minute, v.second, v.microsecond, v.fold]
-        return self.extension(Code.TIME, [*clock, self.zone(v.tzinfo)])
+        clock = [v.hour, v.minute, v.second, v.microsecond, self.zone(v.tzinfo)]
+        return self.extension(Code.TIME, [*clock, v.fold])
 
     def of_timedelta(self, value: datetime.timedelta) -> Ext:
         parts = [value.days, value.seconds, value.microseconds]
@@ -291,8 +290,8 @@ def _dtype_has_name(dtype: np.dtype[Any]) -> bool:
 def _pickled(value: object, cause: str) -> Encoded:
     if not pickle_allowed():
         raise PickleRefusedError(
-            f"{_described(value, cause)} needs pickle, which TQ_ALLOW_PICKLE=0 refuses; "
-            "put tensors, arrays, numbers, text, bytes, or lists and dicts of them"
+            f"{_described(value, cause)} needs pickle, which TQ_ALLOW_PICKLE=0 "
+            "refuses; put tensors, arrays, numbers, text, bytes, lists or dicts of them"
         )
     try:
         return Encoded(Mark.PICKLE, [pickle.dumps(value, protocol=5)])
@@ -320,10 +319,8 @@ _PACKERS: dict[type, Callable[[_Packer, Any], Any]] = {
     LinkedList: _Packer.items,  # The face of a NonTensorStack: a list to its user.
     dict: _Packer.dictionary,
     tuple: lambda packer, v: packer.extension(Code.TUPLE, packer.items(v)),
-    set: lambda packer, v: packer.extension(Code.SET, packer.items(list(v))),
-    frozenset: lambda packer, v: packer.extension(
-        Code.FROZENSET, packer.items(list(v))
-    ),
+    set: lambda packer, v: packer.extension(Code.SET, packer.items(v)),
+    frozenset: lambda packer, v: packer.extension(Code.FROZENSET, packer.items(v)),
     bytearray: lambda packer, v: packer.extension(
         Code.BYTEARRAY, packer.byte_string(bytes(v))
     ),
@@ -418,12 +415,12 @@ class _Unpacker:
         return TensorDict(dict(zip(names, columns, strict=True)), batch_size=batch_size)
 
     def of_datetime(self, data: memoryview) -> datetime.datetime:
-        *parts, fold, zone = self.content(data)
-        return datetime.datetime(*parts, tzinfo=zone, fold=fold)
+        *parts, fold = self.content(data)
+        return datetime.datetime(*parts).replace(fold=fold)
 
     def of_time(self, data: memoryview) -> datetime.time:
-        *parts, fold, zone = self.content(data)
-        return datetime.time(*parts, tzinfo=zone, fold=fold)
+        *parts, fold = self.content(data)
+        return datetime.time(*parts).replace(fold=fold)
 
 
 def _count(shape: Sequence[int]) -> int:

@@ -154,7 +154,9 @@ def _is_same(left: Any, right: Any) -> bool:
     try:
         if isinstance(left, np.ndarray):
             return left.dtype == right.dtype and bool(np.array_equal(left, right))
-        if type(left).__module__.partition(".")[0] == "torch" and hasattr(left, "equal"):
+        if type(left).__module__.partition(".")[0] == "torch" and hasattr(
+            left, "equal"
+        ):
             return left.dtype == right.dtype and bool(left.equal(right))
         return bool(left == right)
     except Exception:

@@ -1,0 +1,69 @@
+"""Opened blocks: checked access to the payloads of a column where they lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from transfer_queue._block import BlockReader, Segment
+from transfer_queue._errors import BlockCorruptError
+
+
+class OpenBlock:
+    """An opened block: its reader and the parts that are needed of it."""
+
+    def __init__(self, part0: Any) -> None:
+        self.reader = BlockReader.open(part0)
+        self.parts: dict[int, Any] = {0: part0}
+
+    def bytes_of(self, segment: Segment) -> np.ndarray:
+        """A payload where it lies. May be changed by others: copy, check, use."""
+        part = np.frombuffer(self.parts[segment.part], np.uint8)
+        place = self.reader.place_of(segment)
+        if segment.nbytes > 0 and place.stop > len(part):
+            raise BlockCorruptError(
+                f"block: part {segment.part} has {len(part)} bytes, "
+                f"its header tells of {self.reader.part_sizes[segment.part]}"
+            )
+        return part[place]
+
+    def integers_of(self, segment: Segment) -> np.ndarray:
+        """A copy of a payload of int64."""
+        return self.bytes_of(segment).copy().view(np.int64)
+
+
+class StoredColumn:
+    """One column of an opened block."""
+
+    def __init__(self, block: OpenBlock, name: str) -> None:
+        self.block = block
+        self.description = block.reader.column(name)
+        self.rows = block.reader.rows
+
+    def data(self) -> np.ndarray:
+        """The rows, read-only, where they lie."""
+        return self.block.bytes_of(self.description.data)
+
+    def private_view(self) -> Any | None:
+        """A writable mapping of the rows, if they are a part by themselves."""
+        segment = self.description.data
+        if segment.part == 0:
+            return None
+        self.block.bytes_of(segment)  # Is the part long enough?
+        return self.block.parts[segment.part].view()
+
+    def offsets(self, unit_bytes: int) -> np.ndarray:
+        """Where rows begin, in units; checked against the size of the data."""
+        assert self.description.offsets is not None
+        offsets = self.block.integers_of(self.description.offsets)
+        is_right = (
+            offsets[0] == 0
+            and bool(np.all(offsets[1:] >= offsets[:-1]))
+            and int(offsets[-1]) * unit_bytes == self.description.data.nbytes
+        )
+        if not is_right:
+            raise BlockCorruptError(
+                f"block: the row offsets of field '{self.description.name}' are damaged"
+            )
+        return offsets
