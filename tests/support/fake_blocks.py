@@ -10,16 +10,13 @@ from yr.datasystem import DatasystemError
 NOT_FOUND, FULL = 2, 4
 
 
-class FakePart:
-    """A Buffer: exports its bytes, writable until sealed."""
+class FakePart(bytearray):
+    """A Buffer: exports its bytes."""
 
     def __init__(self, size: int) -> None:
-        self._bytes = bytearray(size)
+        super().__init__(size)
         self.size = size
         self.sealed = False
-
-    def __buffer__(self, flags: int) -> memoryview:
-        return memoryview(self._bytes)
 
     def view(self) -> None:
         """No private mappings here: readers have to copy."""
@@ -35,7 +32,7 @@ class FakeStore:
         self.created = 0
         self.gets: list[int] = []
 
-    def open(self, host: str, port: int) -> FakeBlockClient:
+    def open(self, _host: str, _port: int) -> FakeBlockClient:
         return FakeBlockClient(self)
 
 

@@ -1,7 +1,8 @@
 """The controller as a dict: docs/queue_protocol.md in memory, one instance per queue.
 
-It is the model that the Python side is tested against without any process. Rows remember
-for each field in which block and row their cell is; replies are built from that.
+It is the model that the Python side is tested against without any process. Rows
+remember for each field in which block and row their cell is; replies are built from
+that.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ class FakeQueue:
         self.backends: dict[bytes, str] = {}
         self.config: bytes | None = None
         self.requests: list[str] = []
-        self.before: Callable[[list[Any]], None] = lambda request: None
+        self.before: Callable[[list[Any]], None] = lambda _: None
         self.connections = 0
 
-    def open(self, address: str, connect_timeout_ms: int) -> FakeConnection:
+    def open(self, _address: str, connect_timeout_ms: int) -> FakeConnection:
         assert connect_timeout_ms > 0
         self.connections += 1
         return FakeConnection(self)
@@ -67,7 +68,7 @@ class FakeQueue:
             if block is not None:
                 block_id, backend, fields, _ = block
                 self.backends[block_id] = backend
-                row.cells.update({name: (block_id, position) for name in fields})
+                row.cells.update(dict.fromkeys(fields, (block_id, position)))
         common = set.intersection(*(set(row.cells) for row in touched))
         return [
             [row.raw_tags for row in touched],
@@ -125,7 +126,7 @@ class FakeQueue:
     def _config_set(self, config: bytes) -> None:
         self.config = config
 
-    def _config_get(self, wait_ms: int) -> bytes | None:
+    def _config_get(self, _wait_ms: int) -> bytes | None:
         return self.config
 
     def _stats(self) -> dict[str, int]:
@@ -151,7 +152,9 @@ class FakeConnection:
         if self.closed:
             raise DatasystemError(IO, "the connection is closed")
         # Unknown extension values pass through, as tags do in the real controller.
-        return msgspec.msgpack.encode(self._queue.apply(msgspec.msgpack.decode(request)))
+        return msgspec.msgpack.encode(
+            self._queue.apply(msgspec.msgpack.decode(request))
+        )
 
     def close(self) -> None:
         self.closed = True

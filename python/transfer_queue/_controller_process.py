@@ -1,0 +1,158 @@
+"""Starting and stopping the controller program, `transfer_queue_controller`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from transfer_queue._deadline import Deadline
+from transfer_queue._process import ProcessId, end_process, wait_until_gone
+from transfer_queue._queue import QueueClient
+
+_log = logging.getLogger("transfer_queue.controller")
+
+_PROGRAM = "transfer_queue_controller"
+_START_TIMEOUT_S = 20.0
+_STOP_TIMEOUT_S = 10.0
+_LOG_TAIL_LINES = 20
+
+# Runs first in the new process when it has to end together with this one: asks the
+# kernel for SIGTERM at the parent's end, makes sure that it has not come already, then
+# becomes the program. argv: parent's pid, program, arguments.
+_TIE_TO_PARENT = (
+    "import ctypes,os,sys\n"
+    "ctypes.CDLL(None).prctl(1,15,0,0,0)\n"
+    "os.getppid()==int(sys.argv[1]) or sys.exit(1)\n"
+    "os.execv(sys.argv[2],sys.argv[2:])\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerOptions:
+    """`ends_with_parent` ties it to the calling *thread*: use the main thread."""
+
+    socket: Path
+    log: Path
+    owner: str
+    worker_socket: str | None = None
+    ends_with_parent: bool = False
+
+    @property
+    def address(self) -> str:
+        return f"unix:{self.socket}"
+
+
+def find_program() -> Path:
+    """The installed controller program."""
+    candidates = []
+    spec = importlib.util.find_spec("yr.datasystem")
+    if spec is not None and spec.origin is not None:
+        package = Path(spec.origin).parent
+        candidates += [package / _PROGRAM, package / "bin" / _PROGRAM]
+    candidates.append(Path(sys.executable).parent / _PROGRAM)
+    for candidate in candidates:
+        if os.access(candidate, os.X_OK):
+            return candidate
+    on_path = shutil.which(_PROGRAM)
+    if on_path is not None:
+        return Path(on_path)
+    raise RuntimeError(
+        f"{_PROGRAM} was not found in the package yr.datasystem, beside "
+        f"{sys.executable} or on PATH: the installation is incomplete; reinstall with "
+        '`pip install "TransferQueue[yuanrong]"`.'
+    )
+
+
+def start_controller(options: ControllerOptions) -> ProcessId:
+    """Start it and wait until it serves its socket.
+
+    Its log is `options.log`. Raises RuntimeError with the log's tail when it fails.
+    """
+    command = _command(options)
+    with options.log.open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            start_new_session=True,
+        )
+    started = ProcessId.of(process.pid)
+    try:
+        _await_ready(process, options)
+    except BaseException:
+        end_process(started, 1.0)
+        process.wait(timeout=5)
+        raise
+    _reap_later(process)
+    _log.info("controller pid=%d serves %s", process.pid, options.address)
+    return started
+
+
+def stop_controller(address: str, process: ProcessId | None) -> None:
+    """Ask it to purge and end; insist when `process` does not. Never raises."""
+    queue = QueueClient(address)
+    try:
+        queue.shutdown(Deadline.after(_STOP_TIMEOUT_S))
+    except Exception as error:
+        if process is not None and process.alive:
+            _log.warning("the controller at %s ignores shutdown: %s", address, error)
+    finally:
+        with contextlib.suppress(Exception):
+            queue.close()
+    if process is not None and not wait_until_gone(process, _STOP_TIMEOUT_S):
+        end_process(process, 2.0)
+    _reap()
+
+
+def _command(options: ControllerOptions) -> list[str]:
+    program = str(find_program())
+    command = [program, "--socket", str(options.socket), "--owner", options.owner]
+    if options.worker_socket:
+        command += ["--worker_socket", options.worker_socket]
+    if options.ends_with_parent:
+        tie = [sys.executable, "-S", "-E", "-c", _TIE_TO_PARENT, str(os.getpid())]
+        command = [*tie, *command]
+    return command
+
+
+def _await_ready(process: subprocess.Popen[bytes], options: ControllerOptions) -> None:
+    end = time.monotonic() + _START_TIMEOUT_S
+    while b"ready" not in options.log.read_bytes().split(b"\n"):
+        if process.poll() is not None:
+            raise RuntimeError(
+                f"Failed to start the TransferQueue controller: {process.args!r} ended "
+                f"with code {process.returncode}. {_log_tail(options.log)}"
+            )
+        if time.monotonic() >= end:
+            raise RuntimeError(
+                "Failed to start the TransferQueue controller: not ready within "
+                f"{_START_TIMEOUT_S:.0f} s. {_log_tail(options.log)}"
+            )
+        time.sleep(0.002)
+
+
+def _log_tail(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return f"Last lines of {path}:\n" + "\n".join(lines[-_LOG_TAIL_LINES:])
+
+
+# Children of this process that may still run; waited for so that no zombie stays.
+_children: list[subprocess.Popen[bytes]] = []
+
+
+def _reap_later(process: subprocess.Popen[bytes]) -> None:
+    _children.append(process)
+
+
+def _reap() -> None:
+    _children[:] = [child for child in _children if child.poll() is None]

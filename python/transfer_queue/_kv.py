@@ -1,0 +1,224 @@
+"""The key-value operations: the order of steps, and what happens when one fails.
+
+    put    encode -> store the block -> tell the queue; only then do the rows exist
+    get    ask the queue where the cells are -> read the blocks -> gather columns
+    clear  the queue forgets the rows -> blocks without live rows are deleted
+
+A put that the queue refuses deletes its block: there are no ghost rows. A block that
+vanishes between the two steps of a get was overwritten or cleared meanwhile, so the
+queue is asked again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from transfer_queue._block import EncodedBlock, encode_fields
+from transfer_queue._deadline import Deadline
+from transfer_queue._gather import gather
+from transfer_queue._queue import BlockRef, GetReply, OutcomeUnknownError, QueueClient
+from transfer_queue._rows import slice_rows
+from transfer_queue.storage.managers.base import StorageManager
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
+
+_log = logging.getLogger("transfer_queue.kv")
+
+_LOST_AFTER_S = 1.0  # The queue names the same missing block for so long: it is lost.
+_ASK_AGAIN_S = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A storage manager under the name that the queue records with each block."""
+
+    name: str
+    manager: StorageManager
+
+
+class _BlockGoneError(Exception):
+    """Blocks named by the queue are not in the store."""
+
+    def __init__(self, block_ids: Sequence[bytes]) -> None:
+        super().__init__(block_ids)
+        self.block_ids = frozenset(block_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A block in the store and the rows (positions in the batch) that it holds."""
+
+    ref: BlockRef
+    first: int
+    last: int
+
+
+def put_rows(
+    queue: QueueClient,
+    backend: Backend,
+    partition_id: str,
+    keys: Sequence[str],
+    fields: TensorDict | None,
+    tags: Sequence[Mapping[str, Any] | None] | None,
+    deadline: Deadline,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The merged tags of the rows, and the fields now produced for all of them."""
+    if fields is None or len(fields.keys()) == 0:
+        reply = queue.kv_put(partition_id, keys, None, tags, deadline)
+        _delete_dead(backend, reply.dead)
+        return reply.tags, reply.field_names
+    merged: list[dict[str, Any]] = []
+    common: set[str] | None = None
+    with _stored_blocks(backend, fields, len(keys)) as pending:
+        while pending:
+            piece = pending[0]
+            rows = slice(piece.first, piece.last)
+            some_tags = None if tags is None else tags[rows]
+            try:
+                reply = queue.kv_put(
+                    partition_id, keys[rows], piece.ref, some_tags, deadline
+                )
+            except (OutcomeUnknownError, KeyboardInterrupt):
+                pending.pop(0)  # It may be in the queue now: then it must stay.
+                raise
+            pending.pop(0)
+            _delete_dead(backend, reply.dead)
+            merged += reply.tags
+            produced = set(reply.field_names)
+            common = produced if common is None else common & produced
+    return merged, sorted(common or ())
+
+
+def get_rows(
+    queue: QueueClient,
+    backend: Backend,
+    partition_id: str,
+    keys: Sequence[str],
+    select: Sequence[str] | None,
+    deadline: Deadline,
+) -> TensorDict:
+    """The rows that exist, in the order of `keys`."""
+    missing: frozenset[bytes] = frozenset()
+    missing_since = 0.0
+    while True:
+        reply = queue.kv_get(partition_id, keys, select, deadline)
+        if not reply.field_names:
+            return _nothing_selected(select)
+        try:
+            return _read(backend, reply)
+        except _BlockGoneError as gone:
+            now = time.monotonic()
+            if gone.block_ids != missing:
+                missing, missing_since = gone.block_ids, now
+            if deadline.expired or now - missing_since > _LOST_AFTER_S:
+                raise _lost(partition_id, keys, missing) from None
+            time.sleep(min(_ASK_AGAIN_S, deadline.remaining_s))
+
+
+def clear_rows(
+    queue: QueueClient,
+    backend: Backend,
+    partition_id: str,
+    keys: Sequence[str],
+    deadline: Deadline,
+) -> None:
+    """Forget the rows; unknown ones are no error."""
+    _delete_dead(backend, queue.kv_clear(partition_id, keys, deadline))
+
+
+@contextlib.contextmanager
+def _stored_blocks(
+    backend: Backend, fields: TensorDict, rows: int
+) -> Iterator[list[_Stored]]:
+    """The batch as blocks in the store, mostly one. Whatever the caller leaves in the
+    list, for any reason, is deleted again."""
+    pending: list[_Stored] = []
+    try:
+        for first, last, block in _split(backend.manager, fields, 0, rows):
+            block_id = backend.manager.put(block)
+            ref = BlockRef(block_id, backend.name, block.field_names, block.field_bytes)
+            pending.append(_Stored(ref, first, last))
+        yield pending
+    finally:
+        if pending:
+            _delete_dead(backend, [piece.ref.block_id for piece in pending])
+
+
+def _split(
+    manager: StorageManager, fields: TensorDict, first: int, last: int
+) -> Iterator[tuple[int, int, EncodedBlock]]:
+    """Halve the rows until each block is as small as the store wants it."""
+    some = fields if last - first == len(fields) else slice_rows(fields, first, last)
+    block = encode_fields(some, last - first)
+    if sum(block.part_sizes) <= manager.block_bytes_max or last - first == 1:
+        yield first, last, block
+        return
+    del some, block
+    middle = (first + last) // 2
+    yield from _split(manager, fields, first, middle)
+    yield from _split(manager, fields, middle, last)
+
+
+def _read(backend: Backend, reply: GetReply) -> TensorDict:
+    for _, blocks, _ in reply.groups:
+        for _, name in blocks:
+            if name != backend.name:
+                raise ValueError(
+                    "Cannot retrieve stored data because the backend that originally "
+                    "stored it is unavailable in the current process or node. Please "
+                    "check that the configuration and NPU resource availability are "
+                    "consistent across all processes and nodes. "
+                    f"(Stored by '{name}', this process has '{backend.name}'.)"
+                )
+    return gather(
+        reply.field_names,
+        reply.groups,
+        lambda ids, parts: _open_parts(backend.manager, ids, parts),
+    )
+
+
+def _open_parts(
+    manager: StorageManager, ids: Sequence[bytes], parts: Sequence[int]
+) -> list[Any]:
+    opened = manager.get(ids, parts)
+    gone = [
+        block_id for block_id, part in zip(ids, opened, strict=True) if part is None
+    ]
+    if gone:
+        raise _BlockGoneError(gone)
+    return opened
+
+
+def _nothing_selected(select: Sequence[str] | None) -> TensorDict:
+    from tensordict import TensorDict
+
+    _log.warning("none of the selected fields %s is there: the result is empty", select)
+    return TensorDict({}, batch_size=0)
+
+
+def _delete_dead(backend: Backend, block_ids: Sequence[bytes]) -> None:
+    """A block that cannot be deleted now only takes room: never a reason to fail."""
+    if not block_ids:
+        return
+    try:
+        backend.manager.delete(block_ids)
+    except RuntimeError as error:
+        _log.warning("%d blocks were not deleted: %s", len(block_ids), error)
+
+
+def _lost(
+    partition_id: str, keys: Sequence[str], block_ids: frozenset[bytes]
+) -> RuntimeError:
+    some = ", ".join(sorted(block_id.hex() for block_id in block_ids)[:3])
+    return RuntimeError(
+        f"Data of partition '{partition_id}' is lost: the queue names {len(block_ids)} "
+        f"blocks (such as {some}) that the storage no longer has, for {len(keys)} "
+        f"requested keys (such as {keys[0]!r}). The storage was restarted without its "
+        "memory, or something else deleted them. Clear these keys and put them again."
+    )

@@ -1,0 +1,369 @@
+"""A queue in a Ray cluster: found by the name of its actor, started on every node.
+
+    actor TransferQueueController / transfer_queue    on the owner's node
+    placement group, STRICT_SPREAD                    one bundle per alive node
+        actor YuanrongWorkerActor                     runs dscli on its node
+
+Nothing here is detached: all actors end with the job of the owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transfer_queue import _config, _session, _worker
+from transfer_queue._process import OwnerText, ProcessId
+from transfer_queue.controller import (
+    ACTOR_NAME,
+    ACTOR_NAMESPACE,
+    TransferQueueController,
+)
+from transfer_queue.utils.yuanrong_utils import (
+    check_port_connectivity,
+    get_local_ip_addresses,
+    split_address,
+)
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_log = logging.getLogger("transfer_queue.session")
+
+_CALL_TIMEOUT_S = 30.0
+_GROUP_TIMEOUT_S = 60.0
+_WORKER_TIMEOUT_S = 120.0
+_STOP_TIMEOUT_S = 75.0
+_POLL_S = 0.1
+_CPU_PER_NODE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A Ray cluster to use; `address` None: this process is connected already."""
+
+    address: str | None
+    description: str
+
+
+class YuanrongWorkerActor:
+    """Looks after the datasystem worker of one node."""
+
+    def __init__(self, node_ips: Sequence[str], section: dict[str, Any]) -> None:
+        local = set(get_local_ip_addresses())
+        own = [address for address in node_ips if address in local]
+        if not own:
+            raise RuntimeError(
+                f"none of the Ray nodes' addresses {list(node_ips)} is one of this "
+                f"host's ({sorted(local)})"
+            )
+        self._host = own[0]
+        self._head = node_ips[0]
+        self._section = section
+        self._owner = OwnerText(ProcessId.own(), "ray")
+        self._address: str | None = None
+
+    def get_host(self) -> str:
+        return self._host
+
+    def start(self) -> tuple[str, str | None]:
+        """Start the worker; its address, and its Unix socket for a local controller."""
+        plan = _worker.plan_for(self._section, self._host, self._head, self._owner)
+        self._address = plan.address
+        _worker.start_worker(plan)
+        return plan.address, _worker.find_socket(self._section, self._host)
+
+    def stop(self) -> None:
+        if self._address is not None:
+            _worker.stop_worker_of(self._address, self._owner)
+            self._address = None
+
+
+class RayPlace:
+    """The queue of one Ray cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    @property
+    def description(self) -> str:
+        return f"Ray cluster ({self._cluster.description})"
+
+    def attach(self, wait_s: float) -> _session.Session | None:
+        self._connect()
+        actor = _find_actor()
+        return None if actor is None else self._attach_to(actor, wait_s)
+
+    def attach_or_start(self, conf: DictConfig) -> _session.Session:
+        import ray
+
+        self._connect()
+        wait_s = float(conf.controller.init_timeout_s)
+        actor = _find_actor()
+        if actor is not None:
+            return self._attach_to(actor, wait_s)
+        try:
+            actor = _create_controller(conf)
+        except ValueError:  # Another process was faster and has the name now.
+            return self._attach_to(ray.get_actor(ACTOR_NAME, ACTOR_NAMESPACE), wait_s)
+        return self._start(actor, conf)
+
+    def _connect(self) -> None:
+        import ray
+
+        if not ray.is_initialized():
+            ray.init(address=self._cluster.address, logging_level=logging.WARNING)
+
+    def _attach_to(self, actor: Any, wait_s: float) -> _session.Session:
+        import ray
+
+        end = time.monotonic() + wait_s
+        config = _ask(actor.get_config)
+        while config is None:
+            if time.monotonic() >= end:
+                pid, host = _ask(actor.get_process)
+                raise RuntimeError(
+                    f"Waited {wait_s:.0f} s for {self.description}: another process's "
+                    f"init() has not ended (its actor {ACTOR_NAME} is PID {pid} on "
+                    f"{host}). controller.init_timeout_s sets this wait."
+                )
+            time.sleep(_POLL_S)
+            config = _ask(actor.get_config)
+        address, workers = ray.get(
+            [actor.get_address.remote(), actor.get_workers.remote()],
+            timeout=_CALL_TIMEOUT_S,
+        )
+        _require_same_node(address)
+        return _session.Session(address, config, tuple(workers), self.description)
+
+    def _start(self, actor: Any, conf: DictConfig) -> _session.Session:
+        started = _Started(actor)
+        try:
+            workers: list[tuple[str, str | None]] = []
+            section = _config.backend_section(conf, "Yuanrong")
+            worker_socket = None
+            if conf.backend.storage_backend == "Yuanrong":
+                if section.get("auto_init"):
+                    workers = _start_workers(started, section)
+                    worker_socket = workers[0][1]
+                else:
+                    worker_socket = _worker.find_socket(section)
+            address = _ask(actor.start, worker_socket)
+            session = _session.Session(
+                address=address,
+                config=conf,
+                worker_addresses=tuple(worker for worker, _ in workers),
+                place=self.description,
+                end=started.end,
+            )
+            _session.publish(session)
+            _ask(actor.store_config, conf, session.worker_addresses)
+        except BaseException:
+            started.end()
+            raise
+        return session
+
+
+def find_cluster() -> Cluster | None:
+    """An initialised Ray, RAY_ADDRESS, or a local cluster that this user started."""
+    ray = sys.modules.get("ray")
+    if ray is not None and getattr(ray, "is_initialized", lambda: False)():
+        return Cluster(None, "this process is connected to it")
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address and address != "local":
+        return Cluster(address, f"RAY_ADDRESS={address}")
+    file = ray_address_file()
+    found = _read_own_file(file)
+    if found is None or not _answers(found):
+        return None
+    return Cluster(found, f"{found} by {file}")
+
+
+def ray_address_file() -> Path:
+    """Where `ray start` leaves the address of this machine's cluster."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    return Path(folder) / "ray" / "ray_current_cluster"
+
+
+def _read_own_file(path: Path) -> str | None:
+    """Its text, unless it is another user's: their cluster is not ours to join."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
+        entry = os.fstat(descriptor)
+        if not stat.S_ISREG(entry.st_mode) or entry.st_uid != os.getuid():
+            return None
+        return file.read(256).strip() or None
+
+
+def _answers(address: str) -> bool:
+    try:
+        host, port = split_address(address)
+    except ValueError:
+        return False
+    return check_port_connectivity(host, port, timeout=1.0)
+
+
+@dataclass(slots=True)
+class _Started:
+    """What the owner has started so far, in the order of starting."""
+
+    controller: Any
+    worker_actors: list[Any] = field(default_factory=list)
+    group: Any = None
+    ended: bool = False
+
+    def end(self) -> None:
+        """Stop all of it, the last first. Logs instead of raising; idempotent."""
+        import ray
+
+        if self.ended:
+            return
+        self.ended = True
+        if not ray.is_initialized():
+            _log.warning("Ray was shut down before close(): it ends the actors itself")
+            return
+        _quietly("stop the controller", lambda: _ask(self.controller.stop))
+        head, others = self.worker_actors[:1], self.worker_actors[1:]
+        for some in (others, head):  # The head's metastore serves the others.
+            _quietly("stop the datasystem workers", partial(_stop_workers, some))
+        for actor in (*self.worker_actors, self.controller):
+            _quietly("end an actor", partial(ray.kill, actor))
+        if self.group is not None:
+            _quietly("remove the placement group", lambda: _remove_group(self.group))
+
+
+def _quietly(what: str, call: Callable[[], Any]) -> None:
+    try:
+        call()
+    except Exception as error:
+        _log.warning("could not %s: %s", what, error)
+
+
+def _ask(method: Any, *arguments: Any, timeout_s: float = _CALL_TIMEOUT_S) -> Any:
+    import ray
+
+    return ray.get(method.remote(*arguments), timeout=timeout_s)
+
+
+def _find_actor() -> Any:
+    import ray
+
+    with contextlib.suppress(ValueError):
+        return ray.get_actor(ACTOR_NAME, ACTOR_NAMESPACE)
+    return None
+
+
+def _create_controller(conf: DictConfig) -> Any:
+    """On this process's node, where its socket is of use. ValueError: name taken."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    node_id = ray.get_runtime_context().get_node_id()
+    return (
+        ray.remote(TransferQueueController)
+        .options(
+            name=ACTOR_NAME,
+            namespace=ACTOR_NAMESPACE,
+            num_cpus=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        )
+        .remote(conf.controller.get("sampler"), bool(conf.controller.polling_mode))
+    )
+
+
+def _start_workers(
+    started: _Started, section: dict[str, Any]
+) -> list[tuple[str, str | None]]:
+    """One per alive node, this process's node first: it becomes the head."""
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    node_ips = _alive_nodes()
+    started.group = group = _reserve_group(len(node_ips))
+    actor_class = ray.remote(YuanrongWorkerActor)
+    for index in range(len(node_ips)):
+        strategy = PlacementGroupSchedulingStrategy(
+            placement_group=group, placement_group_bundle_index=index
+        )
+        actor = actor_class.options(
+            num_cpus=_CPU_PER_NODE, scheduling_strategy=strategy
+        ).remote(node_ips, section)
+        started.worker_actors.append(actor)
+    hosts = ray.get(
+        [actor.get_host.remote() for actor in started.worker_actors],
+        timeout=_CALL_TIMEOUT_S,
+    )
+    by_host = dict(zip(hosts, started.worker_actors, strict=True))
+    started.worker_actors = [by_host[address] for address in node_ips]
+    head, *others = started.worker_actors
+    workers = [_ask(head.start, timeout_s=_WORKER_TIMEOUT_S)]
+    workers += ray.get(
+        [actor.start.remote() for actor in others], timeout=_WORKER_TIMEOUT_S
+    )
+    return workers
+
+
+def _alive_nodes() -> list[str]:
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node for node in nodes if node["Alive"]]
+    alive.sort(key=lambda node: node["NodeID"] != own)
+    if not alive or alive[0]["NodeID"] != own:
+        raise RuntimeError("this process's own node is not among Ray's alive nodes")
+    return list(dict.fromkeys(str(node["NodeManagerAddress"]) for node in alive))
+
+
+def _reserve_group(nodes: int) -> Any:
+    import ray
+    from ray.util import placement_group, remove_placement_group
+
+    group = placement_group([{"CPU": _CPU_PER_NODE}] * nodes, strategy="STRICT_SPREAD")
+    try:
+        ray.get(group.ready(), timeout=_GROUP_TIMEOUT_S)
+    except ray.exceptions.GetTimeoutError as error:
+        remove_placement_group(group)
+        raise RuntimeError(
+            f"Ray could not reserve {_CPU_PER_NODE} CPU on each of {nodes} nodes "
+            f"within {_GROUP_TIMEOUT_S:.0f} s: all CPUs are taken. See `ray status`."
+        ) from error
+    return group
+
+
+def _stop_workers(actors: Sequence[Any]) -> None:
+    import ray
+
+    ray.get([actor.stop.remote() for actor in actors], timeout=_STOP_TIMEOUT_S)
+
+
+def _remove_group(group: Any) -> None:
+    from ray.util import placement_group_table, remove_placement_group
+
+    remove_placement_group(group)
+    end = time.monotonic() + _CALL_TIMEOUT_S
+    while placement_group_table(group).get("state") != "REMOVED":
+        if time.monotonic() >= end:
+            raise RuntimeError("Ray still lists it")
+        time.sleep(_POLL_S)
+
+
+def _require_same_node(address: str) -> None:
+    socket = Path(address.removeprefix("unix:"))
+    if not socket.is_socket():
+        raise RuntimeError(
+            f"The TransferQueue controller serves {address}, which is not on this "
+            "node. Using one queue from several nodes is not built yet in this version."
+        )

@@ -1,0 +1,160 @@
+"""Blocks in the datasystem worker of this node."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from transfer_queue.storage.managers.base import (
+    Block,
+    Part,
+    StorageManager,
+    StorageManagerFactory,
+)
+from transfer_queue.utils.yuanrong_utils import require_worker_host, worker_port_of
+
+_log = logging.getLogger("transfer_queue.storage.yuanrong")
+
+_NOT_FOUND = 2  # DS_NOT_FOUND of include/datasystem/status.h.
+_BATCH_MAX = 10_000  # DS_BATCH_KEYS_MAX of include/datasystem/datasystem.h.
+_CONNECT_TIMEOUT_MS = 9000
+_REQUEST_TIMEOUT_MS = 60_000
+_BLOCK_SHARE_OF_ARENA = 16
+_BLOCK_BYTES_MAX = 256 << 20
+_BLOCK_BYTES_LEAST_MAX = 1 << 20
+
+
+class Client(Protocol):
+    """What this module needs of yr.datasystem.BlockClient."""
+
+    def stats(self) -> str: ...
+    def block_create(self, sizes: Sequence[int]) -> tuple[bytes, list[Any]]: ...
+    def block_seal(self, parts: Sequence[Any]) -> None: ...
+    def block_get(
+        self, ids: Sequence[bytes], parts: Sequence[int]
+    ) -> list[Any | None]: ...
+    def block_delete(self, ids: Sequence[bytes]) -> None: ...
+    def close(self) -> None: ...
+
+
+def open_block_client(host: str, port: int) -> Client:
+    """The real client, over libdatasystem."""
+    from yr.datasystem import BlockClient
+
+    return BlockClient(host, port, _CONNECT_TIMEOUT_MS, _REQUEST_TIMEOUT_MS)
+
+
+OpenClient = Callable[[str, int], Client]
+
+
+@StorageManagerFactory.register("Yuanrong")
+class YuanrongStorageManager(StorageManager):
+    """The default backend.
+
+    Connects on first use; a forked child makes a connection of its own and never
+    touches its parent's, whose views in the child stay right.
+    """
+
+    def __init__(
+        self,
+        controller_info: Any,
+        config: Mapping[str, Any],
+        open_client: OpenClient = open_block_client,
+    ) -> None:
+        super().__init__(controller_info, config)
+        self._port = worker_port_of(config)
+        client_name = self.config.setdefault("client_name", "YuanrongStorageClient")
+        if client_name not in (None, "YuanrongStorageClient"):
+            raise ValueError(f"Invalid 'client_name': {client_name} in config")
+        self._open_client = open_client
+        self._client: Client | None = None
+        self._start_afresh()
+
+    def put(self, block: Block) -> bytes:
+        client = self._connected()
+        block_id, parts = client.block_create(block.part_sizes)
+        try:
+            _fill(block, parts)
+            client.block_seal(parts)
+        except BaseException:
+            self._discard(client, block_id)
+            raise
+        return block_id
+
+    def get(self, ids: Sequence[bytes], parts: Sequence[int]) -> list[Part | None]:
+        client = self._connected()
+        found: list[Part | None] = []
+        for first in range(0, len(ids), _BATCH_MAX):
+            last = first + _BATCH_MAX
+            found += _get_some(client, ids[first:last], parts[first:last])
+        return found
+
+    def delete(self, ids: Sequence[bytes]) -> None:
+        client = self._connected()
+        for first in range(0, len(ids), _BATCH_MAX):
+            client.block_delete(ids[first : first + _BATCH_MAX])
+
+    def connect(self) -> None:
+        self._connected()
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None and self._pid == os.getpid():
+            client.close()
+
+    def _connected(self) -> Client:
+        if self._pid != os.getpid():
+            self._inherited = self._client  # Kept: its end is the parent's business.
+            self._start_afresh()
+        with self._lock:
+            if self._client is None:
+                host = self.config.get("host") or require_worker_host(self._port)
+                self._client = self._open_client(host, self._port)
+                self.block_bytes_max = _block_bytes_max(self._client)
+            return self._client
+
+    def _start_afresh(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._client = None
+
+    @staticmethod
+    def _discard(client: Client, block_id: bytes) -> None:
+        with contextlib.suppress(
+            RuntimeError
+        ):  # The first error is the one that counts.
+            client.block_delete([block_id])
+
+
+def _fill(block: Block, parts: Iterable[Any]) -> None:
+    with contextlib.ExitStack() as views:
+        block.write_into([views.enter_context(memoryview(part)) for part in parts])
+
+
+def _get_some(
+    client: Client, ids: Sequence[bytes], parts: Sequence[int]
+) -> list[Part | None]:
+    from yr.datasystem import DatasystemError
+
+    try:
+        return client.block_get(ids, parts)
+    except DatasystemError as error:
+        if error.status != _NOT_FOUND:
+            raise
+        return [None] * len(ids)
+
+
+def _block_bytes_max(client: Client) -> int:
+    """At most a sixteenth of the arena, so that small holes are of use."""
+    stats: dict[str, Any] = json.loads(client.stats())
+    arena_bytes = int(stats.get("arena_bytes", 0))
+    if arena_bytes <= 0:
+        return _BLOCK_BYTES_MAX
+    share = arena_bytes // _BLOCK_SHARE_OF_ARENA
+    return min(_BLOCK_BYTES_MAX, max(_BLOCK_BYTES_LEAST_MAX, share))
