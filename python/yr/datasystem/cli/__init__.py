@@ -1,0 +1,1 @@
+"""dscli, the command line of datasystem: see `_main` for the commands."""

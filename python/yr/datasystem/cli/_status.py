@@ -1,0 +1,104 @@
+"""`dscli status`: this user's workers on this node, as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from yr.datasystem.cli._ask import ask_worker
+from yr.datasystem.cli._config import socket_of
+from yr.datasystem.cli._output import CommandError
+from yr.datasystem.cli._processes import Worker, find_workers, owner_is_alive
+
+COLUMNS = (
+    *("ADDRESS", "PID", "UPTIME", "STATE", "MEMORY", "OBJECTS", "CLIENTS", "OWNER"),
+)
+
+
+def run(address: str | None, as_json: bool) -> int:
+    """With an address: that worker alone, as one JSON object."""
+    workers = find_workers()
+    if address is not None:
+        workers = [worker for worker in workers if worker.address == address]
+    rows = [_describe(worker) for worker in workers]
+    if address is not None and not rows:
+        rows = [_describe_foreign(address)]
+    if as_json:
+        print(json.dumps(rows if address is None else rows[0], indent=2))
+    elif rows:
+        _print_table(rows)
+    else:
+        print("no datasystem worker of this user runs on this node")
+    return 0
+
+
+def _describe(worker: Worker) -> dict[str, Any]:
+    """What the process table says, and what the worker says where it answers."""
+    row: dict[str, Any] = {
+        "worker_address": worker.address,
+        "pid": worker.pid,
+        "child_pid": worker.child_pid,
+        "uptime_ms": round(worker.uptime_s * 1000),
+        "state": "UNREACHABLE",
+        "owner": worker.owner,
+        "unix_socket": socket_of(worker.flags),
+    }
+    try:
+        row.update(ask_worker(worker.address))
+    except CommandError as error:
+        row["error"] = str(error)
+    row["alive_owner"] = owner_is_alive(str(row["owner"]))
+    return row
+
+
+def _describe_foreign(address: str) -> dict[str, Any]:
+    """A worker that /proc does not show: of another user, container or node."""
+    row = ask_worker(address)
+    row["alive_owner"] = None
+    return row
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    cells = [list(COLUMNS), *(_cells(row) for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+    for line in cells:
+        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(padded).rstrip())
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    owner = str(row.get("owner") or "-")
+    if row.get("alive_owner") is False:
+        owner += " (ended)"
+    return [
+        str(row.get("worker_address", "-")),
+        str(row.get("pid", "-")),
+        _duration(int(row.get("uptime_ms", 0)) // 1000),
+        str(row.get("state", "-")),
+        f"{_size(row, 'memory_used_bytes')} / {_size(row, 'memory_total_bytes')}",
+        str(row.get("objects", "-")),
+        str(row.get("clients", "-")),
+        owner,
+    ]
+
+
+def _duration(seconds: int) -> str:
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02}h"
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"
+
+
+def _size(row: dict[str, Any], name: str) -> str:
+    if name not in row:
+        return "-"
+    value = float(row[name])
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
