@@ -150,7 +150,7 @@ conn_close(struct conn *conn, const char *reason)
     conn->closing = true;
     conn->has_reason = reason != NULL;
     if (reason != NULL)
-        snprintf(conn->reason, sizeof conn->reason, "%s", reason);
+        snprintf(conn->reason, sizeof conn->reason, "%.255s", reason);
     uv_close((uv_handle_t *)&conn->poll, on_handle_closed);
     uv_close((uv_handle_t *)&conn->silence, on_handle_closed);
 }

@@ -4,7 +4,6 @@
 #include "base/check.h"
 #include "base/numeric.h"
 #include "base/slice.h"
-#include "base/status.h"
 #include "os/sockets.h"
 
 #include <fcntl.h>
@@ -111,8 +110,9 @@ outgoing_finish(struct conn *conn, struct outgoing *outgoing)
 void
 conn_drop_queue(struct conn *conn)
 {
-    while (!list_is_empty(&conn->queue))
-        outgoing_finish(conn, first_of(conn));
+    LIST_FOREACH (link, &conn->queue)
+        outgoing_finish(conn, CONTAINER_OF(link, struct outgoing, link));
+    DS_ASSERT(list_is_empty(&conn->queue)); /* Nothing is queued on a closing one. */
 }
 
 /* A frame with descriptors starts a message of its own, and none follows it there: the

@@ -219,13 +219,10 @@ peer_write(struct side *side, const void *data, size_t bytes)
 static inline void
 peer_write_frame(struct side *side, const struct frame_header *header, const void *body)
 {
-    uint8_t *bytes = malloc(FRAME_HEADER_BYTES + header->body_bytes);
-    CHECK(bytes != NULL);
+    uint8_t bytes[FRAME_HEADER_BYTES];
     frame_encode(header, bytes);
-    if (header->body_bytes > 0)
-        memcpy(bytes + FRAME_HEADER_BYTES, body, header->body_bytes);
-    peer_write(side, bytes, FRAME_HEADER_BYTES + header->body_bytes);
-    free(bytes);
+    peer_write(side, bytes, sizeof bytes);
+    peer_write(side, body, header->body_bytes);
 }
 
 /* One sendmsg() with descriptors. */

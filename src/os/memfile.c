@@ -142,7 +142,7 @@ memfile_map_private(int fd, uint64_t offset, uint64_t bytes, void **out,
                     struct ds_error *err)
 {
     uint64_t lead = offset % page_bytes();
-    void *base;
+    void *base = NULL;
     /* No MAP_POPULATE: on a writable private mapping it would copy everything. */
     enum ds_status status = map(fd, offset - lead, bytes + lead, PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_NORESERVE, &base, err);

@@ -86,7 +86,7 @@ consider_cgroup(const char *folder, const struct cgroup_files *files,
         return;
     out->available_bytes = left;
     out->limit_bytes = limit;
-    snprintf(out->source, sizeof out->source, "cgroup %s/%s", folder, files->limit);
+    snprintf(out->source, sizeof out->source, "cgroup %.200s/%s", folder, files->limit);
 }
 
 /* Every level from `path` up to the root of the hierarchy. */

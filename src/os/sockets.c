@@ -226,7 +226,7 @@ socket_listen_tcp(const char *host, uint16_t port, int backlog, int *out_fd,
                   uint16_t *out_port, struct ds_error *err)
 {
     DS_ASSERT(host != NULL);
-    struct addrinfo *address;
+    struct addrinfo *address = NULL;
     enum ds_status status =
         resolve(host, port, AI_NUMERICHOST | AI_PASSIVE, &address, err);
     if (status != DS_OK)
@@ -284,7 +284,7 @@ enum ds_status
 socket_connect_tcp(const char *host, uint16_t port, int *out_fd, struct ds_error *err)
 {
     DS_ASSERT(host != NULL);
-    struct addrinfo *addresses;
+    struct addrinfo *addresses = NULL;
     enum ds_status status = resolve(host, port, 0, &addresses, err);
     if (status != DS_OK)
         return status;
