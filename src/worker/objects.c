@@ -250,7 +250,8 @@ handle_create(struct session *session, const struct frame_header *header,
     struct ds_error err = {0};
     AUTO_WRITER(writer);
     enum ds_status status = try_create(session, header, body, &writer, &err);
-    if (status == DS_FULL && could_fit(session->worker, header, body) &&
+    if (status == DS_FULL &&
+        objects_could_fit(session->worker, requested_bytes(header, body)) &&
         park(session, header, body))
         return;
     answer_create(session, header, status, &writer, &err);

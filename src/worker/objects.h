@@ -14,6 +14,10 @@ objects_resume(struct session *session, struct client *client,
 /* More of the arena is populated (or all of it, or never): try parked creates again. */
 void objects_retry_parked(struct worker *worker);
 
+/* Whether memory that is still to be populated may make room for `bytes`: if not, a
+ * create that found none fails now. */
+bool objects_could_fit(struct worker *worker, uint64_t bytes);
+
 /* The session is closing. */
 void objects_drop_parked(struct session *session);
 

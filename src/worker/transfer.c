@@ -162,7 +162,8 @@ put_payload_begin(struct session *session, const struct frame_header *header,
     enum ds_status status =
         objects_create(session, message.key, header->payload_bytes, message.write_mode,
                        header->sequence, &session->put, &session->put_err);
-    while (status == DS_FULL && populate_step_now(worker->populate))
+    while (status == DS_FULL && objects_could_fit(worker, header->payload_bytes) &&
+           populate_step_now(worker->populate))
         status = objects_create(session, message.key, header->payload_bytes,
                                 message.write_mode, header->sequence, &session->put,
                                 &session->put_err);
