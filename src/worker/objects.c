@@ -226,17 +226,14 @@ requested_bytes(const struct frame_header *header, struct ds_slice body)
     return total;
 }
 
-/* Whether the memory that is still to be populated may be enough: else fail now. */
-static bool
-could_fit(struct worker *worker, const struct frame_header *header,
-          struct ds_slice body)
+bool
+objects_could_fit(struct worker *worker, uint64_t bytes)
 {
     if (populate_is_done(worker->populate))
         return false;
     struct store_stats stats;
     store_stats(worker->store, &stats);
-    uint64_t room = stats.arena.total_bytes - stats.arena.used_bytes;
-    return requested_bytes(header, body) <= room;
+    return bytes <= stats.arena.total_bytes - stats.arena.used_bytes;
 }
 
 void
