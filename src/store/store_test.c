@@ -148,10 +148,13 @@ TEST(sealing_what_was_never_there_is_invalid)
 
 TEST(keys_are_any_bytes_of_any_length)
 {
-    FIXTURE(f);
+    struct store_geometry geometry = fixture_geometry();
+    geometry.key_heap_bytes = 1 << 20;
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, geometry);
     char key[DS_KEY_BYTES_MAX];
     memset(key, 'k', sizeof key);
-    for (size_t len = 1; len <= sizeof key; len += 31) {
+    for (size_t len = 1; len <= sizeof key; len += 63) {
         key[len - 1] = 0;
         struct create_request request = {.key = slice(key, len), .size = len};
         struct object_view view;
@@ -202,19 +205,19 @@ TEST(any_slot_can_be_inspected)
     FIXTURE(f);
     struct object_view view = create(f.store, "a key that is longer than a slot", 100);
     struct object_view seen;
-    enum slot_state state;
+    enum slot_state slot_state;
     uint8_t buffer[DS_KEY_BYTES_MAX];
-    CHECK(store_inspect(f.store, view.ref.slot, &seen, &state));
-    CHECK_INT(state, SLOT_WRITING);
+    CHECK(store_inspect(f.store, view.ref.slot, &seen, &slot_state));
+    CHECK_INT(slot_state, SLOT_WRITING);
     CHECK_INT(seen.offset, view.offset);
     CHECK(slice_equal(store_key(f.store, view.ref.slot, buffer),
                       slice_of_text("a key that is longer than a slot")));
     store_abort(f.store, view.ref);
-    CHECK(store_inspect(f.store, view.ref.slot, &seen, &state));
-    CHECK_INT(state, SLOT_DEAD);
+    CHECK(store_inspect(f.store, view.ref.slot, &seen, &slot_state));
+    CHECK_INT(slot_state, SLOT_DEAD);
     (void)store_tick(f.store, FIXTURE_NOW);
-    CHECK(!store_inspect(f.store, view.ref.slot, &seen, &state));
-    CHECK(!store_inspect(f.store, UINT32_MAX, &seen, &state));
+    CHECK(!store_inspect(f.store, view.ref.slot, &seen, &slot_state));
+    CHECK(!store_inspect(f.store, UINT32_MAX, &seen, &slot_state));
 }
 
 static void
@@ -415,12 +418,9 @@ TEST(an_object_larger_than_the_arena_says_so)
 
 TEST(memory_still_being_prepared_is_mentioned)
 {
-    AUTO(fixture) struct fixture f;
-    fixture_open(&f, fixture_geometry());
-    fixture_close(&f);
-    struct fixture fresh;
     struct store_geometry geometry = fixture_geometry();
     geometry.arena_bytes = 4 << 20;
+    AUTO(fixture) struct fixture fresh;
     fixture_open(&fresh, geometry);
     struct table_header *header = fresh.memory.table;
     atomic_store(&header->populated, 1 << 20);
@@ -430,7 +430,6 @@ TEST(memory_still_being_prepared_is_mentioned)
     CHECK_CONTAINS(err.message, "3.0 MiB of the arena are still being prepared");
     store_set_populated(fresh.store, 4 << 20);
     CHECK_OK(try_create(fresh.store, "a", 2 << 20, &err));
-    fixture_close(&fresh);
 }
 
 TEST(a_full_table_says_so_and_a_delete_makes_room)
