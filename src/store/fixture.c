@@ -22,6 +22,7 @@ allocate(struct fixture *fixture)
     struct store_memory *memory = &fixture->memory;
     memory->table_bytes = store_table_bytes(&fixture->geometry);
     memory->pins_bytes = store_pins_bytes(&fixture->geometry);
+    memory->arena_bytes = fixture->geometry.arena_bytes;
     memory->table = aligned_alloc(4096, memory->table_bytes);
     memory->pins = aligned_alloc(4096, memory->pins_bytes);
     CHECK(memory->table != NULL);

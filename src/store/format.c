@@ -151,6 +151,20 @@ geometry_is_sane(const struct table_header *header)
            header->slot_count <= SLOTS_MAX;
 }
 
+static bool
+places_match(const struct store_memory *memory)
+{
+    const struct table_header *header = memory->table;
+    if (!geometry_is_sane(header))
+        return false;
+    struct table_places places =
+        places_of(header->bucket_count, header->slot_count, header->key_heap_bytes);
+    return header->file_bytes == places.end && places.end <= memory->table_bytes &&
+           header->buckets_off == places.buckets_off &&
+           header->slots_off == places.slots_off &&
+           header->key_heap_off == places.key_heap_off;
+}
+
 enum ds_status
 format_check_table(const struct store_memory *memory, struct ds_error *err)
 {
@@ -166,15 +180,13 @@ format_check_table(const struct store_memory *memory, struct ds_error *err)
                        "other version first",
                        header->layout_version, header->slot_bytes, LAYOUT_VERSION,
                        sizeof(struct slot));
-    if (geometry_is_sane(header)) {
-        struct table_places places =
-            places_of(header->bucket_count, header->slot_count, header->key_heap_bytes);
-        if (header->file_bytes == places.end && places.end <= memory->table_bytes &&
-            header->buckets_off == places.buckets_off &&
-            header->slots_off == places.slots_off &&
-            header->key_heap_off == places.key_heap_off)
-            return DS_OK;
-    }
+    if (memory->arena_bytes != 0 && memory->arena_bytes != header->arena_bytes)
+        return ds_fail(err, DS_MISMATCH,
+                       "the object table is of an arena of %" PRIu64
+                       " bytes, but this one has %" PRIu64,
+                       header->arena_bytes, memory->arena_bytes);
+    if (places_match(memory))
+        return DS_OK;
     return ds_fail(err, DS_MISMATCH,
                    "the header of the object table is damaged: %" PRIu64
                    " slots, %" PRIu64 " buckets and %" PRIu64

@@ -269,6 +269,15 @@ TEST(a_table_larger_than_its_file_is_refused)
     CHECK_CONTAINS(err.message, "damaged");
 }
 
+TEST(a_table_of_another_arena_is_refused)
+{
+    FIXTURE(f);
+    struct ds_error err = {0};
+    f.memory.arena_bytes *= 2;
+    CHECK_STATUS(reopen(&f, &err), DS_MISMATCH);
+    CHECK_CONTAINS(err.message, "arena of 1048576 bytes, but this one has 2097152");
+}
+
 TEST(pins_of_another_arena_are_refused)
 {
     FIXTURE(f);
@@ -408,5 +417,6 @@ TEST_MAIN(RUN(sealed_objects_keep_slot_word_and_bytes),
           RUN(another_layout_version_is_refused_by_name),
           RUN(another_slot_size_is_refused),
           RUN(a_table_larger_than_its_file_is_refused),
+          RUN(a_table_of_another_arena_is_refused),
           RUN(pins_of_another_arena_are_refused),
           RUN(no_damage_to_the_table_crashes_recovery))

@@ -41,6 +41,8 @@ struct store_memory {
     uint64_t table_bytes;
     void *pins; /* store_pins_bytes(), zeroed when new. */
     uint64_t pins_bytes;
+    uint64_t
+        arena_bytes; /* Of the arena's file; 0: not known, the header is believed. */
 };
 
 /* Write headers into new, zeroed memory. `node` and `incarnation` name it for ever. */
