@@ -1,0 +1,145 @@
+/* Blocks: what the queue stores. */
+#include "client/buffer.h"
+#include "client/client.h"
+
+#include "base/slice.h"
+#include "base/status.h"
+
+#include <stdlib.h>
+
+/* A block is filled and read in place, so there is none without shared memory. */
+static enum ds_status
+check_shared(const struct ds_client *client, struct ds_error *err)
+{
+    enum ds_status status = check_client(client, err);
+    if (status != DS_OK || client->shares_memory)
+        return status;
+    return ds_fail(err, DS_UNSUPPORTED,
+                   "blocks need shared memory, and the worker at %s is reached through "
+                   "TCP; connect to a worker of this machine and user",
+                   client->address);
+}
+
+static enum ds_status
+check_sizes(const uint64_t *sizes, size_t count, struct ds_error *err)
+{
+    if (sizes == NULL || count == 0 || count > DS_BLOCK_PARTS_MAX)
+        return ds_fail(err, DS_INVALID, "a block has 1 to %d parts, not %zu",
+                       DS_BLOCK_PARTS_MAX, sizes == NULL ? 0 : count);
+    for (size_t i = 0; i < count; i++)
+        if (sizes[i] == 0)
+            return ds_fail(err, DS_INVALID, "part %zu of the block is empty", i);
+    return DS_OK;
+}
+
+enum ds_status
+ds_block_create(struct ds_client *client, const uint64_t *sizes, size_t count,
+                struct ds_block_id *out_id, struct ds_buffer **out,
+                struct ds_error *err)
+{
+    enum ds_status status = check_shared(client, err);
+    if (status == DS_OK)
+        status = check_sizes(sizes, count, err);
+    if (status == DS_OK && (out_id == NULL || out == NULL))
+        status = ds_fail(err, DS_INVALID, "no place for the block");
+    if (status != DS_OK)
+        return status;
+    struct creation creation = {
+        .sizes = sizes, .count = count, .is_block = true, .out = out};
+    AUTO_WRITER(body);
+    encode_block_create(&body, sizes, count);
+    struct request request = {.type = MESSAGE_BLOCK_CREATE,
+                              .body = &body,
+                              .on_reply = creation_on_reply,
+                              .arg = &creation};
+    struct wait wait = client_wait(client, client->request_timeout_ms);
+    status = client_call(client, &request, &wait, err);
+    if (status == DS_OK)
+        *out_id = creation.block;
+    return status;
+}
+
+enum ds_status
+ds_block_seal(struct ds_client *client, struct ds_buffer *const *parts, size_t count,
+              struct ds_error *err)
+{
+    enum ds_status status = check_shared(client, err);
+    if (status == DS_OK)
+        status = check_sealable(parts, count, true, err);
+    return status == DS_OK ? seal_shared(client, parts, count, err) : status;
+}
+
+/* Keys of the parts, and the bytes that they point at, in one allocation. */
+static struct ds_slice *
+part_keys(const struct ds_block_id *ids, const uint32_t *parts, size_t count)
+{
+    struct ds_slice *keys = calloc(count, sizeof *keys + BLOCK_KEY_BYTES);
+    if (keys == NULL)
+        return NULL;
+    uint8_t *bytes = (uint8_t *)(keys + count);
+    for (size_t i = 0; i < count; i++) {
+        wire_block_key(ids[i], parts[i], bytes + i * BLOCK_KEY_BYTES);
+        keys[i] = slice(bytes + i * BLOCK_KEY_BYTES, BLOCK_KEY_BYTES);
+    }
+    return keys;
+}
+
+static enum ds_status
+check_ids(const struct ds_block_id *ids, size_t count, struct ds_error *err)
+{
+    if (ids == NULL || count == 0)
+        return ds_fail(err, DS_INVALID, "no blocks are named");
+    if (count > DS_BATCH_KEYS_MAX)
+        return ds_fail(err, DS_INVALID, "at most %d blocks or parts at once, not %zu",
+                       DS_BATCH_KEYS_MAX, count);
+    return DS_OK;
+}
+
+static enum ds_status
+check_parts(const uint32_t *parts, size_t count, struct ds_error *err)
+{
+    if (parts == NULL)
+        return ds_fail(err, DS_INVALID, "no parts are named");
+    for (size_t i = 0; i < count; i++)
+        if (parts[i] >= DS_BLOCK_PARTS_MAX)
+            return ds_fail(err, DS_INVALID, "a block has no part %u", parts[i]);
+    return DS_OK;
+}
+
+enum ds_status
+ds_block_get(struct ds_client *client, const struct ds_block_id *ids,
+             const uint32_t *parts, size_t count, struct ds_buffer **out,
+             struct ds_error *err)
+{
+    enum ds_status status = check_shared(client, err);
+    if (status == DS_OK)
+        status = check_ids(ids, count, err);
+    if (status == DS_OK)
+        status = check_parts(parts, count, err);
+    if (status == DS_OK && out == NULL)
+        status = ds_fail(err, DS_INVALID, "no place for the buffers");
+    if (status != DS_OK)
+        return status;
+    struct ds_slice *keys = part_keys(ids, parts, count);
+    if (keys == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for %zu keys", count);
+    status = lookup_shared(client, keys, count, LOOKUP_BLOCKS, 0, out, err);
+    free(keys);
+    return status;
+}
+
+enum ds_status
+ds_block_delete(struct ds_client *client, const struct ds_block_id *ids, size_t count,
+                struct ds_error *err)
+{
+    enum ds_status status = check_client(client, err);
+    if (status == DS_OK)
+        status = check_ids(ids, count, err);
+    if (status != DS_OK)
+        return status;
+    AUTO_WRITER(body);
+    encode_block_ids(&body, ids, count);
+    struct request request = {.type = MESSAGE_BLOCK_DELETE, .body = &body};
+    struct wait wait = client_wait(client, client->request_timeout_ms);
+    return client_call(client, &request, &wait, err);
+}

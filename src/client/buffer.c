@@ -1,0 +1,222 @@
+#include "client/buffer.h"
+
+#include "base/check.h"
+#include "base/slice.h"
+#include "base/status.h"
+#include "os/memfile.h"
+
+#include <stdlib.h>
+
+enum {
+    DATA_ALIGNMENT = 64,
+    VIEWS_MAX = 32000, /* Half of what the kernel allows a process by default. */
+};
+
+static _Atomic uint32_t view_count;
+
+/* ---- Making ---- */
+
+enum pin_result
+buffer_open(const struct extent *extent, enum buffer_state state,
+            struct ds_buffer **out)
+{
+    struct mapping *mapping = extent->mapping;
+    DS_ASSERT(mapping_contains(mapping, extent->slot, extent->offset, extent->size));
+    struct ds_buffer *buffer = malloc(sizeof *buffer);
+    if (buffer == NULL)
+        return PIN_EXHAUSTED;
+    enum pin_result result = pins_acquire(&mapping->pins, &mapping->slots[extent->slot],
+                                          extent->commit, extent->offset);
+    if (result != PIN_TAKEN) {
+        free(buffer);
+        return result;
+    }
+    *buffer = (struct ds_buffer){
+        .holders = 1,
+        .state = state,
+        .data = mapping->arena + extent->offset,
+        .size = extent->size,
+        .mapping = mapping_ref(mapping),
+        .extent_offset = extent->offset,
+        .ref = {.slot = extent->slot, .generation = commit_generation(extent->commit)},
+    };
+    list_init(&buffer->link);
+    if (state == BUFFER_UNSEALED)
+        list_push_back(&mapping->unsealed, &buffer->link);
+    *out = buffer;
+    return PIN_TAKEN;
+}
+
+struct ds_buffer *
+buffer_allocate(uint64_t size, struct ds_slice key)
+{
+    if (size == 0 || size > SIZE_MAX - DATA_ALIGNMENT)
+        return NULL;
+    struct ds_buffer *buffer = calloc(1, sizeof *buffer + key.len);
+    void *data = NULL;
+    if (buffer == NULL || posix_memalign(&data, DATA_ALIGNMENT, size) != 0) {
+        free(buffer);
+        return NULL;
+    }
+    list_init(&buffer->link);
+    atomic_init(&buffer->holders, 1);
+    buffer->state = key.len > 0 ? BUFFER_UNSEALED : BUFFER_SEALED;
+    buffer->data = data;
+    buffer->size = size;
+    buffer->key_bytes = key.len;
+    if (key.len > 0)
+        memcpy(buffer->key, key.data, key.len);
+    return buffer;
+}
+
+enum ds_status
+buffer_cut(struct ds_buffer *buffer, uint64_t offset, uint64_t size,
+           struct ds_error *err)
+{
+    if (offset >= buffer->size || size > buffer->size - offset)
+        return ds_fail(err, DS_OUT_OF_RANGE,
+                       "bytes [%ju, +%ju) are outside an object of %ju bytes",
+                       (uintmax_t)offset, (uintmax_t)size, (uintmax_t)buffer->size);
+    buffer->data += offset;
+    buffer->size = size == 0 ? buffer->size - offset : size;
+    return DS_OK;
+}
+
+void
+buffer_mark_sealed(struct ds_buffer *buffer)
+{
+    library_lock();
+    list_remove(&buffer->link);
+    buffer->state = BUFFER_SEALED;
+    library_unlock();
+}
+
+void
+buffers_abandon(struct mapping *mapping)
+{
+    LIST_FOREACH (link, &mapping->unsealed) {
+        struct ds_buffer *buffer = CONTAINER_OF(link, struct ds_buffer, link);
+        list_remove(link);
+        buffer->state = BUFFER_ABANDONED;
+        mapping_abort_later(mapping, buffer->ref);
+    }
+}
+
+/* ---- The end ---- */
+
+/* What the parent of this process pinned or reserved stays its own. */
+static void
+leave_mapping(struct ds_buffer *buffer)
+{
+    struct mapping *mapping = buffer->mapping;
+    list_remove(&buffer->link);
+    if (!mapping->inherited) {
+        if (buffer->state == BUFFER_UNSEALED)
+            mapping_abort_later(mapping, buffer->ref);
+        pins_release(&mapping->pins, buffer->extent_offset);
+    }
+    mapping_unref(mapping);
+}
+
+/* True for the last holder. */
+static bool
+drop_holder(struct ds_buffer *buffer)
+{
+    uint32_t before =
+        atomic_fetch_sub_explicit(&buffer->holders, 1, memory_order_acq_rel);
+    DS_ASSERT(before > 0);
+    return before == 1;
+}
+
+void
+ds_buffer_release(struct ds_buffer *buffer)
+{
+    buffers_release(&buffer, 1);
+}
+
+void
+buffers_release(struct ds_buffer **buffers, size_t count)
+{
+    library_lock();
+    for (size_t i = 0; i < count; i++) {
+        struct ds_buffer *buffer = buffers[i];
+        if (buffer == NULL || !drop_holder(buffer))
+            continue;
+        if (buffer->mapping != NULL)
+            leave_mapping(buffer);
+        else
+            free(buffer->data);
+        free(buffer);
+    }
+    library_unlock();
+}
+
+/* ---- Looking ---- */
+
+void *
+ds_buffer_data(struct ds_buffer *buffer)
+{
+    return buffer->data;
+}
+
+uint64_t
+ds_buffer_size(const struct ds_buffer *buffer)
+{
+    return buffer->size;
+}
+
+bool
+ds_buffer_is_sealed(const struct ds_buffer *buffer)
+{
+    return buffer->state == BUFFER_SEALED;
+}
+
+struct ds_buffer *
+ds_buffer_ref(struct ds_buffer *buffer)
+{
+    uint32_t before =
+        atomic_fetch_add_explicit(&buffer->holders, 1, memory_order_relaxed);
+    DS_ASSERT(before > 0);
+    return buffer;
+}
+
+/* ---- Private views ---- */
+
+static enum ds_status
+map_view(struct ds_buffer *buffer, void **out, struct ds_error *err)
+{
+    if (atomic_fetch_add_explicit(&view_count, 1, memory_order_relaxed) >= VIEWS_MAX)
+        return ds_fail(err, DS_NO_MEMORY,
+                       "this process has %d private views; copy the bytes instead",
+                       VIEWS_MAX);
+    uint64_t offset = (uint64_t)(buffer->data - buffer->mapping->arena);
+    return memfile_map_private(buffer->mapping->arena_fd, offset, buffer->size, out,
+                               err);
+}
+
+enum ds_status
+ds_view_map(struct ds_buffer *buffer, void **out_data, struct ds_error *err)
+{
+    if (buffer == NULL || out_data == NULL || buffer->state != BUFFER_SEALED)
+        return ds_fail(err, DS_INVALID, "a view needs a sealed buffer");
+    if (buffer->mapping == NULL || buffer->mapping->huge_page_bytes != 0)
+        return ds_fail(err, DS_UNSUPPORTED,
+                       "no private view of these bytes: they are not in a shared "
+                       "memory file of small pages; copy them");
+    enum ds_status status = map_view(buffer, out_data, err);
+    if (status != DS_OK) {
+        atomic_fetch_sub_explicit(&view_count, 1, memory_order_relaxed);
+        return status;
+    }
+    ds_buffer_ref(buffer);
+    return DS_OK;
+}
+
+/* The mapping goes first: the pin guards what it shows. */
+void
+ds_view_unmap(struct ds_buffer *buffer, void *data)
+{
+    memfile_unmap_private(data, buffer->size);
+    atomic_fetch_sub_explicit(&view_count, 1, memory_order_relaxed);
+    ds_buffer_release(buffer);
+}

@@ -1,0 +1,65 @@
+/* The right to touch an object's bytes: the struct behind the public ds_buffer.
+ *
+ * In shared memory a buffer holds a pin of its extent from the moment that it exists,
+ * also while it is unsealed: whatever the worker believes, nobody else gets these
+ * bytes. */
+#ifndef CLIENT_BUFFER_H
+#define CLIENT_BUFFER_H
+
+#include "client/mapping.h"
+
+#include <datasystem/datasystem.h>
+
+#include <stdatomic.h>
+
+enum buffer_state {
+    BUFFER_UNSEALED,
+    BUFFER_SEALED,
+    BUFFER_ABANDONED, /* Its client was closed before it was sealed. */
+};
+
+/* Owner: its holders, by turns. `link` and `mapping` are guarded by the library's lock.
+ */
+struct ds_buffer {
+    struct list link; /* In mapping->unsealed; else alone. */
+    _Atomic uint32_t holders;
+    enum buffer_state state;
+    uint8_t *data;
+    uint64_t size;
+    struct mapping *mapping; /* Counted. NULL: `data` is our own memory. */
+    uint64_t extent_offset;
+    struct wire_ref ref; /* Of what is unsealed. */
+    bool is_block_part;
+    struct ds_set_options options; /* For the seal. */
+    size_t key_bytes;              /* Kept only where seal sends the value. */
+    uint8_t key[];
+};
+
+/* A buffer over an object in shared memory, pinned. Lock held. Another result than
+ * PIN_TAKEN leaves *out alone. */
+struct extent {
+    struct mapping *mapping;
+    uint32_t slot;
+    uint64_t commit;
+    uint64_t offset;
+    uint64_t size;
+};
+enum pin_result buffer_open(const struct extent *extent, enum buffer_state state,
+                            struct ds_buffer **out);
+
+/* A buffer of `size` bytes of our own memory; NULL when there is none. */
+struct ds_buffer *buffer_allocate(uint64_t size, struct ds_slice key);
+
+/* Shrink a sealed buffer to a part of it. */
+DS_MUST_USE enum ds_status buffer_cut(struct ds_buffer *buffer, uint64_t offset,
+                                      uint64_t size, struct ds_error *err);
+
+/* It is published: the worker owns its fate. */
+void buffer_mark_sealed(struct ds_buffer *buffer);
+
+/* The client is being closed: what it has not sealed will never be. Lock held. */
+void buffers_abandon(struct mapping *mapping);
+
+void buffers_release(struct ds_buffer **buffers, size_t count);
+
+#endif

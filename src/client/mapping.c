@@ -1,0 +1,343 @@
+#include "client/mapping.h"
+
+#include "base/check.h"
+#include "base/numeric.h"
+#include "base/status.h"
+#include "client/buffer.h"
+#include "os/memfile.h"
+#include "os/sockets.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { PAGE_BYTES = 4096, IDENTITIES_MAX = 64 };
+
+/* ---- Identities ---- */
+
+struct free_identity {
+    struct list link;
+    struct identity identity;
+    char *socket_path;
+};
+
+/* Oldest first. Guarded by the library's lock. */
+static struct list identities = {.next = &identities, .prev = &identities};
+static size_t identity_count;
+
+static void
+identity_drop(struct free_identity *entry)
+{
+    list_remove(&entry->link);
+    identity_count--;
+    free(entry->socket_path);
+    free(entry);
+}
+
+/* Takes the path from the mapping. Out of memory, the number is lost until we end. */
+static void
+identity_keep(struct mapping *mapping)
+{
+    struct free_identity *entry = calloc(1, sizeof *entry);
+    if (entry == NULL)
+        return;
+    entry->identity = (struct identity){
+        .client = mapping->client,
+        .token = mapping->token,
+        .incarnation = mapping->incarnation,
+        .resume_needed = mapping->resume_needed || mapping->abort_count > 0,
+    };
+    entry->socket_path = mapping->socket_path;
+    mapping->socket_path = NULL;
+    if (identity_count == IDENTITIES_MAX)
+        identity_drop(CONTAINER_OF(identities.next, struct free_identity, link));
+    list_push_back(&identities, &entry->link);
+    identity_count++;
+}
+
+struct identity
+identity_take(const char *socket_path)
+{
+    struct identity identity = {0};
+    LIST_FOREACH (link, &identities) {
+        struct free_identity *entry = CONTAINER_OF(link, struct free_identity, link);
+        if (identity.client != 0 || strcmp(entry->socket_path, socket_path) != 0)
+            continue;
+        identity = entry->identity;
+        identity_drop(entry);
+    }
+    return identity;
+}
+
+void
+identities_forget(void)
+{
+    LIST_FOREACH (link, &identities)
+        identity_drop(CONTAINER_OF(link, struct free_identity, link));
+}
+
+/* ---- Opening ---- */
+
+static enum ds_status
+map_arena(struct mapping *mapping, int fd, struct ds_error *err)
+{
+    uint64_t bytes;
+    enum ds_status status = memfile_size(fd, &bytes, err);
+    if (status != DS_OK)
+        return status;
+    if (mapping->arena_bytes == 0 || bytes < mapping->arena_bytes)
+        return ds_fail(err, DS_IO, "the worker's arena has %ju bytes, not %ju",
+                       (uintmax_t)bytes, (uintmax_t)mapping->arena_bytes);
+    void *data;
+    status = memfile_map(fd, 0, mapping->arena_bytes, true, &data, err);
+    if (status == DS_OK)
+        mapping->arena = data;
+    return status;
+}
+
+static enum ds_status
+fail_layout(const char *what, uint32_t version, struct ds_error *err)
+{
+    return ds_fail(err, DS_MISMATCH,
+                   "the worker's %s has layout %u, this library (%s) speaks layout %u; "
+                   "install the same version on both sides",
+                   what, version, DS_VERSION, LAYOUT_VERSION);
+}
+
+static enum ds_status
+check_table(struct mapping *mapping, struct ds_error *err)
+{
+    const struct table_header *header = mapping->table;
+    if (header->magic != TABLE_MAGIC || header->layout_version != LAYOUT_VERSION ||
+        header->slot_bytes != sizeof(struct slot))
+        return fail_layout("table", header->layout_version, err);
+    uint64_t slots_max = mapping->table_bytes / sizeof(struct slot);
+    if (header->arena_bytes != mapping->arena_bytes ||
+        header->incarnation != mapping->incarnation || header->slot_count > slots_max ||
+        header->slots_off > mapping->table_bytes ||
+        header->slots_off % _Alignof(struct slot) != 0 ||
+        header->slot_count * sizeof(struct slot) >
+            mapping->table_bytes - header->slots_off)
+        return ds_fail(err, DS_IO, "the worker's table contradicts its greeting");
+    const char *base = mapping->table;
+    mapping->slots = (const struct slot *)(const void *)(base + header->slots_off);
+    mapping->slot_count = header->slot_count;
+    return DS_OK;
+}
+
+static enum ds_status
+map_table(struct mapping *mapping, int fd, struct ds_error *err)
+{
+    uint64_t bytes;
+    enum ds_status status = memfile_size(fd, &bytes, err);
+    if (status != DS_OK)
+        return status;
+    if (mapping->table_bytes < sizeof(struct table_header) ||
+        bytes < mapping->table_bytes)
+        return ds_fail(err, DS_IO, "the worker's table has %ju bytes, not %ju",
+                       (uintmax_t)bytes, (uintmax_t)mapping->table_bytes);
+    status = memfile_map(fd, 0, mapping->table_bytes, false, &mapping->table, err);
+    return status == DS_OK ? check_table(mapping, err) : status;
+}
+
+/* How many words the worker looks at in each region. */
+static enum ds_status
+read_word_count(int fd, uint32_t *out, struct ds_error *err)
+{
+    void *page;
+    enum ds_status status = memfile_map(fd, 0, PAGE_BYTES, false, &page, err);
+    if (status != DS_OK)
+        return status;
+    struct pins_header header = *(const struct pins_header *)page;
+    memfile_unmap(page, PAGE_BYTES);
+    if (header.magic != PINS_MAGIC || header.layout_version != LAYOUT_VERSION)
+        return fail_layout("pins", header.layout_version, err);
+    *out = header.words_per_region;
+    return DS_OK;
+}
+
+static enum ds_status
+map_region(struct mapping *mapping, int fd, uint64_t offset, struct ds_error *err)
+{
+    uint64_t bytes;
+    uint32_t word_count = 0;
+    enum ds_status status = memfile_size(fd, &bytes, err);
+    if (status == DS_OK)
+        status = read_word_count(fd, &word_count, err);
+    if (status != DS_OK)
+        return status;
+    uint64_t wanted =
+        sizeof(struct pin_region) + word_count * (uint64_t)sizeof(uint64_t);
+    if (offset % PAGE_BYTES != 0 || offset > bytes || mapping->region_bytes < wanted ||
+        mapping->region_bytes > bytes - offset)
+        return ds_fail(err, DS_IO, "the worker's pins contradict its greeting");
+    status =
+        memfile_map(fd, offset, mapping->region_bytes, true, &mapping->region, err);
+    if (status == DS_OK)
+        pins_init(&mapping->pins, mapping->region, word_count);
+    return status;
+}
+
+static void
+mapping_free(struct mapping *mapping)
+{
+    memfile_unmap(mapping->arena, mapping->arena_bytes);
+    memfile_unmap(mapping->table, mapping->table_bytes);
+    memfile_unmap(mapping->region, mapping->region_bytes);
+    socket_close(mapping->arena_fd);
+    socket_close(mapping->claim_pipe);
+    socket_close(mapping->fork_pipe);
+    pins_fini(&mapping->pins);
+    free(mapping->aborts);
+    free(mapping->socket_path);
+    free(mapping);
+}
+
+static void
+run_free(struct deferred *work)
+{
+    mapping_free(CONTAINER_OF(work, struct mapping, destroy));
+}
+
+static enum ds_status
+map_all(struct mapping *mapping, const struct welcome *welcome, const int fds[3],
+        struct ds_error *err)
+{
+    if (mapping->socket_path == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for a mapping");
+    enum ds_status status = map_table(mapping, fds[1], err);
+    if (status == DS_OK)
+        status = map_region(mapping, fds[2], welcome->pins_offset, err);
+    if (status == DS_OK)
+        status = map_arena(mapping, fds[0], err);
+    return status;
+}
+
+enum ds_status
+mapping_open(const struct welcome *welcome, const char *socket_path, const int fds[3],
+             struct mapping **out, struct ds_error *err)
+{
+    struct mapping *mapping = calloc(1, sizeof *mapping);
+    enum ds_status status = DS_OK;
+    if (mapping == NULL) {
+        status = ds_fail(err, DS_NO_MEMORY, "out of memory for a mapping");
+    } else {
+        *mapping = (struct mapping){
+            .holders = 1,
+            .destroy.run = run_free,
+            .incarnation = welcome->incarnation,
+            .client = welcome->client,
+            .token = welcome->token,
+            .socket_path = strdup(socket_path),
+            .arena_bytes = welcome->arena_bytes,
+            .arena_fd = fds[0],
+            .huge_page_bytes = welcome->huge_page_bytes,
+            .table_bytes = welcome->table_bytes,
+            .region_bytes = welcome->pins_bytes,
+            .fork_pipe = -1,
+            .claim_pipe = -1,
+        };
+        list_init(&mapping->link);
+        list_init(&mapping->unsealed);
+        status = map_all(mapping, welcome, fds, err);
+    }
+    socket_close(fds[1]);
+    socket_close(fds[2]);
+    if (status != DS_OK) {
+        if (mapping != NULL)
+            mapping_free(mapping);
+        else
+            socket_close(fds[0]);
+        return status;
+    }
+    library_lock();
+    list_push_back(library_mappings(), &mapping->link);
+    library_unlock();
+    *out = mapping;
+    return DS_OK;
+}
+
+/* ---- Use ---- */
+
+struct mapping *
+mapping_ref(struct mapping *mapping)
+{
+    DS_ASSERT(mapping->holders > 0);
+    mapping->holders++;
+    return mapping;
+}
+
+void
+mapping_unref(struct mapping *mapping)
+{
+    if (mapping == NULL)
+        return;
+    DS_ASSERT(mapping->holders > 0);
+    if (--mapping->holders > 0)
+        return;
+    DS_ASSERT(list_is_empty(&mapping->unsealed));
+    list_remove(&mapping->link);
+    if (!mapping->inherited) {
+        DS_ASSERT(pins_count(&mapping->pins) == 0);
+        identity_keep(mapping);
+    }
+    library_defer(&mapping->destroy);
+}
+
+bool
+mapping_contains(const struct mapping *mapping, uint32_t slot, uint64_t offset,
+                 uint64_t size)
+{
+    return slot < mapping->slot_count && size > 0 && offset <= mapping->arena_bytes &&
+           offset % EXTENT_UNIT_BYTES == 0 && size <= mapping->arena_bytes - offset;
+}
+
+void
+mapping_abort_later(struct mapping *mapping, struct wire_ref ref)
+{
+    if (mapping->abort_count == mapping->abort_capacity) {
+        size_t capacity = max_u64(16, mapping->abort_capacity * 2);
+        struct wire_ref *aborts =
+            realloc(mapping->aborts, capacity * sizeof *mapping->aborts);
+        if (aborts == NULL) {
+            mapping->resume_needed = true; /* Says the same, the long way. */
+            return;
+        }
+        mapping->aborts = aborts;
+        mapping->abort_capacity = capacity;
+    }
+    mapping->aborts[mapping->abort_count++] = ref;
+}
+
+struct wire_ref *
+mapping_take_aborts(struct mapping *mapping, size_t *out_count)
+{
+    struct wire_ref *aborts = mapping->aborts;
+    *out_count = mapping->abort_count;
+    if (mapping->abort_count == 0)
+        return NULL;
+    mapping->aborts = NULL;
+    mapping->abort_count = 0;
+    mapping->abort_capacity = 0;
+    return aborts;
+}
+
+bool
+mapping_begin_epoch(struct mapping *mapping, struct wire_ref **out, size_t *out_count)
+{
+    size_t count = 0;
+    LIST_FOREACH (link, &mapping->unsealed)
+        count++;
+    struct wire_ref *holding = calloc(count + 1, sizeof *holding);
+    if (holding == NULL)
+        return false;
+    size_t i = 0;
+    LIST_FOREACH (link, &mapping->unsealed)
+        holding[i++] = CONTAINER_OF(link, struct ds_buffer, link)->ref;
+    DS_ASSERT(i == count);
+    mapping->epoch++;
+    mapping->resume_needed = false;
+    mapping->abort_count = 0; /* They are not held, which says the same. */
+    *out = holding;
+    *out_count = count;
+    return true;
+}

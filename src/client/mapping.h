@@ -1,0 +1,102 @@
+/* The worker's memory as this process sees it: arena, table, and our region of the
+ * pins.
+ *
+ * A client has at most one that is current. Buffers keep the one that they were made
+ * in, so what they show stays right after the worker came back with other memory, or
+ * after the client was closed.
+ *
+ * Counted; every function here but mapping_open() needs the library's lock. In a forked
+ * child, inherited mappings are marked so: their pins and unsealed objects are the
+ * parent's, and nothing of the child touches those. */
+#ifndef CLIENT_MAPPING_H
+#define CLIENT_MAPPING_H
+
+#include "base/list.h"
+#include "client/library.h"
+#include "client/pins.h"
+#include "wire/message.h"
+
+struct mapping {
+    struct list link; /* In library_mappings(). */
+    uint32_t holders;
+    bool inherited; /* From the parent of this process. */
+    struct deferred destroy;
+
+    uint32_t incarnation;
+    uint32_t client; /* Our region of the pins + 1. */
+    uint64_t token;
+    char *socket_path; /* Of the worker. */
+
+    uint8_t *arena;
+    uint64_t arena_bytes;
+    int arena_fd; /* For private views. */
+    uint64_t huge_page_bytes;
+    void *table;
+    uint64_t table_bytes;
+    const struct slot *slots;
+    uint64_t slot_count;
+    void *region; /* Of the pins file. */
+    uint64_t region_bytes;
+    struct pins pins;
+
+    /* What the worker keeps for us because it is not sealed: buffers that somebody
+     * holds, and objects that nobody wants any more and that the next request gives up.
+     */
+    struct list unsealed;
+    struct wire_ref *aborts;
+    size_t abort_count;
+    size_t abort_capacity;
+
+    /* Grows whenever we tell the worker what we hold. A reply that reserved something
+     * and was asked for in an earlier epoch is void: the worker may have dropped it. */
+    uint64_t epoch;
+    bool resume_needed; /* A reservation was lost on the way: tell the worker. */
+
+    /* See fork.c; descriptors are -1 when there is none. */
+    enum { FORK_UNASKED, FORK_ASKED } fork_state;
+    int fork_pipe;  /* While a fork is under way. */
+    int claim_pipe; /* In a child: held as long as the mapping is. */
+};
+
+/* Takes the three descriptors, also on failure. The caller is the first holder.
+ *   DS_MISMATCH   the memory has another layout */
+DS_MUST_USE enum ds_status
+mapping_open(const struct welcome *welcome, const char *socket_path, const int fds[3],
+             struct mapping **out, struct ds_error *err);
+
+struct mapping *mapping_ref(struct mapping *mapping);
+void mapping_unref(struct mapping *mapping); /* Accepts NULL. */
+
+/* True if [offset, offset + size) lies in the arena and there is such a slot. */
+bool mapping_contains(const struct mapping *mapping, uint32_t slot, uint64_t offset,
+                      uint64_t size);
+
+/* Let the next request tell the worker that this object is given up. */
+void mapping_abort_later(struct mapping *mapping, struct wire_ref ref);
+
+/* The refs to give up; malloc()ed, the caller's; NULL if there are none. Put back what
+ * could not be told. */
+struct wire_ref *mapping_take_aborts(struct mapping *mapping, size_t *out_count);
+
+/* Begins a new epoch: *out (malloc()ed) is what we hold unsealed; all else is void once
+ * the worker knows. Until it does, the caller sets `resume_needed` again on failure.
+ * False when out of memory. */
+DS_MUST_USE bool
+mapping_begin_epoch(struct mapping *mapping, struct wire_ref **out, size_t *out_count);
+
+/* ---- Identities that are free for the next client of this process ---- */
+
+/* A client number stays the process's until it ends, so the next client to open at the
+ * same worker goes on under it. */
+struct identity {
+    uint32_t client; /* 0: none. */
+    uint64_t token;
+    uint32_t incarnation;
+    bool resume_needed;
+};
+struct identity identity_take(const char *socket_path);
+
+/* In a forked child: all are the parent's. */
+void identities_forget(void);
+
+#endif

@@ -1,0 +1,420 @@
+/* Objects under users' keys: making, publishing and forgetting them. */
+#include "client/buffer.h"
+#include "client/client.h"
+
+#include "base/check.h"
+#include "base/slice.h"
+#include "base/status.h"
+
+#include <stdlib.h>
+
+enum {
+    /* A value up to this goes along with the request: one round trip instead of two. */
+    PUT_INLINE_BYTES_MAX = 16 << 10,
+    /* Of keys in one request, where a batch may need more than one. */
+    KEYS_BYTES_MAX = 4 << 20,
+};
+
+static enum ds_status
+check_value(uint64_t size, struct ds_error *err)
+{
+    if (size > 0)
+        return DS_OK;
+    return ds_fail(err, DS_INVALID, "The dataSize value should be bigger than zero.");
+}
+
+static struct ds_set_options
+options_or_default(const struct ds_set_options *options)
+{
+    return options == NULL ? (struct ds_set_options){0} : *options;
+}
+
+/* ---- Creating ---- */
+
+static enum ds_status
+open_created(const struct creation *creation, struct mapping *mapping,
+             const struct wire_extent *extent, uint64_t size, struct ds_buffer **out,
+             struct ds_error *err)
+{
+    struct extent place = {
+        .mapping = mapping,
+        .slot = extent->ref.slot,
+        .commit = commit_word(extent->ref.generation, SLOT_WRITING),
+        .offset = extent->offset,
+        .size = size,
+    };
+    if (!mapping_contains(mapping, place.slot, place.offset, size))
+        return ds_fail(err, DS_CORRUPT, "the worker named bytes outside its arena");
+    switch (buffer_open(&place, BUFFER_UNSEALED, out)) {
+    case PIN_TAKEN:
+        (*out)->options = creation->options;
+        (*out)->is_block_part = creation->is_block;
+        return DS_OK;
+    case PIN_STALE:
+        return ds_fail(err, DS_IO, "the worker dropped what it had reserved");
+    case PIN_EXHAUSTED:
+        break;
+    }
+    return ds_fail(err, DS_FULL,
+                   "this process holds %u objects at once, which is the limit; release "
+                   "some buffers",
+                   pins_count(&mapping->pins));
+}
+
+/* Lock held. Opens what it can into `made`; the rest of a failed batch is given up. */
+static enum ds_status
+open_all_created(const struct creation *creation, const struct reply *reply,
+                 struct created *list, struct ds_buffer **made, struct ds_error *err)
+{
+    struct mapping *mapping = reply->mapping;
+    struct wire_extent extent;
+    enum ds_status status = DS_OK;
+    if (reply->channel->epoch != mapping->epoch)
+        status = ds_fail(err, DS_IO, "the reply is older than our last greeting");
+    for (size_t i = 0; next_extent(list, &extent); i++) {
+        if (status == DS_OK)
+            status = open_created(creation, mapping, &extent, creation->sizes[i],
+                                  &made[i], err);
+        if (made[i] == NULL)
+            mapping_abort_later(mapping, extent.ref);
+    }
+    return status;
+}
+
+enum ds_status
+creation_on_reply(void *arg, const struct reply *reply, struct ds_error *err)
+{
+    struct creation *creation = arg;
+    struct created list;
+    if (reply->mapping == NULL || !decode_created(reply->body, &list) ||
+        list.count != creation->count)
+        return ds_fail(err, DS_CORRUPT, "the worker sent a malformed reply");
+    struct ds_buffer **made = calloc(creation->count, sizeof(struct ds_buffer *));
+    struct ds_block_id block = list.block;
+    if (made == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for %zu buffers",
+                       creation->count);
+    library_lock();
+    enum ds_status status = open_all_created(creation, reply, &list, made, err);
+    library_unlock();
+    if (status == DS_OK) {
+        memcpy(creation->out, made, creation->count * sizeof(struct ds_buffer *));
+        creation->block = block;
+    } else {
+        buffers_release(made, creation->count);
+    }
+    free(made);
+    return status;
+}
+
+static enum ds_status
+create_shared(struct ds_client *client, const struct ds_slice *keys,
+              const uint64_t *sizes, size_t count, const struct ds_set_options *options,
+              struct ds_buffer **out, struct ds_error *err)
+{
+    struct creation creation = {
+        .sizes = sizes, .count = count, .options = *options, .out = out};
+    AUTO_WRITER(body);
+    encode_create(&body, (uint8_t)options->write_mode, keys, sizes, count);
+    struct request request = {.type = MESSAGE_CREATE,
+                              .body = &body,
+                              .on_reply = creation_on_reply,
+                              .arg = &creation};
+    struct wait wait = client_wait(client, client->request_timeout_ms);
+    return client_call(client, &request, &wait, err);
+}
+
+/* Over TCP the bytes wait here until they are sealed. */
+static enum ds_status
+create_local(const struct ds_slice *keys, const uint64_t *sizes, size_t count,
+             const struct ds_set_options *options, struct ds_buffer **out,
+             struct ds_error *err)
+{
+    struct ds_buffer **made = calloc(count, sizeof(struct ds_buffer *));
+    size_t done = 0;
+    for (; made != NULL && done < count; done++) {
+        made[done] = buffer_allocate(sizes[done], keys[done]);
+        if (made[done] == NULL)
+            break;
+        made[done]->options = *options;
+    }
+    bool complete = done == count;
+    if (complete)
+        memcpy(out, made, count * sizeof(struct ds_buffer *));
+    else if (made != NULL)
+        buffers_release(made, done);
+    free(made);
+    if (complete)
+        return DS_OK;
+    return ds_fail(err, DS_NO_MEMORY, "out of memory for a value of %ju bytes",
+                   (uintmax_t)sizes[done]);
+}
+
+enum ds_status
+ds_create(struct ds_client *client, const struct ds_slice *keys, const uint64_t *sizes,
+          size_t count, const struct ds_set_options *options, struct ds_buffer **out,
+          struct ds_error *err)
+{
+    enum ds_status status = check_client(client, err);
+    if (status == DS_OK)
+        status = check_new_keys(keys, count, err);
+    if (status == DS_OK)
+        status = check_set_options(options, err);
+    if (status == DS_OK && (sizes == NULL || out == NULL))
+        status = ds_fail(err, DS_INVALID, "no sizes, or no place for the buffers");
+    for (size_t i = 0; i < count && status == DS_OK; i++)
+        status = check_value(sizes[i], err);
+    if (status != DS_OK)
+        return status;
+    struct ds_set_options used = options_or_default(options);
+    if (client->shares_memory)
+        return create_shared(client, keys, sizes, count, &used, out, err);
+    return create_local(keys, sizes, count, &used, out, err);
+}
+
+/* ---- Publishing ---- */
+
+static enum ds_status
+put_through_socket(struct ds_client *client, struct ds_slice key, struct ds_slice value,
+                   const struct ds_set_options *options, struct ds_error *err)
+{
+    struct put put = {.ttl_seconds = options->ttl_seconds,
+                      .only_if_absent = options->only_if_absent,
+                      .write_mode = (uint8_t)options->write_mode,
+                      .key = key};
+    AUTO_WRITER(body);
+    encode_put(&body, &put);
+    struct request request = {.type = MESSAGE_PUT, .body = &body, .payload = value};
+    struct wait wait = client_wait(client, client->request_timeout_ms);
+    return client_call(client, &request, &wait, err);
+}
+
+enum ds_status
+check_sealable(struct ds_buffer *const *buffers, size_t count, bool is_block,
+               struct ds_error *err)
+{
+    if (buffers == NULL || count == 0)
+        return ds_fail(err, DS_INVALID, "The buffer list must not be empty.");
+    if (count > DS_BATCH_KEYS_MAX)
+        return ds_fail(err, DS_INVALID, "The objectKeys size exceed %d.",
+                       DS_BATCH_KEYS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        if (buffers[i] == NULL || buffers[i]->state == BUFFER_SEALED)
+            return ds_fail(err, DS_INVALID, "Client object is already sealed");
+        if (buffers[i]->state == BUFFER_ABANDONED)
+            return ds_fail(err, DS_INVALID,
+                           "the client that created this buffer was closed");
+        if (buffers[i]->is_block_part != is_block)
+            return ds_fail(err, DS_INVALID,
+                           "parts of a block are sealed by ds_block_seal(), objects by "
+                           "ds_seal()");
+    }
+    return DS_OK;
+}
+
+/* How many from `buffers` on can share one request. */
+static size_t
+run_length(struct ds_buffer *const *buffers, size_t count)
+{
+    size_t n = 1;
+    while (n < count && buffers[n]->mapping == buffers[0]->mapping &&
+           buffers[n]->options.ttl_seconds == buffers[0]->options.ttl_seconds &&
+           buffers[n]->options.only_if_absent == buffers[0]->options.only_if_absent)
+        n++;
+    return n;
+}
+
+static enum ds_status
+seal_run(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
+         struct ds_error *err)
+{
+    struct wire_ref *refs = calloc(count, sizeof *refs);
+    if (refs == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for SEAL");
+    for (size_t i = 0; i < count; i++)
+        refs[i] = buffers[i]->ref;
+    const struct ds_set_options *options = &buffers[0]->options;
+    AUTO_WRITER(body);
+    encode_seal(&body, options->ttl_seconds, options->only_if_absent, refs, count);
+    free(refs);
+    struct request request = {
+        .type = MESSAGE_SEAL, .body = &body, .mapping = buffers[0]->mapping};
+    struct wait wait = client_wait(client, client->request_timeout_ms);
+    enum ds_status status = client_call(client, &request, &wait, err);
+    for (size_t i = 0; i < count && status == DS_OK; i++)
+        buffer_mark_sealed(buffers[i]);
+    return status;
+}
+
+enum ds_status
+seal_shared(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
+            struct ds_error *err)
+{
+    enum ds_status status = DS_OK;
+    for (size_t i = 0; i < count && status == DS_OK;) {
+        size_t n = run_length(buffers + i, count - i);
+        status = seal_run(client, buffers + i, n, err);
+        i += n;
+    }
+    return status;
+}
+
+static enum ds_status
+seal_local(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
+           struct ds_error *err)
+{
+    enum ds_status status = DS_OK;
+    for (size_t i = 0; i < count && status == DS_OK; i++) {
+        struct ds_buffer *buffer = buffers[i];
+        status = put_through_socket(client, slice(buffer->key, buffer->key_bytes),
+                                    slice(buffer->data, buffer->size), &buffer->options,
+                                    err);
+        if (status == DS_OK)
+            buffer->state = BUFFER_SEALED;
+    }
+    return status;
+}
+
+enum ds_status
+ds_seal(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
+        struct ds_error *err)
+{
+    enum ds_status status = check_client(client, err);
+    if (status == DS_OK)
+        status = check_sealable(buffers, count, false, err);
+    if (status != DS_OK)
+        return status;
+    if (client->shares_memory)
+        return seal_shared(client, buffers, count, err);
+    return seal_local(client, buffers, count, err);
+}
+
+static enum ds_status
+put_through_memory(struct ds_client *client, struct ds_slice key, struct ds_slice value,
+                   const struct ds_set_options *options, struct ds_error *err)
+{
+    struct ds_buffer *buffer = NULL;
+    uint64_t size = value.len;
+    enum ds_status status =
+        create_shared(client, &key, &size, 1, options, &buffer, err);
+    if (status != DS_OK)
+        return status;
+    memcpy(buffer->data, value.data, value.len);
+    status = seal_shared(client, &buffer, 1, err);
+    ds_buffer_release(buffer);
+    return status;
+}
+
+enum ds_status
+ds_put(struct ds_client *client, struct ds_slice key, struct ds_slice value,
+       const struct ds_set_options *options, struct ds_error *err)
+{
+    enum ds_status status = check_client(client, err);
+    if (status == DS_OK)
+        status = ds_key_check(key, err);
+    if (status == DS_OK)
+        status = check_value(value.data == NULL ? 0 : value.len, err);
+    if (status == DS_OK)
+        status = check_set_options(options, err);
+    if (status != DS_OK)
+        return status;
+    struct ds_set_options used = options_or_default(options);
+    if (client->shares_memory && value.len > PUT_INLINE_BYTES_MAX)
+        return put_through_memory(client, key, value, &used, err);
+    return put_through_socket(client, key, value, &used, err);
+}
+
+/* ---- Forgetting and asking: one flag per key ---- */
+
+struct flags {
+    size_t count;
+    bool *out; /* NULL: of no interest. */
+};
+
+static enum ds_status
+take_flags(void *arg, const struct reply *reply, struct ds_error *err)
+{
+    const struct flags *flags = arg;
+    uint32_t count;
+    const uint8_t *bytes;
+    if (!decode_flags(reply->body, &count, &bytes) || count != flags->count)
+        return ds_fail(err, DS_CORRUPT, "the worker sent a malformed reply");
+    for (size_t i = 0; i < count && flags->out != NULL; i++)
+        flags->out[i] = bytes[i] != 0;
+    return DS_OK;
+}
+
+static enum ds_status
+call_for_flags(struct ds_client *client, enum message_type type, struct writer *body,
+               size_t count, bool *out, struct ds_error *err)
+{
+    struct flags flags = {.count = count, .out = out};
+    struct request request = {
+        .type = type, .body = body, .on_reply = take_flags, .arg = &flags};
+    struct wait wait = client_wait(client, client->request_timeout_ms);
+    return client_call(client, &request, &wait, err);
+}
+
+enum ds_status
+ds_delete(struct ds_client *client, const struct ds_slice *keys, size_t count,
+          struct ds_error *err)
+{
+    enum ds_status status = check_client(client, err);
+    if (status == DS_OK)
+        status = check_known_keys(keys, count, DS_BATCH_KEYS_MAX, err);
+    if (status != DS_OK)
+        return status;
+    AUTO_WRITER(body);
+    encode_keys(&body, keys, count);
+    return call_for_flags(client, MESSAGE_DELETE, &body, count, NULL, err);
+}
+
+/* As many keys as fit into one request. */
+static size_t
+keys_per_request(const struct ds_slice *keys, size_t count)
+{
+    size_t bytes = 0;
+    size_t n = 0;
+    while (n < count && bytes < KEYS_BYTES_MAX)
+        bytes += keys[n++].len + sizeof(uint16_t);
+    return n;
+}
+
+enum ds_status
+ds_exist(struct ds_client *client, const struct ds_slice *keys, size_t count, bool *out,
+         struct ds_error *err)
+{
+    enum ds_status status = check_client(client, err);
+    if (status == DS_OK)
+        status = check_known_keys(keys, count, DS_EXIST_KEYS_MAX, err);
+    if (status == DS_OK && out == NULL)
+        status = ds_fail(err, DS_INVALID, "no place for the answers");
+    for (size_t i = 0; i < count && status == DS_OK;) {
+        size_t n = keys_per_request(keys + i, count - i);
+        AUTO_WRITER(body);
+        encode_keys(&body, keys + i, n);
+        status = call_for_flags(client, MESSAGE_EXIST, &body, n, out + i, err);
+        i += n;
+    }
+    return status;
+}
+
+enum ds_status
+ds_expire(struct ds_client *client, const struct ds_slice *keys, size_t count,
+          uint32_t ttl_seconds, bool *out_found, struct ds_error *err)
+{
+    enum ds_status status = check_client(client, err);
+    if (status == DS_OK)
+        status = check_known_keys(keys, count, DS_BATCH_KEYS_MAX, err);
+    if (status == DS_OK && out_found == NULL)
+        status = ds_fail(err, DS_INVALID, "no place for the answers");
+    if (status != DS_OK)
+        return status;
+    AUTO_WRITER(body);
+    encode_expire(&body, ttl_seconds, keys, count);
+    status = call_for_flags(client, MESSAGE_EXPIRE, &body, count, out_found, err);
+    for (size_t i = 0; i < count && status == DS_OK; i++)
+        if (out_found[i])
+            return DS_OK;
+    return status == DS_OK ? ds_fail(err, DS_NOT_FOUND, "Key not found") : status;
+}
