@@ -1,0 +1,78 @@
+/* transfer_queue_controller: one process per queue, one loop thread that owns all of
+ * it.
+ *
+ *   session       one connection of a client; speaks docs/queue_protocol.md
+ *   queue         what is known (src/queue), changed by one request at a time
+ *   worker link   the connection to the node's worker: blocks are adopted, and deleted
+ *                 when no row refers to them (worker_link.h); only with a worker socket
+ *
+ *      [serving] ── shutdown, SIGTERM, SIGINT ──► [stopping] ──► [ended]
+ *                                                purge, delete the blocks (5 s at most)
+ *
+ * Everything here is Owner: loop thread. */
+#ifndef CONTROLLER_CONTROLLER_H
+#define CONTROLLER_CONTROLLER_H
+
+#include "base/list.h"
+#include "controller/worker_link.h"
+#include "net/conn.h"
+#include "queue/queue.h"
+
+#include <uv.h>
+
+enum {
+    CONTROLLER_UNPROVEN_MAX = 256, /* Connections that have not said HELLO. */
+    CONTROLLER_REQUEST_BYTES_MAX = 256 << 20,
+    CONTROLLER_STOP_MS = 5000,                /* For deleting blocks when stopping, */
+    CONTROLLER_STOP_WITHOUT_WORKER_MS = 1000, /* while the worker is not there, */
+    CONTROLLER_GOODBYE_MS = 1000,             /* and for sending the last replies. */
+};
+
+/* Of all requests that are arriving, and of the replies one client did not read yet. */
+#define CONTROLLER_PAYLOAD_BYTES_MAX (UINT64_C(1) << 30)
+#define CONTROLLER_REPLY_BYTES_MAX   (UINT64_C(1) << 30)
+
+/* Texts are borrowed for as long as the controller runs. */
+struct controller_options {
+    const char *socket_path;
+    const char
+        *worker_socket_path; /* NULL: whoever clears rows deletes their blocks. */
+    const char *log_dir;     /* NULL: log to stderr. */
+    const char *owner;       /* Who started it, for the log; may be empty. */
+};
+
+struct controller {
+    uv_loop_t loop;
+    const struct controller_options *options;
+    struct queue *queue;
+    struct worker_link *worker; /* NULL without a worker socket. */
+    struct listener *listener;
+    int listen_fd;
+    int lock_fd;
+    struct list sessions;
+    uint32_t unproven_count;
+    uint64_t payload_bytes; /* Of requests that are arriving. */
+    uv_signal_t terminate;
+    uv_signal_t interrupt;
+    uv_timer_t deadline; /* Of the step that stopping is in. */
+    bool stopping;
+    bool ended;
+    uint32_t goodbyes; /* Replies to `shutdown` that are on their way. */
+};
+
+/* Runs until it is told to end; prints "ready" to stdout once it listens. Returns the
+ * exit code. */
+int controller_run(const struct controller_options *options);
+
+/* Applies `request`, sees to blocks that came and went. As queue_apply(). */
+DS_MUST_USE enum ds_status
+controller_apply(struct controller *controller, const struct queue_request *request,
+                 struct writer *reply, struct ds_error *err);
+
+/* Begin to end; once is enough. */
+void controller_stop(struct controller *controller, const char *why);
+
+/* One goodbye is sent, or cannot be. */
+void controller_goodbye_done(struct controller *controller);
+
+#endif

@@ -1,0 +1,131 @@
+/* transfer_queue_controller: the options, the log, then the controller. */
+#include "base/log.h"
+#include "base/status.h"
+#include "controller/controller.h"
+#include "os/logfile.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { EXIT_USAGE = 2, LOG_BYTES_MAX = 64 << 20, LOG_FILES_MAX = 5 };
+
+static const char usage[] =
+    "Usage: transfer_queue_controller --socket PATH [options]\n"
+    "\n"
+    "Keeps the rows of one queue and answers its clients.\n"
+    "\n"
+    "  --socket PATH         Unix socket to listen on, in a folder of this user alone\n"
+    "  --worker_socket PATH  Unix socket of the datasystem_worker that keeps the "
+    "blocks;\n"
+    "                        without it, clients delete blocks themselves\n"
+    "  --log_dir DIR         folder for transfer_queue_controller.log (default: "
+    "stderr)\n"
+    "  --owner TEXT          who started it, for the log\n"
+    "  --help, --version\n"
+    "\n"
+    "Prints \"ready\" once it listens. SIGTERM forgets the queue, deletes its blocks "
+    "and "
+    "ends.\n";
+
+enum option_code { SOCKET = 1, WORKER_SOCKET, LOG_DIR, OWNER, HELP, VERSION };
+
+static const struct option option_table[] = {
+    {"socket", required_argument, NULL, SOCKET},
+    {"worker_socket", required_argument, NULL, WORKER_SOCKET},
+    {"log_dir", required_argument, NULL, LOG_DIR},
+    {"owner", required_argument, NULL, OWNER},
+    {"help", no_argument, NULL, HELP},
+    {"version", no_argument, NULL, VERSION},
+    {NULL, 0, NULL, 0},
+};
+
+/* Stores one option. EXIT_SUCCESS or EXIT_USAGE ends the program with that code; -1
+ * goes on. getopt_long() has printed what is wrong, with the name of the option. */
+static int
+take_option(int code, struct controller_options *options)
+{
+    switch (code) {
+    case SOCKET:
+        options->socket_path = optarg;
+        return -1;
+    case WORKER_SOCKET:
+        options->worker_socket_path = optarg;
+        return -1;
+    case LOG_DIR:
+        options->log_dir = optarg;
+        return -1;
+    case OWNER:
+        options->owner = optarg;
+        return -1;
+    case HELP:
+        fputs(usage, stdout);
+        return EXIT_SUCCESS;
+    case VERSION:
+        puts(DS_VERSION);
+        return EXIT_SUCCESS;
+    default:
+        fputs("Try 'transfer_queue_controller --help'.\n", stderr);
+        return EXIT_USAGE;
+    }
+}
+
+static int
+parse(int argc, char **argv, struct controller_options *options)
+{
+    int code;
+    while ((code = getopt_long(argc, argv, "", option_table, NULL)) != -1) {
+        int result = take_option(code, options);
+        if (result >= 0)
+            return result;
+    }
+    if (optind < argc) {
+        fprintf(stderr, "transfer_queue_controller: unexpected argument '%s'\n",
+                argv[optind]);
+        return EXIT_USAGE;
+    }
+    if (options->socket_path == NULL || options->socket_path[0] == '\0') {
+        fprintf(stderr, "transfer_queue_controller: --socket PATH is needed\n");
+        return EXIT_USAGE;
+    }
+    return -1;
+}
+
+static enum ds_status
+open_log(const char *folder, struct logfile **out, struct ds_error *err)
+{
+    log_set_sink(logfile_write, NULL, LOG_INFO);
+    if (folder == NULL)
+        return DS_OK;
+    struct logfile_options options = {
+        .folder = folder,
+        .name = "transfer_queue_controller",
+        .size_bytes_max = LOG_BYTES_MAX,
+        .files_max = LOG_FILES_MAX,
+        .mode = 0600,
+    };
+    enum ds_status status = logfile_open(&options, out, err);
+    if (status == DS_OK)
+        log_set_sink(logfile_write, *out, LOG_INFO);
+    return status;
+}
+
+int
+main(int argc, char **argv)
+{
+    struct controller_options options = {.owner = ""};
+    int result = parse(argc, argv, &options);
+    if (result >= 0)
+        return result;
+    struct logfile *log = NULL;
+    struct ds_error err = {0};
+    if (open_log(options.log_dir, &log, &err) != DS_OK) {
+        fprintf(stderr, "transfer_queue_controller: %s\n", err.message);
+        return EXIT_FAILURE;
+    }
+    result = controller_run(&options);
+    log_set_sink(NULL, NULL, LOG_NONE);
+    logfile_close(log);
+    return result;
+}

@@ -1,0 +1,413 @@
+#include "controller/session.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/numeric.h"
+#include "base/slice.h"
+#include "base/status.h"
+#include "os/sockets.h"
+#include "wire/message.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { CONFIG_WAIT_MS_MAX = 3600 * 1000 };
+
+/* Invariant: linked in controller->sessions until the connection is closed; freed when
+ * the timer is closed as well. */
+struct session {
+    struct list link;
+    struct controller *controller;
+    struct conn *conn;
+    bool proven;             /* Said HELLO. */
+    uint8_t *payload;        /* Of the request that is arriving; owned. */
+    uint64_t payload_bytes;  /* Counted in controller->payload_bytes. */
+    struct ds_error refusal; /* Why the payload is swallowed; DS_OK: it is not. */
+    uint64_t reply_bytes;    /* Sent and not read yet. */
+    bool waits_for_config;   /* A config_get is parked, */
+    struct frame_header config_request;
+    uv_timer_t config_timer;
+    bool waits_for_end; /* and so is a shutdown. */
+    struct frame_header end_request;
+};
+
+/* ---- Replies ---- */
+
+/* A reply on its way. Owns its bytes. */
+struct reply {
+    struct session *session; /* Lives as long as its connection has anything to send. */
+    struct writer bytes;
+    bool is_goodbye;
+};
+
+static void
+on_sent(void *arg)
+{
+    struct reply *reply = arg;
+    struct session *session = reply->session;
+    DS_ASSERT(session->reply_bytes >= reply->bytes.len);
+    session->reply_bytes -= reply->bytes.len;
+    bool is_goodbye = reply->is_goodbye;
+    writer_fini(&reply->bytes);
+    free(reply);
+    if (is_goodbye)
+        controller_goodbye_done(session->controller);
+}
+
+static void
+send_error(struct session *session, const struct frame_header *request,
+           enum ds_status status, const char *text)
+{
+    struct ds_error err = {0};
+    (void)ds_fail(&err, status, "%s", text);
+    conn_reply_error(session->conn, request, &err);
+}
+
+/* Takes what is in `bytes`. */
+static void
+send_reply(struct session *session, const struct frame_header *request,
+           struct writer *bytes, bool is_goodbye)
+{
+    DS_ASSERT(bytes->len > 0);
+    struct reply *reply = malloc(sizeof *reply);
+    if (reply == NULL) {
+        /* What was asked for is done; a client that asks again gets the same answer. */
+        log_error("controller reply reason=\"out of memory\"");
+        conn_close(session->conn, "out of memory for a reply");
+        return;
+    }
+    *reply = (struct reply){session, *bytes, is_goodbye};
+    writer_init(bytes);
+    session->reply_bytes += reply->bytes.len;
+    session->controller->goodbyes += is_goodbye;
+    struct frame_header header = {
+        .type = MESSAGE_QUEUE_CALL,
+        .sequence = request->sequence,
+        .payload_bytes = reply->bytes.len,
+    };
+    struct conn_payload payload = {
+        .data = reply->bytes.data,
+        .bytes = reply->bytes.len,
+        .on_sent = on_sent,
+        .arg = reply,
+    };
+    conn_send(session->conn, &header, (struct ds_slice){0}, NULL, 0, &payload, 1);
+}
+
+/* ---- Waiting for the configuration ---- */
+
+static void
+answer_config(struct session *session)
+{
+    struct queue_request request = {.operation = QUEUE_CONFIG_GET};
+    struct ds_error err = {0};
+    AUTO_WRITER(reply);
+    session->waits_for_config = false;
+    (void)uv_timer_stop(&session->config_timer);
+    if (controller_apply(session->controller, &request, &reply, &err) == DS_OK)
+        send_reply(session, &session->config_request, &reply, false);
+    else
+        conn_reply_error(session->conn, &session->config_request, &err);
+}
+
+static void
+on_config_timeout(uv_timer_t *timer)
+{
+    answer_config(timer->data);
+}
+
+static void
+park_config_get(struct session *session, const struct frame_header *header,
+                uint64_t wait_ms)
+{
+    if (session->waits_for_config) {
+        send_error(session, header, DS_INVALID,
+                   "config_get: this connection waits for it already");
+        return;
+    }
+    session->waits_for_config = true;
+    session->config_request = *header;
+    int result = uv_timer_start(&session->config_timer, on_config_timeout,
+                                min_u64(wait_ms, CONFIG_WAIT_MS_MAX), 0);
+    DS_ASSERT(result == 0);
+}
+
+void
+sessions_announce_config(struct controller *controller)
+{
+    LIST_FOREACH (link, &controller->sessions) {
+        struct session *session = CONTAINER_OF(link, struct session, link);
+        if (session->waits_for_config)
+            answer_config(session);
+    }
+}
+
+/* ---- Requests ---- */
+
+static void
+begin_shutdown(struct session *session, const struct frame_header *header)
+{
+    session->waits_for_end = true;
+    session->end_request = *header;
+    controller_stop(session->controller, "shutdown was requested");
+}
+
+void
+sessions_say_goodbye(struct controller *controller)
+{
+    LIST_FOREACH (link, &controller->sessions) {
+        struct session *session = CONTAINER_OF(link, struct session, link);
+        AUTO_WRITER(nil);
+        write_u8(&nil, 0xc0);
+        if (!session->waits_for_end || nil.failed)
+            continue;
+        session->waits_for_end = false;
+        send_reply(session, &session->end_request, &nil, true);
+    }
+}
+
+static bool
+must_wait(const struct session *session, const struct queue_request *request)
+{
+    struct ds_slice config;
+    return request->operation == QUEUE_CONFIG_GET && request->wait_ms > 0 &&
+           !queue_config(session->controller->queue, &config);
+}
+
+static void
+apply(struct session *session, const struct frame_header *header,
+      const struct queue_request *request)
+{
+    struct ds_error err = {0};
+    AUTO_WRITER(reply);
+    if (controller_apply(session->controller, request, &reply, &err) != DS_OK) {
+        log_debug("controller refused operation=%s status=%s reason=\"%s\"",
+                  queue_operation_name(request->operation), ds_status_name(err.status),
+                  err.message);
+        conn_reply_error(session->conn, header, &err);
+        return;
+    }
+    send_reply(session, header, &reply, false);
+    if (request->operation == QUEUE_CONFIG_SET)
+        sessions_announce_config(session->controller);
+}
+
+static void
+handle_request(struct session *session, const struct frame_header *header,
+               struct ds_slice bytes)
+{
+    struct ds_error err = {0};
+    AUTO_QUEUE_REQUEST(request);
+    if (queue_request_decode(bytes, &request, &err) != DS_OK)
+        conn_reply_error(session->conn, header, &err);
+    else if (request.operation == QUEUE_SHUTDOWN)
+        begin_shutdown(session, header);
+    else if (session->controller->stopping)
+        send_error(session, header, DS_IO, "the controller of the queue is ending");
+    else if (must_wait(session, &request))
+        park_config_get(session, header, request.wait_ms);
+    else
+        apply(session, header, &request);
+}
+
+static void
+free_payload(struct session *session)
+{
+    DS_ASSERT(session->controller->payload_bytes >= session->payload_bytes);
+    session->controller->payload_bytes -= session->payload_bytes;
+    session->payload_bytes = 0;
+    free(session->payload);
+    session->payload = NULL;
+    session->refusal = (struct ds_error){0};
+}
+
+static void
+handle_queue_call(struct session *session, const struct frame_header *header)
+{
+    if (session->reply_bytes > CONTROLLER_REPLY_BYTES_MAX)
+        conn_close(session->conn, "the peer does not read its replies");
+    else if (session->refusal.status != DS_OK)
+        conn_reply_error(session->conn, header, &session->refusal);
+    else
+        handle_request(session, header,
+                       slice(session->payload, session->payload_bytes));
+    free_payload(session);
+}
+
+static void
+handle_hello(struct session *session, const struct frame_header *header,
+             struct ds_slice body)
+{
+    struct hello hello;
+    struct ds_error err = {0};
+    if (session->proven || !decode_hello(body, &hello)) {
+        conn_close(session->conn, "the peer's HELLO is malformed or out of turn");
+        return;
+    }
+    if (hello.protocol_version != PROTOCOL_VERSION || hello.flags != 0) {
+        (void)ds_fail(&err, DS_MISMATCH,
+                      "client speaks protocol %u with flags %u; this controller (%s) "
+                      "speaks protocol %u. Install the same version on both sides",
+                      hello.protocol_version, hello.flags, DS_VERSION,
+                      PROTOCOL_VERSION);
+        conn_reply_error(session->conn, header, &err);
+        return;
+    }
+    session->proven = true;
+    session->controller->unproven_count--;
+    conn_accept_peer(session->conn);
+    AUTO_WRITER(writer);
+    encode_welcome(&writer, &(struct welcome){0});
+    conn_reply(session->conn, header, slice(writer.data, writer.len));
+}
+
+/* ---- The connection ---- */
+
+static bool
+is_call(const struct session *session, const struct frame_header *header)
+{
+    return session->proven && header->type == MESSAGE_QUEUE_CALL &&
+           header->body_bytes == 0 && header->payload_bytes > 0;
+}
+
+static void
+on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice body,
+         const int *fds, size_t fd_count)
+{
+    struct session *session = conn_user(conn);
+    (void)fds;
+    if (header->status != DS_OK || fd_count > 0)
+        conn_close(conn, "the peer sent something that is no request");
+    else if (header->type == MESSAGE_HELLO && header->payload_bytes == 0)
+        handle_hello(session, header, body);
+    else if (is_call(session, header))
+        handle_queue_call(session, header);
+    else if (session->proven && header->type == MESSAGE_PING && body.len == 0)
+        conn_reply(conn, header, (struct ds_slice){0});
+    else
+        conn_close(conn, "the peer sent a message out of turn");
+}
+
+static void
+refuse_payload(struct session *session, enum ds_status status, const char *why,
+               uint64_t bytes)
+{
+    (void)ds_fail(&session->refusal, status, "a request of %ju bytes: %s",
+                  (uintmax_t)bytes, why);
+}
+
+static void *
+on_payload_begin(struct conn *conn, const struct frame_header *header,
+                 struct ds_slice body)
+{
+    struct session *session = conn_user(conn);
+    struct controller *controller = session->controller;
+    (void)body;
+    DS_ASSERT(session->payload == NULL);
+    if (!is_call(session, header) ||
+        header->payload_bytes > CONTROLLER_REQUEST_BYTES_MAX) {
+        conn_close(conn, "the peer announced a payload out of turn or over 256 MiB");
+        return NULL;
+    }
+    uint64_t bytes = header->payload_bytes;
+    if (controller->payload_bytes + bytes > CONTROLLER_PAYLOAD_BYTES_MAX) {
+        refuse_payload(session, DS_FULL, "too many large requests at once; try again",
+                       bytes);
+        return NULL;
+    }
+    session->payload = malloc(bytes);
+    if (session->payload == NULL) {
+        refuse_payload(session, DS_NO_MEMORY, "the controller is out of memory", bytes);
+        return NULL;
+    }
+    session->payload_bytes = bytes;
+    controller->payload_bytes += bytes;
+    return session->payload;
+}
+
+static void
+on_timer_closed(uv_handle_t *timer)
+{
+    free(timer->data);
+}
+
+static void
+on_closed(struct conn *conn, const char *reason)
+{
+    struct session *session = conn_user(conn);
+    struct controller *controller = session->controller;
+    if (reason != NULL)
+        log_info("controller connection closed reason=\"%s\"", reason);
+    free_payload(session);
+    if (!session->proven)
+        controller->unproven_count--;
+    DS_ASSERT(session->reply_bytes == 0);
+    list_remove(&session->link);
+    uv_close((uv_handle_t *)&session->config_timer, on_timer_closed);
+}
+
+static const struct conn_ops session_ops = {
+    .on_frame = on_frame,
+    .on_payload_begin = on_payload_begin,
+    .on_closed = on_closed,
+};
+
+static enum ds_status
+check_peer(const struct controller *controller, int fd, struct ds_error *err)
+{
+    if (controller->unproven_count >= CONTROLLER_UNPROVEN_MAX)
+        return ds_fail(err, DS_FULL, "%u connections have not said HELLO yet",
+                       controller->unproven_count);
+    struct peer peer;
+    enum ds_status status = socket_peer(fd, &peer, err);
+    if (status != DS_OK)
+        return status;
+    socket_close(peer.pidfd);
+    if (peer.uid == geteuid())
+        return DS_OK;
+    return ds_fail(err, DS_INVALID, "peer has uid %u, this queue is of uid %u",
+                   peer.uid, geteuid());
+}
+
+static enum ds_status
+create(struct controller *controller, int fd, struct ds_error *err)
+{
+    struct session *session = calloc(1, sizeof *session);
+    if (session == NULL) {
+        socket_close(fd);
+        return ds_fail(err, DS_NO_MEMORY, "out of memory");
+    }
+    session->controller = controller;
+    enum ds_status status =
+        conn_create(&controller->loop, fd, &session_ops, session, &session->conn, err);
+    if (status != DS_OK) {
+        free(session);
+        return status;
+    }
+    int result = uv_timer_init(&controller->loop, &session->config_timer);
+    DS_ASSERT(result == 0);
+    session->config_timer.data = session;
+    controller->unproven_count++;
+    list_push_back(&controller->sessions, &session->link);
+    return DS_OK;
+}
+
+void
+session_open(struct controller *controller, int fd)
+{
+    struct ds_error err = {0};
+    enum ds_status status = check_peer(controller, fd, &err);
+    if (status != DS_OK)
+        socket_close(fd);
+    else
+        status = create(controller, fd, &err);
+    if (status != DS_OK)
+        log_warn("controller connection refused reason=\"%s\"", err.message);
+}
+
+void
+sessions_close(struct controller *controller)
+{
+    LIST_FOREACH (link, &controller->sessions)
+        conn_close(CONTAINER_OF(link, struct session, link)->conn, NULL);
+}

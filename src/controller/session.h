@@ -1,0 +1,18 @@
+/* One connection of a client. */
+#ifndef CONTROLLER_SESSION_H
+#define CONTROLLER_SESSION_H
+
+#include "controller/controller.h"
+
+/* Takes `fd`. A failure is logged. */
+void session_open(struct controller *controller, int fd);
+
+/* Answers every config_get that waits: now there is a configuration. */
+void sessions_announce_config(struct controller *controller);
+
+/* Answers every `shutdown`; each reply counts as a goodbye until it is sent. */
+void sessions_say_goodbye(struct controller *controller);
+
+void sessions_close(struct controller *controller);
+
+#endif

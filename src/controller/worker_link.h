@@ -1,0 +1,50 @@
+/* The controller's connection to the worker of its node.
+ *
+ * Tells it which blocks to keep (adopt) and which to delete, in the order in which that
+ * became known, in batches of one per turn of the loop. What the worker has not
+ * acknowledged is told again when it comes back; both orders are idempotent. It also
+ * keeps one ORPHANS request waiting there: blocks whose writer died before its put are
+ * refused in the queue and then deleted, or, if the put did arrive, adopted.
+ *
+ *      [away] ── connect, HELLO, welcome ──► [up] ── batch sent ──► acknowledged ──┐
+ *        ▲  back-off 50 ms to 2 s             │ ▲                                  │
+ *        └──────── the connection ends ───────┘ └──────────────────────────────────┘
+ *
+ * An arena that is new has none of the old one's blocks: what was still to be told
+ * about them is dropped. Owner: loop thread. */
+#ifndef CONTROLLER_WORKER_LINK_H
+#define CONTROLLER_WORKER_LINK_H
+
+#include "queue/queue.h"
+
+#include <uv.h>
+
+struct worker_link;
+
+/* `path` and `queue` are borrowed. Connects in the background, again and again.
+ *   DS_NO_MEMORY */
+DS_MUST_USE enum ds_status
+worker_link_open(uv_loop_t *loop, const char *path, struct queue *queue,
+                 struct worker_link **out, struct ds_error *err);
+
+/* Ends in the loop; the link is freed there. Accepts NULL. */
+void worker_link_close(struct worker_link *link);
+
+/* Room for one more block, so that the next adopt cannot fail; false when out of
+ * memory.
+ */
+bool worker_link_reserve(struct worker_link *link);
+
+/* Room must be reserved. */
+void worker_link_adopt(struct worker_link *link, struct ds_block_id id);
+
+/* False when out of memory. */
+bool worker_link_delete(struct worker_link *link, struct ds_block_id id);
+
+bool worker_link_is_up(const struct worker_link *link);
+
+/* Calls `on_flushed` once everything told so far is acknowledged, at once if it is. */
+void
+worker_link_flush(struct worker_link *link, void (*on_flushed)(void *arg), void *arg);
+
+#endif
