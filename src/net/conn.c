@@ -175,8 +175,8 @@ deliver(struct conn *conn)
     input->start += FRAME_HEADER_BYTES + header.body_bytes;
 
     /* Descriptors end a read, so they came with the last frame that began in it. */
-    bool with_fds =
-        input->fd_count > 0 && (input->fds_are_bound || input_len(input) == 0);
+    bool with_fds = input->fd_count > 0 && input_len(input) == 0;
+    DS_ASSERT(with_fds || !input->fds_are_bound); /* bytes_to_ask_for() saw to it. */
     conn->ops->on_frame(conn, &header, slice(body, header.body_bytes), input->fds,
                         with_fds ? input->fd_count : 0);
     if (with_fds)

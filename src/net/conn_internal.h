@@ -23,7 +23,7 @@ struct conn_input {
 
     int fds[CONN_FDS_MAX]; /* Owned: closed after the frame that they came with. */
     size_t fd_count;
-    bool fds_are_bound; /* They belong to the frame at start, whatever follows it. */
+    bool fds_are_bound; /* To the frame at start; nothing behind it is read yet. */
 };
 
 /* Invariant: handles_open counts the uv handles whose close callback has not run; the
