@@ -13,7 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from _repository import ROOT
+
 SOURCES = (
     "tools/flags_dump.c",
     "src/worker/flags.c",

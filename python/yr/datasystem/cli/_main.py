@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from yr.datasystem.cli._output import CommandError, complain, warn
+from yr.datasystem.cli._output import CommandError, complain
 
 DESCRIPTION = "Start, stop and look at datasystem workers."
 START_EXAMPLE = """\
@@ -48,7 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(f"dscli {words[0]}: {NOT_BUILT[words[0]]} not built yet")
         return 1
     options = parser.parse_args(words)
-    _warn_about_other_distribution(options)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
@@ -213,12 +212,3 @@ class _ShowVersion(argparse.Action):
         except PackageNotFoundError:
             parser.exit(1, "dscli is not installed, so it has no version\n")
         parser.exit(0)
-
-
-def _warn_about_other_distribution(options: argparse.Namespace) -> None:
-    """Not where a program reads our output and may take both streams as one."""
-    from yr.datasystem.cli._conflict import describe_conflict
-
-    text = describe_conflict()
-    if text is not None and not getattr(options, "json", False):
-        warn(text)

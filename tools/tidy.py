@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Runs clang-tidy on the C sources; skips those that passed and have not changed.
+
+    tidy.py BUILD_FOLDER
+
+A file has changed when it, a header of ours that it includes, or the configuration has.
+What passed is remembered in BUILD_FOLDER/tidy. Only files that are part of that build
+are looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from _repository import ROOT, read
+
+INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', re.MULTILINE)
+INCLUDE_FOLDERS = ("src", "include", "tests/support", "python/ext")
+TIMEOUT_S = 300
+
+
+def main() -> int:
+    build = Path(sys.argv[1]).resolve()
+    passed = build / "tidy"
+    passed.mkdir(exist_ok=True)
+    todo = [
+        (name, passed / key)
+        for name in _sources(build)
+        if not (passed / (key := _key(name))).exists()
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        outputs = pool.map(lambda item: _tidy(build, *item), todo)
+        complaints = [output for output in outputs if output]
+    print("\n".join(complaints), file=sys.stderr, end="")
+    print(f"clang-tidy: {len(todo)} files read, {len(complaints)} with warnings")
+    return 1 if complaints else 0
+
+
+def _sources(build: Path) -> list[str]:
+    entries = json.loads((build / "compile_commands.json").read_text("utf-8"))
+    names = (Path(entry["file"]).resolve() for entry in entries)
+    return sorted(
+        {str(name.relative_to(ROOT)) for name in names if name.is_relative_to(ROOT)}
+    )
+
+
+def _key(name: str) -> str:
+    """A digest of all that the outcome depends on."""
+    digest = hashlib.sha256(name.encode())
+    for part in (".clang-tidy", *sorted(_closure(name, set()))):
+        digest.update(read(part).encode())
+    return digest.hexdigest()
+
+
+def _closure(name: str, seen: set[str]) -> set[str]:
+    """The file and all headers of ours that it sees."""
+    seen.add(name)
+    for header in INCLUDE.findall(read(name)):
+        for folder in (str(Path(name).parent), *INCLUDE_FOLDERS):
+            found = f"{folder}/{header}"
+            if (ROOT / found).is_file() and found not in seen:
+                _closure(found, seen)
+    return seen
+
+
+def _tidy(build: Path, name: str, mark: Path) -> str:
+    done = subprocess.run(
+        ["clang-tidy", "--quiet", "--warnings-as-errors=*", "-p", str(build), name],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode == 0:
+        mark.touch()
+        return ""
+    return done.stdout or done.stderr
+
+
+if __name__ == "__main__":
+    sys.exit(main())
