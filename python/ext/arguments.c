@@ -2,6 +2,9 @@
 
 #include <string.h>
 
+/* Raise DatasystemError for an argument against the rules; always false. */
+#define REFUSE(state, ...) (raise_text((state), DS_INVALID, __VA_ARGS__) != NULL)
+
 /* ---- Integers ---------------------------------------------------------------- */
 
 static bool
@@ -56,10 +59,8 @@ set_options_open(const struct core_state *state, const struct set_arguments *arg
                  struct ds_set_options *out)
 {
     int mode = arguments->write_mode;
-    if (mode < DS_NONE_L2_CACHE || mode > DS_WRITE_BACK_L2_CACHE_EVICT) {
-        raise_text(state, DS_INVALID, "There is no write mode %d.", mode);
-        return false;
-    }
+    if (mode < DS_NONE_L2_CACHE || mode > DS_WRITE_BACK_L2_CACHE_EVICT)
+        return REFUSE(state, "There is no write mode %d.", mode);
     *out = (struct ds_set_options){
         .ttl_seconds = arguments->ttl_seconds,
         .only_if_absent = arguments->only_if_absent != 0,
@@ -118,6 +119,15 @@ sizes_auto(struct sizes *sizes)
     PyMem_RawFree(sizes->items);
 }
 
+uint64_t
+sizes_total(const struct sizes *sizes)
+{
+    uint64_t total = 0;
+    for (size_t i = 0; i < sizes->count; i++)
+        total += sizes->items[i];
+    return total;
+}
+
 bool
 indexes_open(PyObject *object, struct indexes *out)
 {
@@ -172,8 +182,8 @@ block_ids_auto(struct block_ids *ids)
 /* ---- Keys -------------------------------------------------------------------- */
 
 /* The UTF-8 bytes of a str, borrowed from it. */
-static bool
-utf8_of(PyObject *object, struct ds_slice *out)
+bool
+key_open(PyObject *object, struct ds_slice *out)
 {
     if (!PyUnicode_Check(object)) {
         PyErr_Format(PyExc_TypeError,
@@ -188,53 +198,21 @@ utf8_of(PyObject *object, struct ds_slice *out)
 }
 
 bool
-key_open(const struct core_state *state, PyObject *object, struct ds_slice *out)
-{
-    struct ds_error err = {0};
-    if (!utf8_of(object, out))
-        return false;
-    if (out->len == 0) {
-        raise_text(state, DS_INVALID, "The objectKey should not be empty.");
-        return false;
-    }
-    enum ds_status status = ds_key_check(*out, &err);
-    if (status != DS_OK)
-        raise_status(state, status, &err);
-    return status == DS_OK;
-}
-
-static bool
-keys_fill(const struct core_state *state, struct keys *keys)
-{
-    for (size_t i = 0; i < keys->count; i++) {
-        PyObject *item = PyTuple_GET_ITEM(keys->owner, (Py_ssize_t)i);
-        if (PyUnicode_Check(item) && PyUnicode_GET_LENGTH(item) == 0) {
-            raise_text(state, DS_INVALID, "keys[%zu] can not be empty", i);
-            return false;
-        }
-        if (!key_open(state, item, &keys->items[i]))
-            return false;
-    }
-    return true;
-}
-
-bool
-keys_open(const struct core_state *state, PyObject *object, size_t count_max,
-          struct keys *out)
+keys_open(const struct core_state *state, PyObject *object, struct keys *out)
 {
     out->owner = sequence_of(object, &out->count);
     if (out->owner == NULL)
         return false;
-    if (out->count == 0) {
-        raise_text(state, DS_INVALID, "The keys are empty");
-        return false;
-    }
-    if (out->count > count_max) {
-        raise_text(state, DS_INVALID, "The objectKeys size exceed %zu.", count_max);
-        return false;
-    }
     out->items = array_new(out->count, sizeof *out->items);
-    return out->items != NULL && keys_fill(state, out);
+    if (out->items == NULL)
+        return false;
+    for (size_t i = 0; i < out->count; i++) {
+        if (!key_open(PyTuple_GET_ITEM(out->owner, (Py_ssize_t)i), &out->items[i]))
+            return false;
+        if (out->items[i].len == 0)
+            return REFUSE(state, "keys[%zu] can not be empty", i);
+    }
+    return true;
 }
 
 void
@@ -258,20 +236,16 @@ value_copy(struct value *value)
 }
 
 bool
-value_open(const struct core_state *state, PyObject *object, struct value *out)
+value_open(PyObject *object, struct value *out)
 {
     if (PyUnicode_Check(object)) {
-        if (!utf8_of(object, &out->bytes))
+        if (!key_open(object, &out->bytes))
             return false;
     } else {
         if (PyObject_GetBuffer(object, &out->view, PyBUF_FULL_RO) < 0)
             return false;
         out->bytes.data = out->view.buf;
         out->bytes.len = (size_t)out->view.len;
-    }
-    if (out->bytes.len == 0) {
-        raise_text(state, DS_INVALID, "The dataSize value should be bigger than zero.");
-        return false;
     }
     if (out->view.obj == NULL || PyBuffer_IsContiguous(&out->view, 'C'))
         return true;
@@ -286,7 +260,7 @@ value_auto(struct value *value)
 }
 
 bool
-values_open(const struct core_state *state, PyObject *object, struct values *out)
+values_open(PyObject *object, struct values *out)
 {
     size_t count;
     AUTO(object) PyObject *items = sequence_of(object, &count);
@@ -297,7 +271,7 @@ values_open(const struct core_state *state, PyObject *object, struct values *out
         return false;
     for (out->count = 0; out->count < count; out->count++) {
         PyObject *item = PyTuple_GET_ITEM(items, (Py_ssize_t)out->count);
-        if (!value_open(state, item, &out->items[out->count])) {
+        if (!value_open(item, &out->items[out->count])) {
             out->count++; /* It may be half-open, which values_auto() accepts. */
             return false;
         }
@@ -324,10 +298,8 @@ sealing_mark(const struct core_state *state, struct sealing *sealing, PyObject *
         return false;
     }
     struct buffer *buffer = (struct buffer *)item;
-    if (buffer->sealed || buffer->sealing) {
-        raise_text(state, DS_INVALID, "Client object is already sealed");
-        return false;
-    }
+    if (buffer->sealed || buffer->sealing)
+        return REFUSE(state, "Client object is already sealed");
     if (!buffer_hold(state, buffer))
         return false;
     buffer->sealing = true;
@@ -342,10 +314,8 @@ sealing_open(const struct core_state *state, PyObject *object, struct sealing *o
     out->owner = sequence_of(object, &count);
     if (out->owner == NULL)
         return false;
-    if (count == 0) {
-        raise_text(state, DS_INVALID, "The buffer list must not be empty.");
-        return false;
-    }
+    if (count == 0)
+        return REFUSE(state, "The buffer list must not be empty.");
     out->items = array_new(count, sizeof(struct ds_buffer *));
     if (out->items == NULL)
         return false;
@@ -383,6 +353,16 @@ handles_auto(struct handles *handles)
     for (size_t i = 0; i < handles->count; i++)
         ds_buffer_release(handles->items[i]);
     PyMem_RawFree(handles->items);
+}
+
+uint64_t
+handles_bytes(const struct handles *handles)
+{
+    uint64_t total = 0;
+    for (size_t i = 0; i < handles->count; i++)
+        if (handles->items[i] != NULL)
+            total += ds_buffer_size(handles->items[i]);
+    return total;
 }
 
 PyObject *

@@ -22,29 +22,29 @@ bool
 set_options_open(const struct core_state *state, const struct set_arguments *arguments,
                  struct ds_set_options *out);
 
-/* Legal keys; the slices borrow from the strings in `owner`. */
+/* Non-empty keys; the slices borrow from the strings in `owner`. The library checks the
+ * rest of the rules. */
 struct keys {
     PyObject *owner;
     struct ds_slice *items;
     size_t count;
 };
 
-bool keys_open(const struct core_state *state, PyObject *object, size_t count_max,
-               struct keys *out);
+bool keys_open(const struct core_state *state, PyObject *object, struct keys *out);
 void keys_auto(struct keys *keys);
 
-/* One legal key, borrowed from `object`. */
-bool key_open(const struct core_state *state, PyObject *object, struct ds_slice *out);
+/* One key, borrowed from `object`. */
+bool key_open(PyObject *object, struct ds_slice *out);
 
-/* The bytes of one object with the buffer protocol, at least one. Bytes that are not
- * contiguous are copied; otherwise `bytes` borrows from `view`. */
+/* The bytes of a str or of an object with the buffer protocol. Bytes that are not
+ * contiguous are copied; otherwise `bytes` borrows from the object. */
 struct value {
     Py_buffer view;
     void *copy;
     struct ds_slice bytes;
 };
 
-bool value_open(const struct core_state *state, PyObject *object, struct value *out);
+bool value_open(PyObject *object, struct value *out);
 void value_auto(struct value *value);
 
 struct values {
@@ -52,7 +52,7 @@ struct values {
     size_t count;
 };
 
-bool values_open(const struct core_state *state, PyObject *object, struct values *out);
+bool values_open(PyObject *object, struct values *out);
 void values_auto(struct values *values);
 
 /* A sequence of integers of 64 or 32 bits. */
@@ -63,6 +63,7 @@ struct sizes {
 
 bool sizes_open(PyObject *object, struct sizes *out);
 void sizes_auto(struct sizes *sizes);
+uint64_t sizes_total(const struct sizes *sizes);
 
 struct indexes {
     uint32_t *items;
@@ -99,6 +100,9 @@ struct handles {
 
 bool handles_open(size_t count, struct handles *out);
 void handles_auto(struct handles *handles);
+
+/* Bytes of all the buffers that are there. */
+uint64_t handles_bytes(const struct handles *handles);
 
 /* A list of Buffer, None where there is no handle; empties `handles`. */
 PyObject *handles_to_list(const struct core_state *state, struct handles *handles);

@@ -15,17 +15,17 @@ CLIENT_METHOD(client_block_create)
     if (!sizes_open(sizes_object, &sizes) || !handles_open(sizes.count, &handles))
         return NULL;
 
-    struct client *client = client_enter(self);
-    if (client == NULL)
+    struct call call = {.action = "DS_BLOCK_CLIENT_CREATE",
+                        .item_count = sizes.count,
+                        .bytes = sizes_total(&sizes)};
+    if (!call_begin(self, &call))
         return NULL;
-    struct ds_error err = {0};
     struct ds_block_id id;
     enum ds_status status =
-        CLIENT_CALL(client, &err,
-                    ds_block_create(client->handle, sizes.items, sizes.count, &id,
-                                    handles.items, &err));
+        CALL(&call, ds_block_create(call.handle, sizes.items, sizes.count, &id,
+                                    handles.items, &call.err));
     if (status != DS_OK)
-        return raise_status(state, status, &err);
+        return call_raise(&call, status);
     AUTO(object) PyObject *parts = handles_to_list(state, &handles);
     if (parts == NULL)
         return NULL;
@@ -44,14 +44,22 @@ CLIENT_METHOD(client_block_seal)
     if (!sealing_open(state, parts, &sealing))
         return NULL;
 
-    struct client *client = client_enter(self);
-    if (client == NULL)
+    struct call call = {.action = "DS_BLOCK_CLIENT_SEAL", .item_count = sealing.count};
+    if (!call_begin(self, &call))
         return NULL;
-    struct ds_error err = {0};
-    enum ds_status status =
-        CLIENT_CALL(client, &err,
-                    ds_block_seal(client->handle, sealing.items, sealing.count, &err));
-    return none_or_raise(state, status, &err);
+    enum ds_status status = CALL(
+        &call, ds_block_seal(call.handle, sealing.items, sealing.count, &call.err));
+    return call_none_or_raise(&call, status);
+}
+
+static enum ds_status
+get(struct call *call, const struct block_ids *ids, const struct indexes *parts,
+    struct handles *handles)
+{
+    enum ds_status status = ds_block_get(call->handle, ids->items, parts->items,
+                                         ids->count, handles->items, &call->err);
+    call->bytes = handles_bytes(handles);
+    return status;
 }
 
 CLIENT_METHOD(client_block_get)
@@ -72,23 +80,18 @@ CLIENT_METHOD(client_block_get)
         return raise_text(state, DS_INVALID, "%zu block ids but %zu parts.", ids.count,
                           parts.count);
 
-    struct client *client = client_enter(self);
-    if (client == NULL)
+    struct call call = {.action = "DS_BLOCK_CLIENT_GET", .item_count = ids.count};
+    if (!call_begin(self, &call))
         return NULL;
-    struct ds_error err = {0};
-    enum ds_status status =
-        CLIENT_CALL(client, &err,
-                    ds_block_get(client->handle, ids.items, parts.items, ids.count,
-                                 handles.items, &err));
+    enum ds_status status = CALL(&call, get(&call, &ids, &parts, &handles));
     if (status != DS_OK)
-        return raise_status(state, status, &err);
+        return call_raise(&call, status);
     return handles_to_list(state, &handles);
 }
 
 CLIENT_METHOD(client_block_delete)
 {
     static char *names[] = {"ids", NULL};
-    const struct core_state *state = core_state_of(self);
     PyObject *ids_object;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:block_delete", names,
                                      &ids_object))
@@ -97,11 +100,10 @@ CLIENT_METHOD(client_block_delete)
     if (!block_ids_open(ids_object, &ids))
         return NULL;
 
-    struct client *client = client_enter(self);
-    if (client == NULL)
+    struct call call = {.action = "DS_BLOCK_CLIENT_DELETE", .item_count = ids.count};
+    if (!call_begin(self, &call))
         return NULL;
-    struct ds_error err = {0};
-    enum ds_status status = CLIENT_CALL(
-        client, &err, ds_block_delete(client->handle, ids.items, ids.count, &err));
-    return none_or_raise(state, status, &err);
+    enum ds_status status =
+        CALL(&call, ds_block_delete(call.handle, ids.items, ids.count, &call.err));
+    return call_none_or_raise(&call, status);
 }

@@ -2,67 +2,30 @@
 #include "client.h"
 
 #include "arguments.h"
+#include "trace.h"
 
 #include <stdlib.h>
-#include <string.h>
-
-static struct client *
-client_of(PyObject *self)
-{
-    return (struct client *)self;
-}
-
-struct client *
-client_enter(PyObject *self)
-{
-    struct client *client = client_of(self);
-    if (!gate_enter(&client->gate)) {
-        raise_text(core_state_of(self), DS_NOT_READY,
-                   "The client has been closed; open a new one.");
-        return NULL;
-    }
-    return client;
-}
 
 static void
-client_close_handle(struct client *client)
+close_client(void *handle)
 {
-    struct ds_client *handle = TAKE(client->handle);
-    gil_release();
     ds_client_close(handle);
-    gil_take();
 }
-
-enum ds_status
-client_leave(struct client *client, enum ds_status status, struct ds_error *err)
-{
-    bool closing = atomic_load(&client->gate.closing);
-    if (gate_leave(&client->gate))
-        client_close_handle(client);
-    if (PyErr_Occurred())
-        return DS_INTERRUPTED;
-    if (status != DS_INTERRUPTED || !closing)
-        return status;
-    *err = (struct ds_error){.message = "The client was closed during the call."};
-    return DS_NOT_READY;
-}
-
-/* ---- Construction ------------------------------------------------------------ */
 
 /* Connects before the object is there for anyone else to see. */
 static bool
-client_open(const struct core_state *state, struct client *client,
+client_open(const struct core_state *state, struct connection *connection,
             struct ds_client_options *options)
 {
     struct ds_error err = {0};
+    struct ds_client *client = NULL;
     options->struct_bytes = sizeof *options;
     options->interrupted = gate_interrupted;
-    options->interrupted_arg = &client->gate;
-    enum ds_status status = WITHOUT_GIL(ds_client_open(options, &client->handle, &err));
-    if (status == DS_OK && !PyErr_Occurred())
-        return true;
-    raise_status(state, status == DS_OK ? DS_INTERRUPTED : status, &err);
-    return false;
+    options->interrupted_arg = &connection->gate;
+    enum ds_status status = WITHOUT_GIL(ds_client_open(options, &client, &err));
+    connection->handle = client;
+    connection->close = close_client;
+    return connection_opened(state, status, &err);
 }
 
 static PyObject *
@@ -82,37 +45,15 @@ client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         options.host = NULL; /* The environment's. */
     options.no_shared_memory = no_shared_memory != 0;
 
+    struct core_state *state = PyType_GetModuleState(type);
     AUTO(object) PyObject *self = type->tp_alloc(type, 0);
-    if (self == NULL)
-        return NULL;
-    if (!client_open(PyType_GetModuleState(type), client_of(self), &options))
+    if (self == NULL || !trace_log_open(state) ||
+        !client_open(state, (struct connection *)self, &options))
         return NULL;
     return TAKE(self);
 }
 
-static void
-client_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    struct client *client = client_of(self);
-    CORE_ASSERT(client->gate.inside_count == 0);
-    if (client->handle != NULL)
-        client_close_handle(client);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-/* ---- Methods ----------------------------------------------------------------- */
-
-static PyObject *
-client_close(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    struct client *client = client_of(self);
-    if (gate_close(&client->gate))
-        client_close_handle(client);
-    Py_RETURN_NONE;
-}
+/* ---- Methods ---------------------------------------------------------------- */
 
 static PyObject *
 client_ping(PyObject *self, PyObject *args, PyObject *kwargs)
@@ -122,28 +63,25 @@ client_ping(PyObject *self, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&:ping", names, parse_u32,
                                      &timeout_ms))
         return NULL;
-    struct client *client = client_enter(self);
-    if (client == NULL)
+    struct call call = {.action = "DS_CLIENT_PING"};
+    if (!call_begin(self, &call))
         return NULL;
-    struct ds_error err = {0};
     enum ds_status status =
-        CLIENT_CALL(client, &err, ds_client_ping(client->handle, timeout_ms, &err));
-    return none_or_raise(core_state_of(self), status, &err);
+        CALL(&call, ds_client_ping(call.handle, timeout_ms, &call.err));
+    return call_none_or_raise(&call, status);
 }
 
 static PyObject *
 client_stats(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    struct client *client = client_enter(self);
-    if (client == NULL)
+    struct call call = {.action = "DS_CLIENT_STATS"};
+    if (!call_begin(self, &call))
         return NULL;
-    struct ds_error err = {0};
     char *json = NULL;
-    enum ds_status status =
-        CLIENT_CALL(client, &err, ds_client_stats(client->handle, &json, &err));
-    PyObject *text = status == DS_OK ? PyUnicode_FromString(json)
-                                     : raise_status(core_state_of(self), status, &err);
+    enum ds_status status = CALL(&call, ds_client_stats(call.handle, &json, &call.err));
+    PyObject *text =
+        status == DS_OK ? PyUnicode_FromString(json) : call_raise(&call, status);
     free(json);
     return text;
 }
@@ -152,20 +90,15 @@ static PyObject *
 client_uses_shared_memory(PyObject *self, void *closure)
 {
     (void)closure;
-    struct client *client = client_enter(self);
-    if (client == NULL)
-        return NULL;
-    bool answer = ds_client_uses_shared_memory(client->handle);
-    struct ds_error err = {0};
-    enum ds_status status = client_leave(client, DS_OK, &err);
-    CORE_ASSERT(status == DS_OK);
-    return PyBool_FromLong(answer);
+    const struct connection *connection = (const struct connection *)self;
+    return PyBool_FromLong(connection->handle != NULL &&
+                           ds_client_uses_shared_memory(connection->handle));
 }
 
 #define KEYWORDS (METH_VARARGS | METH_KEYWORDS)
 
 static PyMethodDef client_methods[] = {
-    {"close", client_close, METH_NOARGS,
+    {"close", connection_close, METH_NOARGS,
      "End the connection and every call that waits in it. Idempotent."},
     {"ping", METHOD(client_ping), KEYWORDS, "Raise unless the worker serves."},
     {"stats", client_stats, METH_NOARGS, "The worker's counters, a JSON object."},
@@ -201,7 +134,7 @@ static PyGetSetDef client_getters[] = {
 static PyType_Slot client_slots[] = {
     {Py_tp_doc, "One connection pool to the node's worker."},
     SLOT(Py_tp_new, client_new),
-    SLOT(Py_tp_dealloc, client_dealloc),
+    SLOT(Py_tp_dealloc, connection_dealloc),
     {Py_tp_methods, client_methods},
     {Py_tp_getset, client_getters},
     {0, NULL},
@@ -209,7 +142,7 @@ static PyType_Slot client_slots[] = {
 
 PyType_Spec client_spec = {
     .name = "yr.datasystem._core.Client",
-    .basicsize = sizeof(struct client),
+    .basicsize = sizeof(struct connection),
     .flags = Py_TPFLAGS_DEFAULT,
     .slots = client_slots,
 };

@@ -3,27 +3,7 @@
 #ifndef CLIENT_H
 #define CLIENT_H
 
-#include "core.h"
-#include "gil.h"
-
-/* Owner: whoever holds the GIL. Invariant: `handle` is NULL only when the gate is
- * closed and nobody is inside. */
-struct client {
-    PyObject ob_base;
-    struct ds_client *handle;
-    struct gate gate;
-};
-
-/* The client behind `self`, entered; NULL with DatasystemError when it was closed. */
-struct client *client_enter(PyObject *self);
-
-/* Leave after a call that answered `status`. DS_INTERRUPTED when a signal's handler
- * raised meanwhile, whatever the call itself answered. */
-enum ds_status
-client_leave(struct client *client, enum ds_status status, struct ds_error *err);
-
-/* One call of the library on an entered client, without the GIL; leaves the client. */
-#define CLIENT_CALL(client, err, call) client_leave((client), WITHOUT_GIL(call), (err))
+#include "connection.h"
 
 /* The METH_VARARGS | METH_KEYWORDS methods of objects.c and blocks.c. */
 #define CLIENT_METHOD(name) \

@@ -43,6 +43,7 @@ struct core_state {
     PyTypeObject *view_type;
     PyTypeObject *client_type;
     PyTypeObject *queue_type;
+    PyObject *call_log; /* NULL: not opened yet; None: there is none. See trace.h. */
 };
 
 struct core_state *core_state_of(PyObject *self);
@@ -74,5 +75,8 @@ PyObject *raise_text(const struct core_state *state, enum ds_status status,
 /* None on DS_OK, else as raise_status(). */
 PyObject *none_or_raise(const struct core_state *state, enum ds_status status,
                         const struct ds_error *err);
+
+/* The number that users know for `status`. */
+int status_number(enum ds_status status);
 
 #endif

@@ -3,6 +3,7 @@
  * Everything is computed from `args`, so pickling and copying work as for any
  * exception. */
 #include "core.h"
+#include "trace.h"
 
 #include <stdarg.h>
 #include <string.h>
@@ -37,6 +38,20 @@ code_of(long status)
     return status >= 0 && status < DS_STATUS_COUNT ? &codes[status] : &unknown;
 }
 
+/* The library's text, which may have cut a key in the middle of a character, and the
+ * name that the thread gave its calls. */
+static PyObject *
+message_of(const struct ds_error *err)
+{
+    const char *text = err->message;
+    PyObject *message = PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
+    if (message == NULL || trace_id()[0] == '\0')
+        return message;
+    PyObject *named = PyUnicode_FromFormat("%U, traceId: %s", message, trace_id());
+    Py_DECREF(message);
+    return named;
+}
+
 PyObject *
 raise_status(const struct core_state *state, enum ds_status status,
              const struct ds_error *err)
@@ -44,17 +59,21 @@ raise_status(const struct core_state *state, enum ds_status status,
     CORE_ASSERT(status != DS_OK);
     if (PyErr_Occurred())
         return NULL;
-    const char *text = err->message;
-    AUTO(object)
-    PyObject *message = PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
+    PyObject *type = (PyObject *)state->error_type;
+    AUTO(object) PyObject *message = message_of(err);
     if (message == NULL)
         return NULL;
-    AUTO(object)
-    PyObject *error = PyObject_CallFunction((PyObject *)state->error_type, "iO",
-                                            (int)status, message);
+    PyObject *error = PyObject_CallFunction(type, "iO", (int)status, message);
     if (error != NULL)
-        PyErr_SetObject((PyObject *)state->error_type, error);
+        PyErr_SetObject(type, error);
+    Py_XDECREF(error);
     return NULL;
+}
+
+int
+status_number(enum ds_status status)
+{
+    return code_of((long)status)->number;
 }
 
 PyObject *

@@ -1,6 +1,7 @@
 /* The module object: its state, its types, and the one function that needs no client.
  */
 #include "arguments.h"
+#include "trace.h"
 
 struct core_state *
 core_state_of(PyObject *self)
@@ -14,9 +15,10 @@ static PyObject *
 core_check_key(PyObject *module, PyObject *key)
 {
     struct ds_slice slice;
-    if (!key_open(PyModule_GetState(module), key, &slice))
+    if (!key_open(key, &slice))
         return NULL;
-    Py_RETURN_NONE;
+    struct ds_error err = {0};
+    return none_or_raise(PyModule_GetState(module), ds_key_check(slice, &err), &err);
 }
 
 /* Make a type and add it to the module; *out owns one more reference. */
@@ -25,6 +27,18 @@ add_type(PyObject *module, PyType_Spec *spec, PyObject *base, PyTypeObject **out
 {
     *out = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, base);
     return *out != NULL && PyModule_AddType(module, *out) == 0;
+}
+
+/* The statuses that our own Python acts on. */
+static int
+add_constants(PyObject *module)
+{
+    if (PyModule_AddIntConstant(module, "INVALID", DS_INVALID) < 0 ||
+        PyModule_AddIntConstant(module, "NOT_FOUND", DS_NOT_FOUND) < 0 ||
+        PyModule_AddIntConstant(module, "FULL", DS_FULL) < 0 ||
+        PyModule_AddIntConstant(module, "NOT_READY", DS_NOT_READY) < 0)
+        return -1;
+    return PyModule_AddStringConstant(module, "__version__", DS_VERSION);
 }
 
 static int
@@ -37,7 +51,7 @@ core_exec(PyObject *module)
         !add_type(module, &client_spec, NULL, &state->client_type) ||
         !add_type(module, &queue_spec, NULL, &state->queue_type))
         return -1;
-    return PyModule_AddStringConstant(module, "__version__", DS_VERSION);
+    return add_constants(module);
 }
 
 static int
@@ -49,6 +63,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->view_type);
     Py_VISIT(state->client_type);
     Py_VISIT(state->queue_type);
+    Py_VISIT(state->call_log);
     return 0;
 }
 
@@ -61,6 +76,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->view_type);
     Py_CLEAR(state->client_type);
     Py_CLEAR(state->queue_type);
+    Py_CLEAR(state->call_log);
     return 0;
 }
 
@@ -73,6 +89,8 @@ core_free(void *module)
 static PyMethodDef core_methods[] = {
     {"check_key", core_check_key, METH_O,
      "Raise DatasystemError if the key is not a legal user key."},
+    {"set_trace_id", trace_set_id, METH_O,
+     "Name the calls that follow in this thread."},
     {0},
 };
 

@@ -19,17 +19,17 @@ CLIENT_METHOD(client_put)
     struct ds_set_options options;
     struct ds_slice key;
     AUTO(value) struct value value = {0};
-    if (!set_options_open(state, &arguments, &options) ||
-        !key_open(state, key_object, &key) || !value_open(state, value_object, &value))
+    if (!set_options_open(state, &arguments, &options) || !key_open(key_object, &key) ||
+        !value_open(value_object, &value))
         return NULL;
 
-    struct client *client = client_enter(self);
-    if (client == NULL)
+    struct call call = {
+        .action = "DS_KV_CLIENT_SET", .item_count = 1, .bytes = value.bytes.len};
+    if (!call_begin(self, &call))
         return NULL;
-    struct ds_error err = {0};
-    enum ds_status status = CLIENT_CALL(
-        client, &err, ds_put(client->handle, key, value.bytes, &options, &err));
-    return none_or_raise(state, status, &err);
+    enum ds_status status =
+        CALL(&call, ds_put(call.handle, key, value.bytes, &options, &call.err));
+    return call_none_or_raise(&call, status);
 }
 
 /* Create, fill and seal in one go. `handles` has room for them all. */
@@ -50,27 +50,26 @@ copy_in(struct ds_client *client, const struct keys *keys, const struct values *
 }
 
 static PyObject *
-put_many(PyObject *self, const struct keys *keys, const struct values *values,
+copy_all(PyObject *self, const struct keys *keys, const struct values *values,
          const struct ds_set_options *options)
 {
-    const struct core_state *state = core_state_of(self);
     AUTO(handles) struct handles handles = {0};
     AUTO(sizes) struct sizes sizes = {0};
     sizes.items = array_new(keys->count, sizeof *sizes.items);
     if (sizes.items == NULL || !handles_open(keys->count, &handles))
         return NULL;
+    sizes.count = keys->count;
     for (size_t i = 0; i < keys->count; i++)
         sizes.items[i] = values->items[i].bytes.len;
 
-    struct client *client = client_enter(self);
-    if (client == NULL)
+    struct call call = {.action = "DS_KV_CLIENT_MSET",
+                        .item_count = keys->count,
+                        .bytes = sizes_total(&sizes)};
+    if (!call_begin(self, &call))
         return NULL;
-    struct ds_error err = {0};
-    enum ds_status status =
-        CLIENT_CALL(client, &err,
-                    copy_in(client->handle, keys, values, sizes.items, options,
-                            handles.items, &err));
-    return none_or_raise(state, status, &err);
+    enum ds_status status = CALL(&call, copy_in(call.handle, keys, values, sizes.items,
+                                                options, handles.items, &call.err));
+    return call_none_or_raise(&call, status);
 }
 
 CLIENT_METHOD(client_put_many)
@@ -90,32 +89,12 @@ CLIENT_METHOD(client_put_many)
     AUTO(keys) struct keys keys = {0};
     AUTO(values) struct values values = {0};
     if (!set_options_open(state, &arguments, &options) ||
-        !keys_open(state, keys_object, DS_BATCH_KEYS_MAX, &keys) ||
-        !values_open(state, values_object, &values))
+        !keys_open(state, keys_object, &keys) || !values_open(values_object, &values))
         return NULL;
     if (keys.count != values.count)
         return raise_text(state, DS_INVALID,
                           "The number of key and value is not the same.");
-    return put_many(self, &keys, &values, &options);
-}
-
-/* Sizes that the library would refuse, with the words that users know. */
-static bool
-sizes_check(const struct core_state *state, const struct keys *keys,
-            const struct sizes *sizes)
-{
-    if (keys->count != sizes->count) {
-        raise_text(state, DS_INVALID, "The number of key and size is not the same.");
-        return false;
-    }
-    for (size_t i = 0; i < sizes->count; i++) {
-        if (sizes->items[i] == 0) {
-            raise_text(state, DS_INVALID,
-                       "The dataSize value should be bigger than zero.");
-            return false;
-        }
-    }
-    return true;
+    return copy_all(self, &keys, &values, &options);
 }
 
 CLIENT_METHOD(client_create)
@@ -135,21 +114,23 @@ CLIENT_METHOD(client_create)
     AUTO(sizes) struct sizes sizes = {0};
     AUTO(handles) struct handles handles = {0};
     if (!set_options_open(state, &arguments, &options) ||
-        !keys_open(state, keys_object, DS_BATCH_KEYS_MAX, &keys) ||
-        !sizes_open(sizes_object, &sizes) || !sizes_check(state, &keys, &sizes) ||
+        !keys_open(state, keys_object, &keys) || !sizes_open(sizes_object, &sizes) ||
         !handles_open(keys.count, &handles))
         return NULL;
+    if (keys.count != sizes.count)
+        return raise_text(state, DS_INVALID,
+                          "The number of key and size is not the same.");
 
-    struct client *client = client_enter(self);
-    if (client == NULL)
+    struct call call = {.action = "DS_KV_CLIENT_MCREATE",
+                        .item_count = keys.count,
+                        .bytes = sizes_total(&sizes)};
+    if (!call_begin(self, &call))
         return NULL;
-    struct ds_error err = {0};
     enum ds_status status =
-        CLIENT_CALL(client, &err,
-                    ds_create(client->handle, keys.items, sizes.items, keys.count,
-                              &options, handles.items, &err));
+        CALL(&call, ds_create(call.handle, keys.items, sizes.items, keys.count,
+                              &options, handles.items, &call.err));
     if (status != DS_OK)
-        return raise_status(state, status, &err);
+        return call_raise(&call, status);
     return handles_to_list(state, &handles);
 }
 
@@ -164,16 +145,26 @@ CLIENT_METHOD(client_seal)
     if (!sealing_open(state, buffers, &sealing))
         return NULL;
 
-    struct client *client = client_enter(self);
-    if (client == NULL)
+    struct call call = {.action = "DS_KV_CLIENT_MSET_BUFFER",
+                        .item_count = sealing.count};
+    if (!call_begin(self, &call))
         return NULL;
-    struct ds_error err = {0};
-    enum ds_status status = CLIENT_CALL(
-        client, &err, ds_seal(client->handle, sealing.items, sealing.count, &err));
-    return none_or_raise(state, status, &err);
+    enum ds_status status =
+        CALL(&call, ds_seal(call.handle, sealing.items, sealing.count, &call.err));
+    return call_none_or_raise(&call, status);
 }
 
 /* ---- Reading ----------------------------------------------------------------- */
+
+static enum ds_status
+get(struct call *call, const struct keys *keys, uint32_t wait_ms,
+    struct handles *handles)
+{
+    enum ds_status status = ds_get(call->handle, keys->items, keys->count, wait_ms,
+                                   handles->items, &call->err);
+    call->bytes = handles_bytes(handles);
+    return status;
+}
 
 /* What get() and get_bytes() share: `handles` answers the keys in `args`. */
 static bool
@@ -187,19 +178,15 @@ look_up(PyObject *self, PyObject *args, PyObject *kwargs, struct handles *handle
                                      parse_u32, &wait_ms))
         return false;
     AUTO(keys) struct keys keys = {0};
-    if (!keys_open(state, keys_object, DS_BATCH_KEYS_MAX, &keys) ||
-        !handles_open(keys.count, handles))
+    if (!keys_open(state, keys_object, &keys) || !handles_open(keys.count, handles))
         return false;
 
-    struct client *client = client_enter(self);
-    if (client == NULL)
+    struct call call = {.action = "DS_KV_CLIENT_GET", .item_count = keys.count};
+    if (!call_begin(self, &call))
         return false;
-    struct ds_error err = {0};
-    enum ds_status status = CLIENT_CALL(
-        client, &err,
-        ds_get(client->handle, keys.items, keys.count, wait_ms, handles->items, &err));
+    enum ds_status status = CALL(&call, get(&call, &keys, wait_ms, handles));
     if (status != DS_OK)
-        raise_status(state, status, &err);
+        call_raise(&call, status);
     return status == DS_OK;
 }
 
@@ -211,8 +198,7 @@ CLIENT_METHOD(client_get)
     return handles_to_list(core_state_of(self), &handles);
 }
 
-/* New bytes objects of the right sizes, still to be filled; None where there is none.
- */
+/* New bytes objects of the right sizes, to be filled; None where there is none. */
 static PyObject *
 blank_copies(const struct handles *handles)
 {
@@ -263,18 +249,17 @@ CLIENT_METHOD(client_get_range)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO&O&O&:get_range", names,
                                      &key_object, parse_u64, &offset, parse_u64, &size,
                                      parse_u32, &wait_ms) ||
-        !key_open(state, key_object, &key) || !handles_open(1, &handles))
+        !key_open(key_object, &key) || !handles_open(1, &handles))
         return NULL;
 
-    struct client *client = client_enter(self);
-    if (client == NULL)
+    struct call call = {.action = "DS_KV_CLIENT_READ", .item_count = 1};
+    if (!call_begin(self, &call))
         return NULL;
-    struct ds_error err = {0};
-    enum ds_status status = CLIENT_CALL(
-        client, &err,
-        ds_get_range(client->handle, key, offset, size, wait_ms, handles.items, &err));
+    enum ds_status status =
+        CALL(&call, ds_get_range(call.handle, key, offset, size, wait_ms, handles.items,
+                                 &call.err));
     if (status != DS_OK)
-        return raise_status(state, status, &err);
+        return call_raise(&call, status);
     return buffer_wrap(state, &handles.items[0]);
 }
 
@@ -288,16 +273,15 @@ CLIENT_METHOD(client_delete)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:delete", names, &keys_object))
         return NULL;
     AUTO(keys) struct keys keys = {0};
-    if (!keys_open(state, keys_object, DS_BATCH_KEYS_MAX, &keys))
+    if (!keys_open(state, keys_object, &keys))
         return NULL;
 
-    struct client *client = client_enter(self);
-    if (client == NULL)
+    struct call call = {.action = "DS_KV_CLIENT_DELETE", .item_count = keys.count};
+    if (!call_begin(self, &call))
         return NULL;
-    struct ds_error err = {0};
-    enum ds_status status = CLIENT_CALL(
-        client, &err, ds_delete(client->handle, keys.items, keys.count, &err));
-    return none_or_raise(state, status, &err);
+    enum ds_status status =
+        CALL(&call, ds_delete(call.handle, keys.items, keys.count, &call.err));
+    return call_none_or_raise(&call, status);
 }
 
 CLIENT_METHOD(client_exist)
@@ -309,19 +293,16 @@ CLIENT_METHOD(client_exist)
         return NULL;
     AUTO(keys) struct keys keys = {0};
     AUTO(flags) struct flags found = {0};
-    if (!keys_open(state, keys_object, DS_EXIST_KEYS_MAX, &keys) ||
-        !flags_open(keys.count, &found))
+    if (!keys_open(state, keys_object, &keys) || !flags_open(keys.count, &found))
         return NULL;
 
-    struct client *client = client_enter(self);
-    if (client == NULL)
+    struct call call = {.action = "DS_KV_CLIENT_EXIST", .item_count = keys.count};
+    if (!call_begin(self, &call))
         return NULL;
-    struct ds_error err = {0};
-    enum ds_status status = CLIENT_CALL(
-        client, &err,
-        ds_exist(client->handle, keys.items, keys.count, found.items, &err));
+    enum ds_status status = CALL(
+        &call, ds_exist(call.handle, keys.items, keys.count, found.items, &call.err));
     if (status != DS_OK)
-        return raise_status(state, status, &err);
+        return call_raise(&call, status);
     return flags_to_list(&found);
 }
 
@@ -336,19 +317,15 @@ CLIENT_METHOD(client_expire)
         return NULL;
     AUTO(keys) struct keys keys = {0};
     AUTO(flags) struct flags found = {0};
-    if (!keys_open(state, keys_object, DS_BATCH_KEYS_MAX, &keys) ||
-        !flags_open(keys.count, &found))
+    if (!keys_open(state, keys_object, &keys) || !flags_open(keys.count, &found))
         return NULL;
 
-    struct client *client = client_enter(self);
-    if (client == NULL)
+    struct call call = {.action = "DS_KV_CLIENT_EXPIRE", .item_count = keys.count};
+    if (!call_begin(self, &call))
         return NULL;
-    struct ds_error err = {0};
-    enum ds_status status =
-        CLIENT_CALL(client, &err,
-                    ds_expire(client->handle, keys.items, keys.count, ttl_seconds,
-                              found.items, &err));
+    enum ds_status status = CALL(&call, ds_expire(call.handle, keys.items, keys.count,
+                                                  ttl_seconds, found.items, &call.err));
     if (status != DS_OK)
-        return raise_status(state, status, &err);
+        return call_raise(&call, status);
     return flags_to_list(&found);
 }

@@ -1,45 +1,30 @@
 /* QueueConnection: requests to a transfer_queue_controller, as bytes. */
 #include "arguments.h"
-#include "gil.h"
+#include "connection.h"
+#include "trace.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Owner: whoever holds the GIL. Invariant: as struct client's. */
-struct queue {
-    PyObject ob_base;
-    struct ds_queue *handle;
-    struct gate gate;
-};
-
-static struct queue *
-queue_of(PyObject *self)
-{
-    return (struct queue *)self;
-}
-
 static void
-queue_close_handle(struct queue *queue)
+close_queue(void *handle)
 {
-    struct ds_queue *handle = TAKE(queue->handle);
-    gil_release();
     ds_queue_close(handle);
-    gil_take();
 }
 
 static bool
-queue_open(const struct core_state *state, struct queue *queue,
+queue_open(const struct core_state *state, struct connection *connection,
            struct ds_queue_options *options)
 {
     struct ds_error err = {0};
+    struct ds_queue *queue = NULL;
     options->struct_bytes = sizeof *options;
     options->interrupted = gate_interrupted;
-    options->interrupted_arg = &queue->gate;
-    enum ds_status status = WITHOUT_GIL(ds_queue_open(options, &queue->handle, &err));
-    if (status == DS_OK && !PyErr_Occurred())
-        return true;
-    raise_status(state, status == DS_OK ? DS_INTERRUPTED : status, &err);
-    return false;
+    options->interrupted_arg = &connection->gate;
+    enum ds_status status = WITHOUT_GIL(ds_queue_open(options, &queue, &err));
+    connection->handle = queue;
+    connection->close = close_queue;
+    return connection_opened(state, status, &err);
 }
 
 static PyObject *
@@ -51,34 +36,12 @@ queue_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                      &options.address, parse_u32,
                                      &options.connect_timeout_ms))
         return NULL;
+    struct core_state *state = PyType_GetModuleState(type);
     AUTO(object) PyObject *self = type->tp_alloc(type, 0);
-    if (self == NULL)
-        return NULL;
-    if (!queue_open(PyType_GetModuleState(type), queue_of(self), &options))
+    if (self == NULL || !trace_log_open(state) ||
+        !queue_open(state, (struct connection *)self, &options))
         return NULL;
     return TAKE(self);
-}
-
-static void
-queue_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    struct queue *queue = queue_of(self);
-    CORE_ASSERT(queue->gate.inside_count == 0);
-    if (queue->handle != NULL)
-        queue_close_handle(queue);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyObject *
-queue_close(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    struct queue *queue = queue_of(self);
-    if (gate_close(&queue->gate))
-        queue_close_handle(queue);
-    Py_RETURN_NONE;
 }
 
 /* A reply and its size, as ds_queue_call() gives it. */
@@ -105,52 +68,35 @@ reply_to_bytes(const struct reply *reply)
     return bytes;
 }
 
-/* Leave the gate; what the caller raises for `status`. */
-static enum ds_status
-queue_leave(struct queue *queue, enum ds_status status, struct ds_error *err)
-{
-    bool closing = atomic_load(&queue->gate.closing);
-    if (gate_leave(&queue->gate))
-        queue_close_handle(queue);
-    if (PyErr_Occurred())
-        return DS_INTERRUPTED;
-    if (status != DS_INTERRUPTED || !closing)
-        return status;
-    *err = (struct ds_error){.message = "The connection was closed during the call."};
-    return DS_NOT_READY;
-}
-
 static PyObject *
 queue_call(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"request", "timeout_ms", NULL};
-    const struct core_state *state = core_state_of(self);
-    struct queue *queue = queue_of(self);
     PyObject *request_object;
     uint32_t timeout_ms;
     AUTO(value) struct value request = {0};
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO&:call", names, &request_object,
                                      parse_u32, &timeout_ms) ||
-        !value_open(state, request_object, &request))
+        !value_open(request_object, &request))
         return NULL;
 
-    if (!gate_enter(&queue->gate))
-        return raise_text(state, DS_NOT_READY,
-                          "The connection has been closed; open a new one.");
-    struct ds_error err = {0};
+    struct call call = {
+        .action = "DS_QUEUE_CALL", .item_count = 1, .bytes = request.bytes.len};
+    if (!call_begin(self, &call))
+        return NULL;
     AUTO(reply) struct reply reply = {0};
-    enum ds_status status = WITHOUT_GIL(ds_queue_call(
-        queue->handle, request.bytes, timeout_ms, &reply.data, &reply.bytes, &err));
-    status = queue_leave(queue, status, &err);
+    enum ds_status status =
+        CALL(&call, ds_queue_call(call.handle, request.bytes, timeout_ms, &reply.data,
+                                  &reply.bytes, &call.err));
     if (status != DS_OK)
-        return raise_status(state, status, &err);
+        return call_raise(&call, status);
     return reply_to_bytes(&reply);
 }
 
 static PyMethodDef queue_methods[] = {
     {"call", METHOD(queue_call), METH_VARARGS | METH_KEYWORDS,
      "Send one request and wait for its reply."},
-    {"close", queue_close, METH_NOARGS,
+    {"close", connection_close, METH_NOARGS,
      "End the connection and every call that waits in it. Idempotent."},
     {0},
 };
@@ -158,14 +104,14 @@ static PyMethodDef queue_methods[] = {
 static PyType_Slot queue_slots[] = {
     {Py_tp_doc, "A connection to a transfer_queue_controller."},
     SLOT(Py_tp_new, queue_new),
-    SLOT(Py_tp_dealloc, queue_dealloc),
+    SLOT(Py_tp_dealloc, connection_dealloc),
     {Py_tp_methods, queue_methods},
     {0, NULL},
 };
 
 PyType_Spec queue_spec = {
     .name = "yr.datasystem._core.QueueConnection",
-    .basicsize = sizeof(struct queue),
+    .basicsize = sizeof(struct connection),
     .flags = Py_TPFLAGS_DEFAULT,
     .slots = queue_slots,
 };

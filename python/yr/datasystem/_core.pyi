@@ -1,39 +1,75 @@
 """The C extension over libdatasystem (include/datasystem/datasystem.h has the contract).
 
-Every call that may block or copy runs without the GIL, ends within its timeout, and reacts
-to a signal such as Ctrl-C within 100 ms. All classes are safe to use from any thread.
+Every call that may block or copy much runs without the GIL, ends within its timeout, and
+reacts to a signal such as Ctrl-C within 100 ms. All classes are safe to use from any
+thread. Integers that do not fit raise OverflowError, other wrong types TypeError,
+everything else DatasystemError.
 """
 
-from collections.abc import Buffer as _BufferProtocol
 from collections.abc import Sequence
 from typing import final
 
+from typing_extensions import Buffer as _BufferProtocol
+
 __version__: str
+
+# enum ds_status, as far as our own Python acts on it.
+INVALID: int
+NOT_FOUND: int
+FULL: int
+NOT_READY: int
 
 class DatasystemError(RuntimeError):
     """What the library answered; str() is ``code: [<name>], msg: [<message>]``."""
 
-    status: int  # enum ds_status
-    code: int  # upstream's number, e.g. 3 for "Key not found"
-    message: str
+    def __init__(self, status: int, message: str) -> None: ...
+    @property
+    def status(self) -> int:
+        """enum ds_status"""
+    @property
+    def code(self) -> int:
+        """The number that users know, e.g. 3 for "Key not found"."""
+    @property
+    def message(self) -> str: ...
 
 @final
 class Buffer:
     """Bytes in shared memory; exports the buffer protocol (writable until sealed).
 
-    An exported view keeps the object's bytes alive and unmoved, also after release().
+    An exported view keeps the object's bytes alive and unmoved, also after release()
+    and after the client's close().
     """
 
-    size: int
-    sealed: bool
+    @property
+    def size(self) -> int: ...
+    @property
+    def sealed(self) -> bool: ...
     def release(self) -> None:
         """Give the bytes up as soon as no exported view is left. Idempotent."""
     def view(self) -> PrivateView | None:
         """A private writable mapping, or None where there can be none: copy instead."""
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+    # The names of the existing SDK's buffers. Published bytes never change, so latches
+    # have nothing to wait for.
+    def MutableData(self) -> memoryview: ...
+    def ImmutableData(
+        self, with_latch: bool = False, timeout_s: int = 60
+    ) -> memoryview: ...
+    def GetSize(self) -> int: ...
+    def RLatch(self, timeout_s: int = 60) -> None: ...
+    def UnRLatch(self) -> None: ...
 
 @final
 class PrivateView:
-    """A copy-on-write mapping of a sealed Buffer; exports a writable buffer."""
+    """A copy-on-write mapping of a sealed Buffer; exports a writable buffer.
+
+    It is unmapped when the last view of it is gone.
+    """
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final
 class Client:
@@ -47,22 +83,37 @@ class Client:
         request_timeout_ms: int,
         no_shared_memory: bool = False,
     ) -> None:
-        """Connects; raises DatasystemError."""
-    uses_shared_memory: bool
-    def close(self) -> None: ...
+        """Connects. An empty host or port 0 is the environment's."""
+    @property
+    def uses_shared_memory(self) -> bool: ...
+    def close(self) -> None:
+        """End the connection and every call that waits in it. Idempotent."""
     def ping(self, timeout_ms: int) -> None: ...
     def stats(self) -> str: ...
     def put(
-        self, key: str, value: _BufferProtocol, ttl_seconds: int, only_if_absent: bool,
+        self,
+        key: str,
+        value: _BufferProtocol | str,
+        ttl_seconds: int,
+        only_if_absent: bool,
         write_mode: int,
     ) -> None: ...
     def put_many(
-        self, keys: Sequence[str], values: Sequence[_BufferProtocol], ttl_seconds: int,
-        only_if_absent: bool, write_mode: int,
-    ) -> None: ...
+        self,
+        keys: Sequence[str],
+        values: Sequence[_BufferProtocol | str],
+        ttl_seconds: int,
+        only_if_absent: bool,
+        write_mode: int,
+    ) -> None:
+        """All of a value's bytes, whatever the size of its items and however they lie."""
     def create(
-        self, keys: Sequence[str], sizes: Sequence[int], ttl_seconds: int,
-        only_if_absent: bool, write_mode: int,
+        self,
+        keys: Sequence[str],
+        sizes: Sequence[int],
+        ttl_seconds: int,
+        only_if_absent: bool,
+        write_mode: int,
     ) -> list[Buffer]: ...
     def seal(self, buffers: Sequence[Buffer]) -> None: ...
     def get(self, keys: Sequence[str], wait_ms: int) -> list[Buffer | None]: ...
@@ -73,7 +124,9 @@ class Client:
     def expire(self, keys: Sequence[str], ttl_seconds: int) -> list[bool]: ...
     def block_create(self, sizes: Sequence[int]) -> tuple[bytes, list[Buffer]]: ...
     def block_seal(self, parts: Sequence[Buffer]) -> None: ...
-    def block_get(self, ids: Sequence[bytes], parts: Sequence[int]) -> list[Buffer | None]: ...
+    def block_get(
+        self, ids: Sequence[bytes], parts: Sequence[int]
+    ) -> list[Buffer | None]: ...
     def block_delete(self, ids: Sequence[bytes]) -> None: ...
 
 @final
@@ -81,8 +134,12 @@ class QueueConnection:
     """A connection to a transfer_queue_controller (docs/queue_protocol.md)."""
 
     def __init__(self, address: str, connect_timeout_ms: int) -> None: ...
-    def call(self, request: bytes, timeout_ms: int) -> bytes: ...
-    def close(self) -> None: ...
+    def call(self, request: _BufferProtocol, timeout_ms: int) -> bytes: ...
+    def close(self) -> None:
+        """End the connection and every call that waits in it. Idempotent."""
 
 def check_key(key: str) -> None:
     """Raises DatasystemError with the text users know if `key` is not a legal user key."""
+
+def set_trace_id(trace_id: str) -> None:
+    """Name the calls that follow in this thread; at most 36 bytes of ASCII."""
