@@ -5,6 +5,7 @@
             lock              flock: held while somebody starts, replaces or ends it
             state.json        who owns it, where its controller and worker are
             controller.sock   controller.log
+            worker/           the datasystem worker's files and log
 
 Exactly one process starts a session; others wait for it and attach. A session whose
 owner is dead is residue: the next init() replaces it and says so.
@@ -184,6 +185,10 @@ class SessionFolder:
         return self.path / "controller.sock"
 
     @property
+    def worker_home(self) -> Path:
+        return self.path / "worker"
+
+    @property
     def log(self) -> Path:
         return self.path / "controller.log"
 
@@ -314,7 +319,7 @@ def _start_worker(folder: SessionFolder, state: State, conf: DictConfig) -> Stat
     if conf.backend.storage_backend != "Yuanrong" or not section.get("auto_init"):
         folder.write_state(state)
         return state
-    plan = _worker.plan_for(section, _HOST, _HOST, state.owner)
+    plan = _worker.plan_for(section, _HOST, _HOST, state.owner, folder.worker_home)
     state = replace(state, worker=plan.address)
     folder.write_state(state)  # Before the start: a crash in between leaves a trace.
     _worker.start_worker(plan)

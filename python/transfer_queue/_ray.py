@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import stat
 import sys
 import time
@@ -27,6 +28,7 @@ from transfer_queue.controller import (
     ACTOR_NAME,
     ACTOR_NAMESPACE,
     TransferQueueController,
+    make_actor_folder,
 )
 from transfer_queue.utils.yuanrong_utils import (
     check_port_connectivity,
@@ -70,6 +72,7 @@ class YuanrongWorkerActor:
         self._head = node_ips[0]
         self._section = section
         self._owner = OwnerText(ProcessId.own(), "ray")
+        self._home: Path | None = None
         self._address: str | None = None
 
     def get_host(self) -> str:
@@ -77,7 +80,10 @@ class YuanrongWorkerActor:
 
     def start(self) -> tuple[str, str | None]:
         """Start the worker; its address, and its Unix socket for a local controller."""
-        plan = _worker.plan_for(self._section, self._host, self._head, self._owner)
+        self._home = make_actor_folder(self._owner.process)
+        plan = _worker.plan_for(
+            self._section, self._host, self._head, self._owner, self._home
+        )
         self._address = plan.address
         _worker.start_worker(plan)
         return plan.address, _worker.find_socket(self._section, self._host)
@@ -85,7 +91,9 @@ class YuanrongWorkerActor:
     def stop(self) -> None:
         if self._address is not None:
             _worker.stop_worker_of(self._address, self._owner)
-            self._address = None
+        if self._home is not None:
+            shutil.rmtree(self._home, ignore_errors=True)
+        self._address = self._home = None
 
 
 class RayPlace:

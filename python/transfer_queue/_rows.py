@@ -10,7 +10,10 @@ from tensordict import NonTensorStack, TensorDict
 
 def slice_rows(fields: TensorDict, first: int, last: int) -> TensorDict:
     """Rows [first, last) of `fields`, sharing memory where that is possible."""
-    columns = {name: _slice_column(fields, name, first, last) for name in map(str, fields.keys())}
+    columns = {
+        name: _slice_column(fields, name, first, last)
+        for name in map(str, fields.keys())
+    }
     return TensorDict(columns, batch_size=[last - first])
 
 

@@ -44,8 +44,9 @@ class _Done:
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlan:
-    """Everything about one worker to be started."""
+    """Everything about one worker to be started. `home` gets its files and its log."""
 
+    home: Path
     address: str
     metastore_address: str
     is_head: bool
@@ -54,7 +55,8 @@ class WorkerPlan:
     environment: Mapping[str, str]
 
     def command(self, dscli: str) -> list[str]:
-        command = [dscli, "start", "-w", "--worker_address", self.address]
+        command = [dscli, "start", "-d", str(self.home)]
+        command += ["-w", "--worker_address", self.address]
         command += ["--metastore_address", self.metastore_address]
         if self.is_head:
             command += ["--start_metastore_service", "true"]
@@ -200,12 +202,9 @@ def stop_worker(address: str) -> bool:
 
 def clear_the_way(address: str) -> None:
     """Make sure that no worker serves `address`: residue goes, the living are kept."""
-    host, port = split_address(address)
-    if not check_port_connectivity(host, port, timeout=1.0):
-        return
     status = read_status(address)
     if status is None:
-        return  # Something else listens there; the start will fail and name it.
+        return  # Should something else listen there, the start fails and names it.
     owner = OwnerText.parse(str(status.get("owner") or ""))
     worker = f"datasystem worker (PID {status.get('pid', 'unknown')})"
     if owner is None:
@@ -263,12 +262,13 @@ def find_socket(section: Mapping[str, Any], host: str | None = None) -> str | No
 
 
 def plan_for(
-    section: Mapping[str, Any], host: str, head_host: str, owner: OwnerText
+    section: Mapping[str, Any], host: str, head_host: str, owner: OwnerText, home: Path
 ) -> WorkerPlan:
-    """The plan of one node's worker from a checked Yuanrong section."""
+    """The plan of one node's worker from its Yuanrong section, which is checked."""
     port = worker_port_of(section)
     metastore_port = int(section["metastore_port"])
     return WorkerPlan(
+        home=home,
         address=join_address(host, port),
         metastore_address=join_address(head_host, metastore_port),
         is_head=host == head_host,

@@ -47,10 +47,8 @@ class TransferQueueController:
 
     def start(self, worker_socket: str | None) -> str:
         """Start the program and return its address."""
-        _remove_folders_of_the_dead()
         owner = ProcessId.own()
-        prefix = f"transfer_queue-{os.getuid()}-ray-{owner.pid}-{owner.start}-"
-        self._folder = Path(tempfile.mkdtemp(prefix=prefix))  # Mode 0700.
+        self._folder = make_actor_folder(owner)
         options = ControllerOptions(
             socket=self._folder / "controller.sock",
             log=self._folder / "controller.log",
@@ -94,6 +92,13 @@ class TransferQueueController:
     def get_python(self) -> str:
         """The interpreter, for reports of mixed environments."""
         return sys.executable
+
+
+def make_actor_folder(owner: ProcessId) -> Path:
+    """A folder of mode 0700 for the files of one actor."""
+    _remove_folders_of_the_dead()
+    prefix = f"transfer_queue-{os.getuid()}-ray-{owner.pid}-{owner.start}-"
+    return Path(tempfile.mkdtemp(prefix=prefix))
 
 
 def _remove_folders_of_the_dead() -> None:

@@ -44,7 +44,7 @@ class FakeBlockClient:
         self.closed = False
 
     def stats(self) -> str:
-        return json.dumps({"arena_bytes": self._store.arena_bytes})
+        return json.dumps({"memory_total_bytes": self._store.arena_bytes})
 
     def block_create(self, sizes: Sequence[int]) -> tuple[bytes, list[FakePart]]:
         store = self._store

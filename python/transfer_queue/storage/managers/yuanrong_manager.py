@@ -153,7 +153,7 @@ def _get_some(
 def _block_bytes_max(client: Client) -> int:
     """At most a sixteenth of the arena, so that small holes are of use."""
     stats: dict[str, Any] = json.loads(client.stats())
-    arena_bytes = int(stats.get("arena_bytes", 0))
+    arena_bytes = int(stats.get("memory_total_bytes", 0))
     if arena_bytes <= 0:
         return _BLOCK_BYTES_MAX
     share = arena_bytes // _BLOCK_SHARE_OF_ARENA
