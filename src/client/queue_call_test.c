@@ -1,0 +1,209 @@
+#include "fake_peer.h"
+
+#include "base/slice.h"
+#include "test.h"
+
+#include <datasystem/datasystem.h>
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { TIMEOUT_MS = 5000, SLOW_MS = 300 };
+
+/* HELLO is welcome; a call comes back as it is, but for some words. */
+static bool
+controller(struct fake_peer *peer, int fd, const struct frame_header *header,
+           struct ds_slice body, struct ds_slice payload)
+{
+    (void)peer;
+    struct ds_slice none = {0};
+    struct hello hello;
+    if (header->type == MESSAGE_HELLO)
+        return decode_hello(body, &hello) && hello.client == 0 && hello.flags == 0 &&
+               fake_reply(fd, header, DS_OK, none, none);
+    if (header->type != MESSAGE_QUEUE_CALL || body.len != 0)
+        return false;
+    if (slice_equal(payload, slice_of_text("die")))
+        return false;
+    if (slice_equal(payload, slice_of_text("unknown")))
+        return fake_reply(fd, header, DS_NOT_FOUND,
+                          slice_of_text("keys or partition were not found!"), none);
+    if (slice_equal(payload, slice_of_text("slow")))
+        usleep(SLOW_MS * 1000);
+    return fake_reply(fd, header, DS_OK, none, payload);
+}
+
+static struct ds_queue *
+open_queue(const struct fake_peer *peer)
+{
+    struct ds_queue_options options = {.struct_bytes = sizeof options,
+                                       .address = peer->address};
+    struct ds_queue *queue = NULL;
+    CHECK_OK(ds_queue_open(&options, &queue, NULL));
+    return queue;
+}
+
+static enum ds_status
+call(struct ds_queue *queue, const char *request, uint32_t timeout_ms,
+     struct ds_error *err)
+{
+    void *reply = NULL;
+    size_t bytes = 0;
+    enum ds_status status =
+        ds_queue_call(queue, slice_of_text(request), timeout_ms, &reply, &bytes, err);
+    if (status == DS_OK)
+        CHECK(slice_equal(slice(reply, bytes), slice_of_text(request)));
+    free(reply);
+    return status;
+}
+
+TEST(a_call_brings_back_the_controllers_bytes)
+{
+    struct fake_peer peer;
+    fake_peer_start_unix(&peer, controller);
+    struct ds_queue *queue = open_queue(&peer);
+    CHECK_OK(call(queue, "one", TIMEOUT_MS, NULL));
+    CHECK_OK(call(queue, "two", TIMEOUT_MS, NULL));
+    CHECK_INT(fake_peer_accepted(&peer), 1);
+    ds_queue_close(queue);
+    fake_peer_stop(&peer);
+}
+
+/* Larger than any socket buffer, both ways. */
+TEST(a_large_request_and_reply_arrive_whole)
+{
+    struct fake_peer peer;
+    fake_peer_start_unix(&peer, controller);
+    struct ds_queue *queue = open_queue(&peer);
+    size_t bytes = 8 << 20;
+    char *request = malloc(bytes);
+    uint64_t seed = 1;
+    for (size_t i = 0; i < bytes; i++)
+        request[i] = (char)test_random(&seed);
+    void *reply = NULL;
+    size_t reply_bytes = 0;
+    CHECK_OK(ds_queue_call(queue, slice(request, bytes), TIMEOUT_MS, &reply,
+                           &reply_bytes, NULL));
+    CHECK(slice_equal(slice(reply, reply_bytes), slice(request, bytes)));
+    free(reply);
+    free(request);
+    ds_queue_close(queue);
+    fake_peer_stop(&peer);
+}
+
+TEST(the_controllers_error_is_passed_on_word_for_word)
+{
+    struct fake_peer peer;
+    struct ds_error err = {0};
+    fake_peer_start_unix(&peer, controller);
+    struct ds_queue *queue = open_queue(&peer);
+    CHECK_STATUS(call(queue, "unknown", TIMEOUT_MS, &err), DS_NOT_FOUND);
+    CHECK_TEXT(err.message, "keys or partition were not found!");
+    CHECK_OK(call(queue, "one", TIMEOUT_MS, NULL));
+    ds_queue_close(queue);
+    fake_peer_stop(&peer);
+}
+
+TEST(a_controller_that_dies_during_a_call_is_named)
+{
+    struct fake_peer peer;
+    struct ds_error err = {0};
+    fake_peer_start_unix(&peer, controller);
+    struct ds_queue *queue = open_queue(&peer);
+    CHECK_STATUS(call(queue, "die", TIMEOUT_MS, &err), DS_IO);
+    CHECK_CONTAINS(err.message, peer.address);
+    ds_queue_close(queue);
+    fake_peer_stop(&peer);
+}
+
+TEST(a_connection_that_ended_while_idle_is_replaced_without_an_error)
+{
+    struct fake_peer peer;
+    fake_peer_start_unix(&peer, controller);
+    struct ds_queue *queue = open_queue(&peer);
+    CHECK_OK(call(queue, "one", TIMEOUT_MS, NULL));
+    fake_peer_drop_connections(&peer);
+    CHECK_OK(call(queue, "two", TIMEOUT_MS, NULL));
+    CHECK_INT(fake_peer_accepted(&peer), 2);
+    ds_queue_close(queue);
+    fake_peer_stop(&peer);
+}
+
+TEST(nobody_at_the_address_is_told_at_once)
+{
+    struct fake_peer peer;
+    struct ds_error err = {0};
+    fake_peer_start_unix(&peer, controller);
+    struct ds_queue *queue = open_queue(&peer);
+    fake_peer_stop(&peer);
+    CHECK_STATUS(call(queue, "one", TIMEOUT_MS, &err), DS_IO);
+    CHECK_CONTAINS(err.message, peer.address);
+    ds_queue_close(queue);
+}
+
+/* The late answer to the first call must not become the answer to another. */
+TEST(a_reply_that_comes_too_late_is_thrown_away)
+{
+    struct fake_peer peer;
+    struct ds_error err = {0};
+    fake_peer_start_unix(&peer, controller);
+    struct ds_queue *queue = open_queue(&peer);
+    CHECK_STATUS(call(queue, "slow", 50, &err), DS_TIMEOUT);
+    CHECK_CONTAINS(err.message, peer.address);
+    CHECK_OK(call(queue, "one", TIMEOUT_MS, NULL));
+    usleep(2 * SLOW_MS * 1000);
+    CHECK_OK(call(queue, "two", TIMEOUT_MS, NULL));
+    CHECK_OK(call(queue, "three", TIMEOUT_MS, NULL));
+    CHECK_INT(fake_peer_accepted(&peer), 2);
+    ds_queue_close(queue);
+    fake_peer_stop(&peer);
+}
+
+static int
+stop_at_once(void *arg)
+{
+    int *asked = arg;
+    return ++*asked > 0;
+}
+
+TEST(the_hook_ends_a_call)
+{
+    struct fake_peer peer;
+    struct ds_error err = {0};
+    int asked = 0;
+    fake_peer_start_unix(&peer, controller);
+    struct ds_queue *queue = NULL;
+    struct ds_queue_options options = {.struct_bytes = sizeof options,
+                                       .address = peer.address,
+                                       .interrupted = stop_at_once,
+                                       .interrupted_arg = &asked};
+    CHECK_OK(ds_queue_open(&options, &queue, NULL));
+    CHECK_STATUS(call(queue, "slow", TIMEOUT_MS, &err), DS_INTERRUPTED);
+    CHECK_INT(asked, 1);
+    ds_queue_close(queue);
+    fake_peer_stop(&peer);
+}
+
+TEST(arguments_are_checked)
+{
+    struct ds_error err = {0};
+    struct ds_queue *queue = NULL;
+    struct ds_queue_options options = {.struct_bytes = sizeof options,
+                                       .address = "tcp://somewhere"};
+    CHECK_STATUS(ds_queue_open(&options, &queue, &err), DS_INVALID);
+    CHECK_CONTAINS(err.message, "unix:/path/to/socket");
+    options.struct_bytes = 8;
+    CHECK_STATUS(ds_queue_open(&options, &queue, &err), DS_INVALID);
+    CHECK_CONTAINS(err.message, "struct_bytes");
+    CHECK(queue == NULL);
+}
+
+TEST_MAIN(RUN(a_call_brings_back_the_controllers_bytes),
+          RUN(a_large_request_and_reply_arrive_whole),
+          RUN(the_controllers_error_is_passed_on_word_for_word),
+          RUN(a_controller_that_dies_during_a_call_is_named),
+          RUN(a_connection_that_ended_while_idle_is_replaced_without_an_error),
+          RUN(nobody_at_the_address_is_told_at_once),
+          RUN(a_reply_that_comes_too_late_is_thrown_away), RUN(the_hook_ends_a_call),
+          RUN(arguments_are_checked))

@@ -1,0 +1,272 @@
+/* What a client lives through: its worker killed, stopped for a while, or replaced. */
+#include "client/testing.h"
+
+#include "os/clock.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct worker_process worker;
+
+static int
+before_each(void **state)
+{
+    test_before(state);
+    worker_start(&worker, 64);
+    return 0;
+}
+
+static int
+after_each(void **state)
+{
+    worker_stop(&worker);
+    return test_after(state);
+}
+
+TEST(a_sealed_object_survives_the_worker)
+{
+    struct ds_client *client = open_client(&worker, false);
+    struct ds_buffer *held = NULL;
+    put_text(client, "survivor", "alive");
+    CHECK_OK(get_one(client, "survivor", 0, &held, NULL));
+    worker_kill_child(&worker);
+    check_value(client, "survivor", "alive");
+    CHECK(buffer_says(held, "alive"));
+    ds_buffer_release(held);
+    ds_client_close(client);
+}
+
+/* The client says what it still holds, and the rest is given up. */
+TEST(an_unsealed_object_survives_the_worker_if_it_is_still_held)
+{
+    struct ds_client *client = open_client(&worker, false);
+    struct ds_buffer *kept = create_one(client, "kept", 5);
+    struct ds_buffer *dropped = create_one(client, "dropped", 5);
+    memcpy(ds_buffer_data(kept), "bytes", 5);
+    worker_kill_child(&worker);
+    ds_buffer_release(dropped);
+    CHECK_OK(ds_seal(client, &kept, 1, NULL));
+    check_value(client, "kept", "bytes");
+    CHECK_INT(worker_stat(client, "objects_unsealed"), 0);
+    ds_buffer_release(kept);
+    ds_client_close(client);
+}
+
+TEST(a_tcp_client_reconnects)
+{
+    struct ds_client *client = open_client(&worker, true);
+    put_text(client, "before", "x");
+    worker_kill_child(&worker);
+    put_text(client, "after", "y");
+    check_value(client, "before", "x");
+    check_value(client, "after", "y");
+    ds_client_close(client);
+}
+
+struct waiting {
+    struct ds_client *client;
+    struct ds_buffer *buffer;
+    enum ds_status status;
+};
+
+static void *
+wait_for_key(void *arg)
+{
+    struct waiting *waiting = arg;
+    waiting->status = get_one(waiting->client, "late", 15000, &waiting->buffer, NULL);
+    return NULL;
+}
+
+TEST(a_waiting_get_waits_on_over_a_restart)
+{
+    struct waiting waiting = {.client = open_client(&worker, false)};
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, wait_for_key, &waiting) == 0);
+    usleep(100000);
+    worker_kill_child(&worker);
+    put_text(waiting.client, "late", "arrived");
+    pthread_join(thread, NULL);
+    CHECK_INT(waiting.status, DS_OK);
+    CHECK(buffer_says(waiting.buffer, "arrived"));
+    ds_buffer_release(waiting.buffer);
+    ds_client_close(waiting.client);
+}
+
+TEST(another_worker_at_the_address_means_new_memory)
+{
+    struct ds_client *client = open_client(&worker, false);
+    struct ds_buffer *held = NULL;
+    struct ds_error err = {0};
+    put_text(client, "old", "old bytes");
+    CHECK_OK(get_one(client, "old", 0, &held, NULL));
+    struct ds_buffer *unsealed = create_one(client, "unsealed", 9);
+    worker_replace(&worker, 64);
+
+    CHECK_STATUS(ds_seal(client, &unsealed, 1, &err), DS_IO);
+    CHECK_CONTAINS(err.message, "came back without its memory");
+    CHECK_CONTAINS(err.message, "127.0.0.1:");
+    put_text(client, "new", "new bytes");
+    check_value(client, "new", "new bytes");
+    CHECK(buffer_says(held, "old bytes"));
+    memset(ds_buffer_data(unsealed), 'x', 9);
+    check_value(client, "new", "new bytes");
+    ds_buffer_release(unsealed);
+    ds_buffer_release(held);
+    ds_client_close(client);
+}
+
+static struct ds_client *
+open_impatient(uint32_t request_timeout_ms)
+{
+    struct ds_client_options options = {.struct_bytes = sizeof options,
+                                        .host = "127.0.0.1",
+                                        .port = worker.port,
+                                        .request_timeout_ms = request_timeout_ms};
+    struct ds_client *client = NULL;
+    CHECK_OK(ds_client_open(&options, &client, NULL));
+    return client;
+}
+
+/* The worker answers a create that nobody waits for any more. */
+TEST(what_a_late_reply_reserved_is_given_up)
+{
+    struct ds_client *client = open_impatient(300);
+    struct ds_error err = {0};
+    struct ds_slice key = slice_of_text("late");
+    uint64_t size = 5000;
+    struct ds_buffer *buffer = NULL;
+    pid_t child = worker_child(&worker);
+    CHECK(kill(child, SIGSTOP) == 0);
+    CHECK_STATUS(ds_create(client, &key, &size, 1, NULL, &buffer, &err), DS_TIMEOUT);
+    CHECK_CONTAINS(err.message, "did not answer CREATE");
+    CHECK(kill(child, SIGCONT) == 0);
+    usleep(200000);
+    CHECK_OK(ds_client_ping(client, 2000, NULL));
+    CHECK_INT(worker_stat(client, "objects_unsealed"), 0);
+    CHECK_INT(worker_stat(client, "creates_total"), 1);
+    CHECK_INT(worker_stat(client, "connections"), 1);
+    ds_client_close(client);
+}
+
+/* So many replies are owed that connections are given up with them: the next one begins
+ * by saying what is held. */
+TEST(nothing_stays_reserved_when_many_creates_time_out)
+{
+    struct ds_client *client = open_impatient(100);
+    struct ds_buffer *held = create_one(client, "held", 5);
+    struct ds_slice key = slice_of_text("late");
+    uint64_t size = 5000;
+    struct ds_buffer *buffer = NULL;
+    pid_t child = worker_child(&worker);
+    CHECK_OK(ds_client_ping(client, 2000, NULL));
+    CHECK(kill(child, SIGSTOP) == 0);
+    CHECK_STATUS(ds_create(client, &key, &size, 1, NULL, &buffer, NULL), DS_TIMEOUT);
+    CHECK(kill(child, SIGKILL) == 0);
+    struct ds_error err = {0};
+    CHECK_OK(ds_client_ping(client, 8000, &err));
+    CHECK_INT(worker_stat(client, "objects_unsealed"), 1);
+    memcpy(ds_buffer_data(held), "12345", 5);
+    CHECK_OK(ds_seal(client, &held, 1, NULL));
+    check_value(client, "held", "12345");
+    ds_buffer_release(held);
+    ds_client_close(client);
+}
+
+TEST(a_worker_that_stays_away_is_named_within_the_timeout)
+{
+    struct ds_client *client = open_impatient(600);
+    struct ds_error err = {0};
+    struct worker_process other;
+    worker_start(&other, 64);
+    struct ds_client_options options = {.struct_bytes = sizeof options,
+                                        .host = "127.0.0.1",
+                                        .port = other.port,
+                                        .request_timeout_ms = 600};
+    struct ds_client *lonely = NULL;
+    CHECK_OK(ds_client_open(&options, &lonely, NULL));
+    worker_stop(&other);
+    uint64_t before = clock_monotonic_ms();
+    CHECK_STATUS(ds_put(lonely, slice_of_text("k"), slice_of_text("v"), NULL, &err),
+                 DS_IO);
+    CHECK(clock_monotonic_ms() - before < 1500);
+    CHECK_CONTAINS(err.message, "127.0.0.1:");
+    CHECK_CONTAINS(err.message, "is datasystem_worker running there?");
+    ds_client_close(lonely);
+    ds_client_close(client);
+}
+
+struct writer_thread {
+    pthread_t thread;
+    struct ds_client *client;
+    int number;
+    int puts;
+};
+
+static _Atomic bool stop_writing;
+
+/* Every put that returns is there, whatever happens to the worker in between. */
+static void *
+write_and_check(void *arg)
+{
+    struct writer_thread *self = arg;
+    size_t bytes = 40000;
+    char *value = malloc(bytes);
+    char key[32];
+    snprintf(key, sizeof key, "writer-%d", self->number);
+    while (!stop_writing) {
+        size_t len = self->puts % 2 == 0 ? bytes : 100;
+        memset(value, 'a' + self->puts % 26, len);
+        struct ds_buffer *buffer = NULL;
+        struct ds_error err = {0};
+        enum ds_status status =
+            ds_put(self->client, slice_of_text(key), slice(value, len), NULL, &err);
+        CHECK_TEXT(err.message, "");
+        CHECK_OK(status);
+        CHECK_OK(get_one(self->client, key, 0, &buffer, NULL));
+        CHECK(slice_equal(slice(ds_buffer_data(buffer), ds_buffer_size(buffer)),
+                          slice(value, len)));
+        ds_buffer_release(buffer);
+        self->puts++;
+    }
+    free(value);
+    return NULL;
+}
+
+TEST(puts_under_load_survive_kills)
+{
+    enum { WRITERS = 4, KILLS = 3 };
+    struct writer_thread writers[WRITERS];
+    struct ds_client *client = open_client(&worker, false);
+    stop_writing = false;
+    for (int i = 0; i < WRITERS; i++) {
+        writers[i] = (struct writer_thread){.client = client, .number = i};
+        CHECK(pthread_create(&writers[i].thread, NULL, write_and_check, &writers[i]) ==
+              0);
+    }
+    for (int i = 0; i < KILLS; i++) {
+        usleep(400000);
+        worker_kill_child(&worker);
+    }
+    usleep(600000);
+    stop_writing = true;
+    for (int i = 0; i < WRITERS; i++) {
+        pthread_join(writers[i].thread, NULL);
+        CHECK(writers[i].puts > 10);
+    }
+    CHECK_INT(worker_stat(client, "objects_unsealed"), 0);
+    CHECK_INT(worker_stat(client, "objects"), WRITERS);
+    ds_client_close(client);
+}
+
+#define EACH(name) cmocka_unit_test_setup_teardown(name, before_each, after_each)
+
+TEST_MAIN(EACH(a_sealed_object_survives_the_worker),
+          EACH(an_unsealed_object_survives_the_worker_if_it_is_still_held),
+          EACH(a_tcp_client_reconnects), EACH(a_waiting_get_waits_on_over_a_restart),
+          EACH(another_worker_at_the_address_means_new_memory),
+          EACH(what_a_late_reply_reserved_is_given_up),
+          EACH(nothing_stays_reserved_when_many_creates_time_out),
+          EACH(a_worker_that_stays_away_is_named_within_the_timeout),
+          EACH(puts_under_load_survive_kills))

@@ -1,0 +1,145 @@
+#include "worker_process.h"
+
+#include <datasystem/datasystem.h>
+
+#include <arpa/inet.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { START_TRIES = 500, TRY_US = 20000 };
+
+static uint16_t
+free_port(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(bind(fd, (struct sockaddr *)&address, len) == 0);
+    CHECK(getsockname(fd, (struct sockaddr *)&address, &len) == 0);
+    close(fd);
+    return ntohs(address.sin_port);
+}
+
+static void
+exec_worker(const struct worker_process *worker, int arena_mb)
+{
+    char address[32];
+    char arena[16];
+    snprintf(address, sizeof address, "127.0.0.1:%u", (unsigned)worker->port);
+    snprintf(arena, sizeof arena, "%d", arena_mb);
+    char *const arguments[] = {"datasystem_worker",
+                               "--worker_address",
+                               address,
+                               "--datasystem_home_dir",
+                               (char *)worker->folder,
+                               "--shared_memory_size_mb",
+                               arena,
+                               NULL};
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* A test that crashes leaves nothing behind. */
+    execv(DATASYSTEM_WORKER, arguments);
+    perror("execv " DATASYSTEM_WORKER);
+    _exit(127);
+}
+
+static void
+run(struct worker_process *worker, int arena_mb)
+{
+    worker->supervisor = fork();
+    CHECK(worker->supervisor >= 0);
+    if (worker->supervisor == 0)
+        exec_worker(worker, arena_mb);
+    struct ds_client_options options = {
+        .struct_bytes = sizeof options, .host = "127.0.0.1", .port = worker->port};
+    struct ds_client *client = NULL;
+    struct ds_error err = {0};
+    for (int i = 0; i < START_TRIES && client == NULL; i++) {
+        usleep(TRY_US);
+        if (ds_client_open(&options, &client, &err) != DS_OK)
+            client = NULL;
+    }
+    if (client == NULL)
+        fprintf(stderr, "the worker does not serve: %s\n", err.message);
+    CHECK(client != NULL);
+    ds_client_close(client);
+}
+
+void
+worker_start(struct worker_process *worker, int arena_mb)
+{
+    *worker = (struct worker_process){.port = free_port()};
+    test_make_folder(worker->folder);
+    run(worker, arena_mb);
+}
+
+static void
+end(struct worker_process *worker)
+{
+    int status;
+    CHECK(kill(worker->supervisor, SIGTERM) == 0);
+    CHECK(waitpid(worker->supervisor, &status, 0) == worker->supervisor);
+    CHECK(WIFEXITED(status));
+    CHECK_INT(WEXITSTATUS(status), 0);
+}
+
+void
+worker_stop(struct worker_process *worker)
+{
+    end(worker);
+    test_remove_folder(worker->folder);
+}
+
+void
+worker_replace(struct worker_process *worker, int arena_mb)
+{
+    end(worker);
+    run(worker, arena_mb);
+}
+
+pid_t
+worker_child(const struct worker_process *worker)
+{
+    char path[64];
+    int pid = 0;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)worker->supervisor,
+             (int)worker->supervisor);
+    for (int i = 0; i < START_TRIES && pid == 0; i++) {
+        FILE *file = fopen(path, "re");
+        CHECK(file != NULL);
+        if (fscanf(file, "%d", &pid) != 1) {
+            pid = 0;
+            usleep(TRY_US);
+        }
+        fclose(file);
+    }
+    CHECK(pid > 0);
+    return pid;
+}
+
+void
+worker_kill_child(const struct worker_process *worker)
+{
+    CHECK(kill(worker_child(worker), SIGKILL) == 0);
+}
+
+uint64_t
+worker_stat(struct ds_client *client, const char *name)
+{
+    char *json = NULL;
+    char quoted[64];
+    CHECK_OK(ds_client_stats(client, &json, NULL));
+    snprintf(quoted, sizeof quoted, "\"%s\": ", name);
+    const char *at = strstr(json, quoted);
+    if (at == NULL)
+        fprintf(stderr, "no %s in %s\n", name, json);
+    CHECK(at != NULL);
+    uint64_t value = strtoull(at + strlen(quoted), NULL, 10);
+    free(json);
+    return value;
+}
