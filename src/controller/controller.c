@@ -62,7 +62,7 @@ set_deadline(struct controller *controller, uv_timer_cb on_deadline, uint64_t ms
     DS_ASSERT(result == 0);
 }
 
-/* The last step: once every handle is closed, the loop ends. */
+/* The last step: once every handle but the signals' is closed, the loop ends. */
 static void
 end(struct controller *controller)
 {
@@ -71,8 +71,6 @@ end(struct controller *controller)
     controller->ended = true;
     sessions_close(controller);
     worker_link_close(controller->worker);
-    uv_close((uv_handle_t *)&controller->terminate, NULL);
-    uv_close((uv_handle_t *)&controller->interrupt, NULL);
     uv_close((uv_handle_t *)&controller->deadline, NULL);
 }
 
@@ -116,6 +114,18 @@ on_flush_deadline(uv_timer_t *timer)
     say_goodbye(timer->data);
 }
 
+/* A worker that is there gets its time; one that is away is not worth the wait. */
+static void
+on_first_flush_deadline(uv_timer_t *timer)
+{
+    struct controller *controller = timer->data;
+    if (worker_link_is_up(controller->worker))
+        set_deadline(controller, on_flush_deadline,
+                     CONTROLLER_STOP_MS - CONTROLLER_STOP_WITHOUT_WORKER_MS);
+    else
+        on_flush_deadline(timer);
+}
+
 static void
 purge(struct controller *controller)
 {
@@ -139,9 +149,8 @@ controller_stop(struct controller *controller, const char *why)
         say_goodbye(controller);
         return;
     }
-    bool is_up = worker_link_is_up(controller->worker);
-    set_deadline(controller, on_flush_deadline,
-                 is_up ? CONTROLLER_STOP_MS : CONTROLLER_STOP_WITHOUT_WORKER_MS);
+    set_deadline(controller, on_first_flush_deadline,
+                 CONTROLLER_STOP_WITHOUT_WORKER_MS);
     worker_link_flush(controller->worker, on_flushed, controller);
 }
 
@@ -198,17 +207,26 @@ open_socket(struct controller *controller, struct ds_error *err)
     return status;
 }
 
+/* Signals alone do not keep the loop going. */
+static void
+watch_signal(struct controller *controller, uv_signal_t *handle, int number)
+{
+    int result = uv_signal_init(&controller->loop, handle);
+    DS_ASSERT(result == 0);
+    handle->data = controller;
+    result = uv_signal_start(handle, on_signal, number);
+    DS_ASSERT(result == 0);
+    uv_unref((uv_handle_t *)handle);
+}
+
 static void
 start_handles(struct controller *controller)
 {
-    uv_timer_init(&controller->loop, &controller->deadline);
+    int result = uv_timer_init(&controller->loop, &controller->deadline);
+    DS_ASSERT(result == 0);
     controller->deadline.data = controller;
-    uv_signal_init(&controller->loop, &controller->terminate);
-    controller->terminate.data = controller;
-    uv_signal_start(&controller->terminate, on_signal, SIGTERM);
-    uv_signal_init(&controller->loop, &controller->interrupt);
-    controller->interrupt.data = controller;
-    uv_signal_start(&controller->interrupt, on_signal, SIGINT);
+    watch_signal(controller, &controller->terminate, SIGTERM);
+    watch_signal(controller, &controller->interrupt, SIGINT);
     signal(SIGPIPE, SIG_IGN); /* Nobody may be left to read "ready". */
 }
 
@@ -257,9 +275,26 @@ close_socket(struct controller *controller)
     socket_close(controller->lock_fd);
 }
 
+/* From here on a signal changes nothing: we are ending, and must not be cut short while
+ * the socket's files are still there. */
+static void
+stop_watching_signals(struct controller *controller)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    uv_close((uv_handle_t *)&controller->terminate, NULL);
+    uv_close((uv_handle_t *)&controller->interrupt, NULL);
+    int left = uv_run(&controller->loop, UV_RUN_DEFAULT);
+    DS_ASSERT(left == 0);
+}
+
 static void
 fini(struct controller *controller)
 {
+    stop_watching_signals(controller);
     close_socket(controller);
     queue_destroy(controller->queue);
     int busy = uv_loop_close(&controller->loop);

@@ -30,7 +30,7 @@ enum {
 
 /* Of all requests that are arriving, and of the replies one client did not read yet. */
 #define CONTROLLER_PAYLOAD_BYTES_MAX (UINT64_C(1) << 30)
-#define CONTROLLER_REPLY_BYTES_MAX   (UINT64_C(1) << 30)
+#define CONTROLLER_REPLY_BYTES_MAX   (UINT64_C(1) << 28)
 
 /* Texts are borrowed for as long as the controller runs. */
 struct controller_options {
