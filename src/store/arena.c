@@ -8,10 +8,12 @@
 
 #include <stdlib.h>
 
+#define UNIT_BYTES 64ull
+static_assert(PAGE_BYTES == 64 * UNIT_BYTES, "a page has PAGE_UNITS units");
+
 enum {
-    UNIT_BYTES = 64,
     CELL_UNITS_MAX = 32, /* Larger than 2 KiB: whole pages. */
-    PAGE_UNITS = PAGE_BYTES / UNIT_BYTES,
+    PAGE_UNITS = 64,
     RUN_PAGES_MAX = 8,
     RUN_CELLS_MAX = 64, /* One word of bits. */
 };
@@ -169,7 +171,7 @@ cell_take(struct arena *arena, uint32_t run, uint32_t cell)
     entry->taken |= 1ull << cell;
     if (entry->taken == all_cells(entry->cells))
         partial_remove(arena, &arena->classes[entry->cell_units], run);
-    arena->cell_bytes += entry->cell_units * (uint64_t)UNIT_BYTES;
+    arena->cell_bytes += entry->cell_units * UNIT_BYTES;
     arena->extent_count++;
 }
 
@@ -188,7 +190,7 @@ cell_alloc(struct arena *arena, uint32_t units, uint64_t *out_offset)
     DS_ASSERT(taken != all_cells(class->cells));
     uint32_t cell = (uint32_t)__builtin_ctzll(~taken);
     cell_take(arena, run, cell);
-    *out_offset = run * (uint64_t)PAGE_BYTES + cell * units * (uint64_t)UNIT_BYTES;
+    *out_offset = run * (uint64_t)PAGE_BYTES + cell * UNIT_BYTES * units;
     return DS_OK;
 }
 
@@ -216,7 +218,7 @@ cell_free(struct arena *arena, uint64_t offset, uint32_t units)
 
     bool was_full = entry->taken == all_cells(entry->cells);
     entry->taken &= ~(1ull << cell);
-    arena->cell_bytes -= units * (uint64_t)UNIT_BYTES;
+    arena->cell_bytes -= units * UNIT_BYTES;
     arena->extent_count--;
     if (was_full)
         partial_push(arena, class, run);
@@ -319,7 +321,7 @@ largest_free_cell(const struct arena *arena)
 {
     for (uint32_t units = CELL_UNITS_MAX; units > 0; units--) {
         if (arena->classes[units].partial != PAGE_NONE)
-            return units * (uint64_t)UNIT_BYTES;
+            return units * UNIT_BYTES;
     }
     return 0;
 }
@@ -390,7 +392,7 @@ arena_check(const struct arena *arena)
         DS_ASSERT(page % class->pages == 0);
         partial += taken < entry->cells;
         run_pages += entry->count;
-        cell_bytes += taken * entry->cell_units * (uint64_t)UNIT_BYTES;
+        cell_bytes += taken * UNIT_BYTES * entry->cell_units;
         extents += taken;
     }
     DS_ASSERT(run_pages == arena->run_pages);

@@ -1,13 +1,16 @@
 #include "store/arena.h"
 
 #include "base/auto.h"
+#include "base/check.h"
 #include "base/numeric.h"
 #include "test.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { KIB = 1024, MIB = 1024 * 1024, HUGE = 2 * MIB };
+#define KIB  1024ull
+#define MIB  (1024 * KIB)
+#define HUGE (2 * MIB)
 
 DEFINE_AUTO(arena, struct arena, arena_destroy)
 
@@ -58,7 +61,7 @@ TEST(runs_waste_little)
         uint64_t count = 0;
         while (arena_alloc(arena, size, 64, &offset) == DS_OK)
             count++;
-        CHECK(count * size >= 14 * (uint64_t)MIB);
+        CHECK(count * size >= 14 * MIB);
         arena_check(arena);
     }
 }
@@ -74,7 +77,7 @@ TEST(large_sizes_are_page_aligned_and_exact)
 
 TEST(huge_alignment_leaves_the_hole_usable)
 {
-    AUTO(arena) struct arena *arena = arena_of(8 * (uint64_t)MIB);
+    AUTO(arena) struct arena *arena = arena_of(8 * MIB);
     CHECK_INT(take(arena, 4096, 4096), 0);
     CHECK_INT(take(arena, HUGE, HUGE), HUGE);
     CHECK_INT(take(arena, HUGE, HUGE), 2 * HUGE);
@@ -114,7 +117,7 @@ TEST(best_fit_takes_the_smallest_hole)
  */
 TEST(touched_memory_is_preferred)
 {
-    AUTO(arena) struct arena *arena = arena_of(64 * (uint64_t)MIB);
+    AUTO(arena) struct arena *arena = arena_of(64 * MIB);
     for (int i = 0; i < 1000; i++) {
         uint64_t offset = take(arena, MIB, 4096);
         CHECK_INT(offset, 0);
@@ -181,12 +184,14 @@ TEST(an_absurd_size_is_full_not_a_crash)
     uint64_t offset;
     CHECK_STATUS(arena_alloc(arena, UINT64_MAX, 64, &offset), DS_FULL);
     CHECK_STATUS(arena_alloc(arena, MIB + 1, 4096, &offset), DS_FULL);
-    CHECK_STATUS(arena_alloc(arena, 4096, HUGE * 4ull, &offset), DS_FULL);
+    CHECK_STATUS(arena_alloc(arena, 4096, HUGE * 4, &offset), DS_FULL);
 }
 
 /* ---- Random operations against a map of units ---- */
 
-enum { LIVE_MAX = 600, MODEL_BYTES = 4 * MIB };
+enum { LIVE_MAX = 600 };
+
+#define MODEL_BYTES (4 * MIB)
 
 struct extent {
     uint64_t offset;
@@ -271,7 +276,7 @@ TEST(random_use_never_overlaps_and_survives_rebuilding)
         uint64_t seed = start;
         AUTO(arena) struct arena *arena = arena_of(MODEL_BYTES);
         struct model *model = calloc(1, sizeof *model);
-        CHECK(model != NULL);
+        DS_ASSERT(model != NULL);
         for (int step = 0; step < 20000; step++) {
             bool add = test_random(&seed) % 16 < (step / 4000 % 2 == 0 ? 9u : 7u);
             if (add)

@@ -1,5 +1,7 @@
 #include "store/fixture.h"
 
+#include "base/check.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,8 +27,8 @@ allocate(struct fixture *fixture)
     memory->arena_bytes = fixture->geometry.arena_bytes;
     memory->table = aligned_alloc(4096, memory->table_bytes);
     memory->pins = aligned_alloc(4096, memory->pins_bytes);
-    CHECK(memory->table != NULL);
-    CHECK(memory->pins != NULL);
+    DS_ASSERT(memory->table != NULL);
+    DS_ASSERT(memory->pins != NULL);
     memset(memory->table, 0, memory->table_bytes);
     memset(memory->pins, 0, memory->pins_bytes);
 }

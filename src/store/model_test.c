@@ -214,7 +214,7 @@ check_really_full(struct model *model, uint64_t size, const struct ds_error *err
     struct store_stats stats = stats_of(model->f.store);
     model->fulls++;
     if (strncmp(err->message, "Shared memory no space", 22) == 0)
-        CHECK(stats.arena.largest_free < round_up(size, 8 * 4096));
+        CHECK(stats.arena.largest_free < round_up(size, 32768));
     else
         CHECK_CONTAINS(err->message, "Object table is full");
 }
@@ -460,7 +460,7 @@ static void
 run_model(uint64_t seed, struct store_geometry geometry)
 {
     struct model *model = calloc(1, sizeof *model);
-    CHECK(model != NULL);
+    DS_ASSERT(model != NULL);
     model->seed = seed;
     model->now_ds = FIXTURE_NOW;
     fixture_open(&model->f, geometry);

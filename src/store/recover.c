@@ -333,7 +333,8 @@ store_open(const struct store_memory *memory, uint64_t now_ds, struct store **ou
         !unit_map_init(&recovery.contested, store->table.arena_bytes))
         return ds_fail(err, DS_NO_MEMORY, "no memory to recover the object table");
     rebuild(&recovery);
-    (void)now_ds;
+    (void)
+        now_ds; /* What expired meanwhile is not found, and goes with the first tick. */
     if (report != NULL)
         *report = recovery.report;
     *out = TAKE(store);

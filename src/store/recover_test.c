@@ -36,7 +36,8 @@ reopen(struct fixture *f, struct ds_error *err)
  */
 TEST(sealed_objects_keep_slot_word_and_bytes)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view before[20];
     char key[48];
     for (int i = 0; i < 20; i++) {
@@ -58,7 +59,8 @@ TEST(sealed_objects_keep_slot_word_and_bytes)
 
 TEST(unsealed_objects_wait_for_a_living_owner_only)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     uint32_t alive = add_client(f.store);
     uint32_t gone = add_client(f.store);
     struct create_request request = request_for("mine", 100);
@@ -82,7 +84,8 @@ TEST(unsealed_objects_wait_for_a_living_owner_only)
 
 TEST(pins_of_before_keep_their_bytes)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     uint32_t region = add_client(f.store);
     struct object_view view = put(f.store, "a", 5000);
     CHECK(pin_acquire(region_of(&f, region), 9, slot_of(&f, view.ref.slot), view.commit,
@@ -99,7 +102,8 @@ TEST(pins_of_before_keep_their_bytes)
 
 TEST(expiry_and_versions_go_on)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     (void)put(f.store, "a", 10);
     CHECK(store_set_expiry(f.store, slice_of_text("a"), FIXTURE_NOW + 7, FIXTURE_NOW));
     struct object_view old = put(f.store, "b", 10);
@@ -115,7 +119,8 @@ TEST(expiry_and_versions_go_on)
 
 TEST(objects_that_overlap_are_both_dropped_and_counted)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view a = put(f.store, "a", 9000);
     struct object_view b = put(f.store, "b", 9000);
     (void)put(f.store, "c", 9000);
@@ -130,7 +135,8 @@ TEST(objects_that_overlap_are_both_dropped_and_counted)
 
 TEST(the_newer_of_two_sealed_objects_wins)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view a = put(f.store, "a", 100);
     struct object_view b = put(f.store, "b", 200);
     struct slot *newer = raw_slot(&f, b.ref.slot);
@@ -166,35 +172,40 @@ slot_to_break(struct fixture *f)
 
 TEST(a_slot_with_a_wrong_key_is_dropped)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     slot_to_break(&f)->key[0] = 'x';
     check_dropped(&f);
 }
 
 TEST(a_slot_with_a_wrong_tag_is_dropped)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     slot_to_break(&f)->tag ^= 1;
     check_dropped(&f);
 }
 
 TEST(a_slot_of_no_bytes_is_dropped)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     slot_to_break(&f)->size = 0;
     check_dropped(&f);
 }
 
 TEST(a_slot_that_leaves_the_arena_is_dropped)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     slot_to_break(&f)->size = UINT64_MAX - 50;
     check_dropped(&f);
 }
 
 TEST(a_slot_of_an_unknown_state_is_dropped)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct slot *slot = slot_to_break(&f);
     atomic_store(&slot->commit, atomic_load(&slot->commit) | 0xf0);
     check_dropped(&f);
@@ -202,7 +213,8 @@ TEST(a_slot_of_an_unknown_state_is_dropped)
 
 TEST(a_slot_of_an_impossible_generation_is_dropped_and_rests)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct slot *slot = slot_to_break(&f);
     atomic_store(&slot->commit, commit_word((1ull << 56) - 1, SLOT_SEALED));
     check_dropped(&f);
@@ -210,7 +222,8 @@ TEST(a_slot_of_an_impossible_generation_is_dropped_and_rests)
 
 TEST(a_slot_with_a_key_outside_the_heap_is_dropped)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct slot *slot = slot_to_break(&f);
     key_heap_place place = f.geometry.key_heap_bytes - 20;
     slot->place = place_pack(place_offset(slot->place), 0, 21);
@@ -220,7 +233,8 @@ TEST(a_slot_with_a_key_outside_the_heap_is_dropped)
 
 TEST(counters_beyond_the_table_are_corrected)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     (void)put(f.store, "a", 100);
     atomic_store(&raw_header(&f)->slots_used, UINT64_MAX);
     atomic_store(&raw_header(&f)->populated, UINT64_MAX);
@@ -234,7 +248,8 @@ TEST(counters_beyond_the_table_are_corrected)
 
 TEST(memory_that_is_no_table_is_refused)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct ds_error err = {0};
     raw_header(&f)->magic = 0;
     CHECK_STATUS(reopen(&f, &err), DS_MISMATCH);
@@ -243,7 +258,8 @@ TEST(memory_that_is_no_table_is_refused)
 
 TEST(another_layout_version_is_refused_by_name)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct ds_error err = {0};
     raw_header(&f)->layout_version = 77;
     CHECK_STATUS(reopen(&f, &err), DS_MISMATCH);
@@ -253,7 +269,8 @@ TEST(another_layout_version_is_refused_by_name)
 
 TEST(another_slot_size_is_refused)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct ds_error err = {0};
     raw_header(&f)->slot_bytes = 96;
     CHECK_STATUS(reopen(&f, &err), DS_MISMATCH);
@@ -262,7 +279,8 @@ TEST(another_slot_size_is_refused)
 
 TEST(a_table_larger_than_its_file_is_refused)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct ds_error err = {0};
     raw_header(&f)->slot_count = 1 << 30;
     CHECK_STATUS(reopen(&f, &err), DS_MISMATCH);
@@ -271,7 +289,8 @@ TEST(a_table_larger_than_its_file_is_refused)
 
 TEST(a_table_of_another_arena_is_refused)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct ds_error err = {0};
     f.memory.arena_bytes *= 2;
     CHECK_STATUS(reopen(&f, &err), DS_MISMATCH);
@@ -280,7 +299,8 @@ TEST(a_table_of_another_arena_is_refused)
 
 TEST(pins_of_another_arena_are_refused)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct ds_error err = {0};
     ((struct pins_header *)f.memory.pins)->incarnation = 43;
     CHECK_STATUS(reopen(&f, &err), DS_MISMATCH);
@@ -385,7 +405,8 @@ fill_for_damage(struct fixture *f)
 
 TEST(no_damage_to_the_table_crashes_recovery)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     fill_for_damage(&f);
     uint64_t seed = 20240601;
     uint64_t opened = 0;

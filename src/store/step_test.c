@@ -91,7 +91,7 @@ static struct trial *
 trial_begin(void)
 {
     struct trial *trial = calloc(1, sizeof *trial);
-    CHECK(trial != NULL);
+    DS_ASSERT(trial != NULL);
     fixture_open(&trial->f, fixture_geometry());
     struct store *store = trial->f.store;
     trial->region = add_client(store);
@@ -358,7 +358,7 @@ TEST(recovery_of_half_a_seal_can_stop_anywhere)
     store_set_step_hook(NULL, NULL);
     for (uint32_t i = 0; i < first->count; i++) {
         struct trial *second = calloc(1, sizeof *second);
-        CHECK(second != NULL);
+        DS_ASSERT(second != NULL);
         second->region = first->region;
         fixture_copy(&second->f, &first->copies[i]);
         CHECK_OK(fixture_reopen(&second->f, NULL));

@@ -6,8 +6,8 @@
  * rest, accepting both sides of every half-done operation.
  *
  * Alignment of an extent follows from its size, so that recovery needs no extra field:
- * blocks' parts of 4096 bytes or more and objects of 64 KiB or more are page-aligned
- * (or aligned to the huge page, from that size up), everything else to 64 bytes. */
+ * up to 2 KiB it is 64 bytes, beyond that a page, and from the size of a huge page up,
+ * where the arena has such, a huge page. */
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
 

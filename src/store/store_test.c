@@ -30,7 +30,8 @@ try_seal(struct store *store, const struct seal_request *request)
 
 TEST(an_object_exists_from_seal_to_delete)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view created = create(f.store, "a", 100);
     CHECK(!exists(f.store, "a"));
     seal(f.store, created.ref);
@@ -47,7 +48,8 @@ TEST(an_object_exists_from_seal_to_delete)
 
 TEST(overwriting_replaces_at_once_and_frees_the_old_bytes)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view old = put(f.store, "a", 5000);
     struct object_view fresh = put(f.store, "a", 6000);
     CHECK(fresh.offset != old.offset);
@@ -61,7 +63,8 @@ TEST(overwriting_replaces_at_once_and_frees_the_old_bytes)
 
 TEST(aborting_gives_the_room_back)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view view = create(f.store, "a", 5000);
     store_abort(f.store, view.ref);
     store_abort(f.store, view.ref);
@@ -73,7 +76,8 @@ TEST(aborting_gives_the_room_back)
 
 TEST(aborting_a_sealed_object_does_nothing)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view view = put(f.store, "a", 100);
     store_abort(f.store, view.ref);
     CHECK(exists(f.store, "a"));
@@ -83,7 +87,8 @@ TEST(aborting_a_sealed_object_does_nothing)
 
 TEST(only_if_absent_keeps_the_existing_object)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view old = put(f.store, "a", 100);
     struct object_view fresh = create(f.store, "a", 200);
     struct seal_request request = {.ref = fresh.ref, .only_if_absent = true};
@@ -97,7 +102,8 @@ TEST(only_if_absent_keeps_the_existing_object)
 
 TEST(only_if_absent_replaces_an_expired_object)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view old = create(f.store, "a", 100);
     struct seal_request request = {.ref = old.ref, .expires_ds = FIXTURE_NOW};
     CHECK_OK(try_seal(f.store, &request));
@@ -112,7 +118,8 @@ TEST(only_if_absent_replaces_an_expired_object)
 
 TEST(sealing_again_is_success_even_after_overwrite_and_reuse)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view view = create(f.store, "a", 100);
     struct seal_request request = {.ref = view.ref};
     CHECK_OK(try_seal(f.store, &request));
@@ -130,7 +137,8 @@ TEST(sealing_again_is_success_even_after_overwrite_and_reuse)
 
 TEST(sealing_what_was_never_there_is_invalid)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view view = create(f.store, "a", 100);
     struct seal_request request = {.ref = view.ref};
     request.ref.generation += 2;
@@ -169,9 +177,27 @@ TEST(keys_are_any_bytes_of_any_length)
     store_check(f.store);
 }
 
+/* Two keys with equal tags, in one bucket: only the whole key tells them apart. */
+TEST(keys_that_collide_are_told_apart)
+{
+    struct store_geometry geometry = fixture_geometry();
+    geometry.bucket_count = 1;
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, geometry);
+    struct object_view a = put(f.store, "key78812", 11);
+    struct object_view b = put(f.store, "key73564", 22);
+    CHECK_INT(slot_of(&f, a.ref.slot)->tag, slot_of(&f, b.ref.slot)->tag);
+    CHECK(find(f.store, "key78812", &a));
+    CHECK_INT(a.size, 11);
+    CHECK(delete_key(f.store, "key73564"));
+    CHECK(exists(f.store, "key78812"));
+    store_check(f.store);
+}
+
 TEST(a_checksum_is_kept)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view view = create(f.store, "a", 100);
     struct seal_request request = {
         .ref = view.ref, .has_checksum = true, .checksum = 0x1234567890abcdef};
@@ -183,7 +209,8 @@ TEST(a_checksum_is_kept)
 
 TEST(the_creator_of_an_object_is_known)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     uint32_t region = add_client(f.store);
     struct create_request request = request_for("a", 10);
     request.client = region + 1;
@@ -202,7 +229,8 @@ TEST(the_creator_of_an_object_is_known)
 
 TEST(any_slot_can_be_inspected)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view view = create(f.store, "a key that is longer than a slot", 100);
     struct object_view seen;
     enum slot_state slot_state;
@@ -229,7 +257,8 @@ count_object(const struct object_view *view, struct ds_slice key, void *arg)
 
 TEST(each_sealed_object_is_visited_once)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     (void)put(f.store, "a", 100);
     (void)put(f.store, "b", 20);
     (void)put(f.store, "b", 3);
@@ -243,7 +272,8 @@ TEST(each_sealed_object_is_visited_once)
 
 TEST(an_expired_object_is_gone_before_any_tick)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view view = create(f.store, "a", 5000);
     struct seal_request request = {.ref = view.ref, .expires_ds = FIXTURE_NOW + 10};
     CHECK_OK(try_seal(f.store, &request));
@@ -260,7 +290,8 @@ TEST(an_expired_object_is_gone_before_any_tick)
 
 TEST(expiry_can_be_set_moved_and_taken_back)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct ds_slice a = slice_of_text("a");
     struct ds_slice b = slice_of_text("b");
     (void)put(f.store, "a", 10);
@@ -282,7 +313,8 @@ TEST(expiry_can_be_set_moved_and_taken_back)
 
 TEST(deleted_bytes_stay_while_they_are_pinned)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     uint32_t region = add_client(f.store);
     struct object_view view = put(f.store, "a", 5000);
     struct pin_region *pins = region_of(&f, region);
@@ -298,7 +330,8 @@ TEST(deleted_bytes_stay_while_they_are_pinned)
 
 TEST(a_pin_that_comes_too_late_is_refused)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     uint32_t region = add_client(f.store);
     struct object_view view = put(f.store, "a", 5000);
     struct pin_region *pins = region_of(&f, region);
@@ -314,7 +347,8 @@ TEST(a_pin_that_comes_too_late_is_refused)
 /* A client may write anything into its region; at worst bytes stay longer. */
 TEST(nonsense_in_a_region_does_no_harm)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     uint32_t region = add_client(f.store);
     struct pin_region *pins = region_of(&f, region);
     atomic_store(&pins->words_used, UINT64_MAX);
@@ -331,7 +365,8 @@ TEST(nonsense_in_a_region_does_no_harm)
 
 TEST(held_bytes_stay_until_the_last_hold_ends)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view view = put(f.store, "a", 5000);
     store_hold(f.store, &view);
     store_hold(f.store, &view);
@@ -345,7 +380,8 @@ TEST(held_bytes_stay_until_the_last_hold_ends)
 
 TEST(a_forked_client_keeps_the_pins_of_its_parent)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     uint32_t parent = add_client(f.store);
     struct object_view view = put(f.store, "a", 5000);
     CHECK(pin_acquire(region_of(&f, parent), 2, slot_of(&f, view.ref.slot), view.commit,
@@ -363,18 +399,35 @@ TEST(a_forked_client_keeps_the_pins_of_its_parent)
  */
 TEST(dead_objects_are_reclaimed_as_new_ones_come)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     for (int i = 0; i < 10000; i++)
         (void)put(f.store, "a", 400000);
     CHECK(stats_of(f.store).dead <= 64);
     store_check(f.store);
 }
 
+/* The same few bytes are used again and again, long before the arena is full. */
+TEST(overwriting_stays_within_memory_that_was_touched)
+{
+    struct store_geometry geometry = fixture_geometry();
+    geometry.arena_bytes = 64 << 20;
+    geometry.slot_count = 4096;
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, geometry);
+    for (int i = 0; i < 4000; i++) {
+        CHECK(put(f.store, "large", 1 << 20).offset < 24 << 20);
+        (void)put(f.store, "small", 64);
+    }
+    CHECK(store_header(f.store)->slots_used < 256);
+}
+
 /* ---- No room ---- */
 
 TEST(a_full_arena_says_what_is_needed_and_what_to_do)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     uint32_t region = add_client(f.store);
     struct object_view view = put(f.store, "a", 700 << 10);
     (void)put(f.store, "b", 200 << 10);
@@ -398,7 +451,8 @@ TEST(a_full_arena_says_what_is_needed_and_what_to_do)
 
 TEST(expired_objects_make_room)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct object_view view = create(f.store, "a", 1 << 20);
     struct seal_request request = {.ref = view.ref, .expires_ds = FIXTURE_NOW};
     CHECK_OK(try_seal(f.store, &request));
@@ -407,7 +461,8 @@ TEST(expired_objects_make_room)
 
 TEST(an_object_larger_than_the_arena_says_so)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     struct ds_error err = {0};
     CHECK_STATUS(try_create(f.store, "a", (1 << 20) + 1, &err), DS_FULL);
     CHECK_INT(strncmp(err.message, "Shared memory no space in arena: ", 33), 0);
@@ -434,7 +489,8 @@ TEST(memory_still_being_prepared_is_mentioned)
 
 TEST(a_full_table_says_so_and_a_delete_makes_room)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     char key[8];
     for (uint64_t i = 0; i < f.geometry.slot_count; i++) {
         snprintf(key, sizeof key, "k%u", (unsigned)i);
@@ -451,7 +507,8 @@ TEST(a_full_table_says_so_and_a_delete_makes_room)
 
 TEST(a_full_key_heap_says_so)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     char key[DS_KEY_BYTES_MAX + 1];
     memset(key, 'k', sizeof key);
     key[DS_KEY_BYTES_MAX] = 0;
@@ -484,7 +541,8 @@ create_for(struct store *store, const char *key, uint32_t region, uint32_t seque
 
 TEST(a_dead_client_leaves_only_what_it_sealed)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     uint32_t region = add_client(f.store);
     uint32_t other = add_client(f.store);
     struct object_view sealed = create_for(f.store, "sealed", region, 1, 0);
@@ -512,7 +570,8 @@ TEST(a_dead_client_leaves_only_what_it_sealed)
 
 TEST(a_returning_client_keeps_what_it_names)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     uint32_t region = add_client(f.store);
     uint32_t other = add_client(f.store);
     struct object_view a = create_for(f.store, "a", region, 1, 0);
@@ -536,7 +595,8 @@ TEST(a_returning_client_keeps_what_it_names)
 
 TEST(aborting_a_request_takes_all_of_its_objects)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     uint32_t region = add_client(f.store);
     struct object_view sealed = create_for(f.store, "a", region, 7, 0);
     seal(f.store, sealed.ref);
@@ -557,7 +617,8 @@ collect_key(struct ds_slice key, void *arg)
 
 TEST(provisional_parts_are_listed_until_adopted)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     uint8_t flags = SLOT_FLAG_BLOCK | SLOT_FLAG_PROVISIONAL;
     uint32_t region = add_client(f.store);
     struct object_view a = create_for(f.store, "a", region, 1, flags);
@@ -583,7 +644,8 @@ TEST(provisional_parts_are_listed_until_adopted)
 
 TEST(too_many_clients_are_refused_with_the_text_that_users_know)
 {
-    FIXTURE(f);
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
     for (uint32_t i = 0; i < f.geometry.region_count; i++)
         CHECK_INT(add_client(f.store), i);
     struct client_identity identity = {.token = 1};
@@ -602,9 +664,9 @@ TEST_MAIN(RUN(an_object_exists_from_seal_to_delete),
           RUN(only_if_absent_replaces_an_expired_object),
           RUN(sealing_again_is_success_even_after_overwrite_and_reuse),
           RUN(sealing_what_was_never_there_is_invalid),
-          RUN(keys_are_any_bytes_of_any_length), RUN(a_checksum_is_kept),
-          RUN(the_creator_of_an_object_is_known), RUN(any_slot_can_be_inspected),
-          RUN(each_sealed_object_is_visited_once),
+          RUN(keys_are_any_bytes_of_any_length), RUN(keys_that_collide_are_told_apart),
+          RUN(a_checksum_is_kept), RUN(the_creator_of_an_object_is_known),
+          RUN(any_slot_can_be_inspected), RUN(each_sealed_object_is_visited_once),
           RUN(an_expired_object_is_gone_before_any_tick),
           RUN(expiry_can_be_set_moved_and_taken_back),
           RUN(deleted_bytes_stay_while_they_are_pinned),
@@ -613,6 +675,7 @@ TEST_MAIN(RUN(an_object_exists_from_seal_to_delete),
           RUN(held_bytes_stay_until_the_last_hold_ends),
           RUN(a_forked_client_keeps_the_pins_of_its_parent),
           RUN(dead_objects_are_reclaimed_as_new_ones_come),
+          RUN(overwriting_stays_within_memory_that_was_touched),
           RUN(a_full_arena_says_what_is_needed_and_what_to_do),
           RUN(expired_objects_make_room), RUN(an_object_larger_than_the_arena_says_so),
           RUN(memory_still_being_prepared_is_mentioned),
