@@ -11,11 +11,12 @@ Importing the package is cheap: a name loads what it needs when it is first used
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from yr.datasystem._conflict import refuse_other_distribution
 
+TYPE_CHECKING = False  # typing has the same, but takes longer to load than all of this.
 if TYPE_CHECKING:
+    from typing import Any
+
     from yr.datasystem._core import Client as BlockClient
     from yr.datasystem._core import DatasystemError as DatasystemError
     from yr.datasystem._core import QueueConnection as QueueConnection

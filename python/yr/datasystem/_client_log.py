@@ -1,12 +1,13 @@
 """The log of a client's calls, for those who set DATASYSTEM_CLIENT_LOG_DIR.
 
-One line per call in ``<dir>/ds_client_access.log``::
+One line per call in ``<dir>/ds_client_access.log``, its fields separated by `` | ``:
+time, level, host, pid:tid, trace id, status code, action, cost in us, bytes, number of
+keys or parts, text.
 
-    time | level | host | pid:tid | trace_id | code | action | cost_us | bytes | items | text
-
-DATASYSTEM_CLIENT_ACCESS_LOG_NAME changes the name, DATASYSTEM_CLIENT_LOG_WITHOUT_PID=false
-adds the pid to it; DATASYSTEM_CLIENT_MAX_LOG_SIZE (MB) and DATASYSTEM_MAX_LOG_FILE_NUM
-bound what it takes; DATASYSTEM_LOG_MONITOR_ENABLE=false turns it off.
+DATASYSTEM_CLIENT_ACCESS_LOG_NAME changes the name, and
+DATASYSTEM_CLIENT_LOG_WITHOUT_PID=false adds the pid to it;
+DATASYSTEM_CLIENT_MAX_LOG_SIZE (MB) and DATASYSTEM_MAX_LOG_FILE_NUM bound what it takes;
+DATASYSTEM_LOG_MONITOR_ENABLE=false turns it off.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two distributions that write into the same folder, yr/datasystem, cannot both work."""
+"""Two distributions that write into the folder yr/datasystem cannot both work."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The C extension over libdatasystem (include/datasystem/datasystem.h has the contract).
+"""The C extension over libdatasystem; its contract is datasystem/datasystem.h.
 
-Every call that may block or copy much runs without the GIL, ends within its timeout, and
-reacts to a signal such as Ctrl-C within 100 ms. All classes are safe to use from any
-thread. Integers that do not fit raise OverflowError, other wrong types TypeError,
+Every call that may block or copy much runs without the GIL, ends within its timeout,
+and reacts to a signal such as Ctrl-C within 100 ms. All classes are safe to use from
+any thread. Integers that do not fit raise OverflowError, other wrong types TypeError,
 everything else DatasystemError.
 """
 
@@ -106,7 +106,7 @@ class Client:
         only_if_absent: bool,
         write_mode: int,
     ) -> None:
-        """All of a value's bytes, whatever the size of its items and however they lie."""
+        """All bytes of each value, whatever its item size and layout in memory."""
     def create(
         self,
         keys: Sequence[str],
@@ -139,7 +139,7 @@ class QueueConnection:
         """End the connection and every call that waits in it. Idempotent."""
 
 def check_key(key: str) -> None:
-    """Raises DatasystemError with the text users know if `key` is not a legal user key."""
+    """Raises DatasystemError if `key` is not a legal user key."""
 
 def set_trace_id(trace_id: str) -> None:
     """Name the calls that follow in this thread; at most 36 bytes of ASCII."""

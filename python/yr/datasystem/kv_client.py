@@ -1,8 +1,8 @@
 """KVClient: values by key.
 
-A key is 1 to 1024 characters of ``a-zA-Z0-9.-_!@#%^*()+=:;``, a value at least one byte.
-Wrong types raise TypeError; everything else raises DatasystemError, a RuntimeError whose
-text is ``code: [<name>], msg: [<message>]``.
+A key is 1 to 1024 characters of ``a-zA-Z0-9.-_!@#%^*()+=:;``, a value at least one
+byte. Wrong types raise TypeError; everything else raises DatasystemError, a
+RuntimeError whose text is ``code: [<name>], msg: [<message>]``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ExistenceOpt(Enum):
 
 
 class ReadParam(NamedTuple):
-    """Bytes ``[offset, offset + size)`` of the value under `key`; size 0: to its end."""
+    """Bytes ``[offset, offset + size)`` of a value; size 0: to its end."""
 
     key: str
     offset: int
@@ -416,13 +416,14 @@ class KVClient:
 
     def _effective_connect_timeout_ms(self) -> int:
         timeout_ms = self._connect_timeout_ms
-        if timeout_ms == _CONNECT_TIMEOUT_MS and "DATASYSTEM_CONNECT_TIME_MS" in os.environ:
+        is_default = timeout_ms == _CONNECT_TIMEOUT_MS
+        if is_default and os.environ.get("DATASYSTEM_CONNECT_TIME_MS"):
             timeout_ms = _environment_int("DATASYSTEM_CONNECT_TIME_MS", 0, INT32_MAX)
         if timeout_ms < _CONNECT_TIMEOUT_MS_MIN:
             raise DatasystemError(
                 INVALID,
-                f"The connectTimeoutMs({timeout_ms}) should be greater than or equal to "
-                f"{_CONNECT_TIMEOUT_MS_MIN} milliseconds.",
+                f"The connectTimeoutMs({timeout_ms}) should be greater than or equal "
+                f"to {_CONNECT_TIMEOUT_MS_MIN} milliseconds.",
             )
         return timeout_ms
 
@@ -522,11 +523,14 @@ def _put_what_fits(
         if error.status != FULL or len(keys) == 1:
             raise
     failed: list[str] = []
-    for key, value in zip(keys, vals, strict=True):
+    for at, key in enumerate(keys):
         try:
-            client.put(key, value, *options)
+            client.put(key, vals[at], *options)
         except DatasystemError as error:
-            failed.append(key)
-            if error.status != FULL or len(failed) == len(keys):
+            lost = error.status != FULL  # The worker, and with it all that follow.
+            failed += keys[at:] if lost else [key]
+            if len(failed) == len(keys):
                 raise
+            if lost:
+                break
     return failed

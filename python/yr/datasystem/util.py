@@ -73,9 +73,7 @@ def check_type(name: str, value: object, *types: type) -> None:
         return
     if isinstance(value, bool) and bool in types:
         return
-    raise TypeError(
-        f"The input of {name} has invalid type, valid type: {list(types)}"
-    )
+    raise TypeError(f"The input of {name} has invalid type, valid type: {list(types)}")
 
 
 def check_range(name: str, value: int, least: int, most: int) -> None:
