@@ -133,6 +133,24 @@ TEST(objects_that_overlap_are_both_dropped_and_counted)
     CHECK(exists(f.store, "c"));
 }
 
+/* Two slots cannot have the same bytes of the key heap, whatever they say. */
+TEST(objects_that_share_the_room_of_a_key_are_not_both_kept)
+{
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
+    struct object_view a = put(f.store, "a key of more than twenty bytes", 100);
+    struct object_view b = put(f.store, "b key of more than twenty bytes", 200);
+    struct slot *copy = raw_slot(&f, b.ref.slot);
+    memcpy(copy->key, raw_slot(&f, a.ref.slot)->key, sizeof copy->key);
+    copy->tag = raw_slot(&f, a.ref.slot)->tag;
+    fixture_restart(&f);
+    CHECK_INT(f.report.dropped_overlapping, 1);
+    CHECK_INT(f.report.sealed, 1);
+    CHECK(delete_key(f.store, "a key of more than twenty bytes"));
+    CHECK_INT(store_tick(f.store, FIXTURE_NOW), 1);
+    store_check(f.store);
+}
+
 TEST(the_newer_of_two_sealed_objects_wins)
 {
     AUTO(fixture) struct fixture f;
@@ -426,6 +444,7 @@ TEST_MAIN(RUN(sealed_objects_keep_slot_word_and_bytes),
           RUN(unsealed_objects_wait_for_a_living_owner_only),
           RUN(pins_of_before_keep_their_bytes), RUN(expiry_and_versions_go_on),
           RUN(objects_that_overlap_are_both_dropped_and_counted),
+          RUN(objects_that_share_the_room_of_a_key_are_not_both_kept),
           RUN(the_newer_of_two_sealed_objects_wins),
           RUN(a_slot_with_a_wrong_key_is_dropped),
           RUN(a_slot_with_a_wrong_tag_is_dropped), RUN(a_slot_of_no_bytes_is_dropped),

@@ -408,18 +408,26 @@ TEST(dead_objects_are_reclaimed_as_new_ones_come)
 }
 
 /* The same few bytes are used again and again, long before the arena is full. */
-TEST(overwriting_stays_within_memory_that_was_touched)
+TEST(overwriting_large_objects_stays_within_touched_memory)
 {
     struct store_geometry geometry = fixture_geometry();
     geometry.arena_bytes = 64 << 20;
     geometry.slot_count = 4096;
     AUTO(fixture) struct fixture f;
     fixture_open(&f, geometry);
-    for (int i = 0; i < 4000; i++) {
-        CHECK(put(f.store, "large", 1 << 20).offset < 24 << 20);
+    for (int i = 0; i < 4000; i++)
+        CHECK(put(f.store, "large", 1 << 20).offset < 24ull << 20);
+}
+
+TEST(overwriting_small_objects_stays_within_touched_slots)
+{
+    struct store_geometry geometry = fixture_geometry();
+    geometry.slot_count = 4096;
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, geometry);
+    for (int i = 0; i < 4000; i++)
         (void)put(f.store, "small", 64);
-    }
-    CHECK(store_header(f.store)->slots_used < 256);
+    CHECK(store_header(f.store)->slots_used < 128);
 }
 
 /* ---- No room ---- */
@@ -675,7 +683,8 @@ TEST_MAIN(RUN(an_object_exists_from_seal_to_delete),
           RUN(held_bytes_stay_until_the_last_hold_ends),
           RUN(a_forked_client_keeps_the_pins_of_its_parent),
           RUN(dead_objects_are_reclaimed_as_new_ones_come),
-          RUN(overwriting_stays_within_memory_that_was_touched),
+          RUN(overwriting_large_objects_stays_within_touched_memory),
+          RUN(overwriting_small_objects_stays_within_touched_slots),
           RUN(a_full_arena_says_what_is_needed_and_what_to_do),
           RUN(expired_objects_make_room), RUN(an_object_larger_than_the_arena_says_so),
           RUN(memory_still_being_prepared_is_mentioned),
