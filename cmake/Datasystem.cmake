@@ -17,7 +17,8 @@ if(DATASYSTEM_CHECKS)
 endif()
 if(DATASYSTEM_SANITIZE)
   target_compile_options(datasystem_options INTERFACE
-    -fsanitize=${DATASYSTEM_SANITIZE} -fno-omit-frame-pointer -g)
+    -fsanitize=${DATASYSTEM_SANITIZE} -fno-sanitize-recover=undefined
+    -fno-omit-frame-pointer -g)
   target_link_options(datasystem_options INTERFACE -fsanitize=${DATASYSTEM_SANITIZE})
 endif()
 find_package(Threads REQUIRED)

@@ -1,0 +1,270 @@
+/* Every decoder of wire/message.h. The first byte chooses one, the rest is the body.
+ *
+ * What a decoder accepts, its encoder can say: the struct is written, which gives as
+ * many bytes as were read (flags may become 0 or 1), and those bytes are read and
+ * written once more without any change. Lists are stepped through to their end. */
+#include "fuzz.h"
+
+#include "wire/message.h"
+
+#include <stdlib.h>
+
+enum { LIST_MAX = 4096 };
+
+/* Elements of the list at hand. */
+static struct wire_ref refs[LIST_MAX];
+static struct ds_slice keys[LIST_MAX];
+static uint64_t sizes[LIST_MAX];
+static struct ds_block_id ids[LIST_MAX];
+
+/* Decodes `body` and encodes what came out; false if it is refused, or longer than
+ * the arrays above. */
+typedef bool (*rewrite_fn)(struct ds_slice body, struct writer *out);
+
+static bool
+collect_refs(struct ref_list list)
+{
+    size_t count = 0;
+    uint32_t announced = list.count;
+    if (announced > LIST_MAX)
+        return false;
+    while (next_ref(&list, &refs[count]))
+        count++;
+    DS_ASSERT(count == announced);
+    DS_ASSERT(reader_done(&list.at));
+    return true;
+}
+
+static bool
+collect_keys(struct key_list list)
+{
+    size_t count = 0;
+    uint32_t announced = list.count;
+    if (announced > LIST_MAX)
+        return false;
+    while (next_key(&list, &keys[count]))
+        count++;
+    DS_ASSERT(count == announced);
+    DS_ASSERT(reader_done(&list.at));
+    return true;
+}
+
+static bool
+rewrite_discovered(struct ds_slice body, struct writer *out)
+{
+    struct discovered message;
+    if (!decode_discovered(body, &message))
+        return false;
+    encode_discovered(out, &message);
+    return true;
+}
+
+static bool
+rewrite_hello(struct ds_slice body, struct writer *out)
+{
+    struct hello message;
+    if (!decode_hello(body, &message) || !collect_refs(message.holding))
+        return false;
+    encode_hello(out, &message, refs, message.holding.count);
+    return true;
+}
+
+static bool
+rewrite_welcome(struct ds_slice body, struct writer *out)
+{
+    struct welcome message;
+    if (!decode_welcome(body, &message))
+        return false;
+    encode_welcome(out, &message);
+    return true;
+}
+
+static bool
+rewrite_create(struct ds_slice body, struct writer *out)
+{
+    struct create message;
+    if (!decode_create(body, &message) || message.objects.count > LIST_MAX)
+        return false;
+    struct sized_key_list list = message.objects;
+    size_t count = 0;
+    while (next_sized_key(&list, &keys[count], &sizes[count]))
+        count++;
+    DS_ASSERT(count == message.objects.count);
+    DS_ASSERT(reader_done(&list.at));
+    encode_create(out, message.write_mode, keys, sizes, count);
+    return true;
+}
+
+static bool
+rewrite_block_create(struct ds_slice body, struct writer *out)
+{
+    struct size_list list;
+    if (!decode_block_create(body, &list) || list.count > LIST_MAX)
+        return false;
+    size_t announced = list.count;
+    size_t count = 0;
+    while (next_size(&list, &sizes[count]))
+        count++;
+    DS_ASSERT(count == announced);
+    DS_ASSERT(reader_done(&list.at));
+    encode_block_create(out, sizes, count);
+    return true;
+}
+
+static bool
+rewrite_created(struct ds_slice body, struct writer *out)
+{
+    struct created list;
+    if (!decode_created(body, &list))
+        return false;
+    encode_created_begin(out, list.block, list.count);
+    struct wire_extent extent;
+    while (next_extent(&list, &extent))
+        encode_created_extent(out, extent);
+    DS_ASSERT(reader_done(&list.at));
+    return true;
+}
+
+static bool
+rewrite_seal(struct ds_slice body, struct writer *out)
+{
+    struct seal message;
+    if (!decode_seal(body, &message) || !collect_refs(message.refs))
+        return false;
+    encode_seal(out, message.ttl_seconds, message.only_if_absent, refs,
+                message.refs.count);
+    return true;
+}
+
+static bool
+rewrite_refs(struct ds_slice body, struct writer *out)
+{
+    struct ref_list list;
+    if (!decode_refs(body, &list) || !collect_refs(list))
+        return false;
+    encode_refs(out, refs, list.count);
+    return true;
+}
+
+/* A legal key is one that can be printed, and never one of a block's part. */
+static void
+check_legality(struct ds_slice key)
+{
+    if (!wire_user_key_is_legal(key))
+        return;
+    const uint8_t *at = key.data;
+    DS_ASSERT(key.len >= 1);
+    DS_ASSERT(key.len <= DS_KEY_BYTES_MAX);
+    for (size_t i = 0; i < key.len; i++)
+        DS_ASSERT(at[i] > ' ' && at[i] < 0x7f);
+}
+
+static bool
+rewrite_keys(struct ds_slice body, struct writer *out)
+{
+    struct key_list list;
+    if (!decode_keys(body, &list) || !collect_keys(list))
+        return false;
+    for (size_t i = 0; i < list.count; i++)
+        check_legality(keys[i]);
+    encode_keys(out, keys, list.count);
+    return true;
+}
+
+static bool
+rewrite_lookup(struct ds_slice body, struct writer *out)
+{
+    struct lookup message;
+    if (!decode_lookup(body, &message) || !collect_keys(message.keys))
+        return false;
+    encode_lookup(out, &message, keys, message.keys.count);
+    return true;
+}
+
+static bool
+rewrite_found(struct ds_slice body, struct writer *out)
+{
+    struct found list;
+    if (!decode_found(body, &list))
+        return false;
+    encode_found_begin(out, list.count);
+    struct wire_object object;
+    while (next_object(&list, &object))
+        encode_found_object(out, &object);
+    DS_ASSERT(reader_done(&list.at));
+    return true;
+}
+
+static bool
+rewrite_expire(struct ds_slice body, struct writer *out)
+{
+    struct expire message;
+    if (!decode_expire(body, &message) || !collect_keys(message.keys))
+        return false;
+    encode_expire(out, message.ttl_seconds, keys, message.keys.count);
+    return true;
+}
+
+static bool
+rewrite_put(struct ds_slice body, struct writer *out)
+{
+    struct put message;
+    if (!decode_put(body, &message))
+        return false;
+    encode_put(out, &message);
+    return true;
+}
+
+static bool
+rewrite_flags(struct ds_slice body, struct writer *out)
+{
+    uint32_t count;
+    const uint8_t *flags;
+    if (!decode_flags(body, &count, &flags))
+        return false;
+    encode_flags_begin(out, count);
+    for (uint32_t i = 0; i < count; i++)
+        write_u8(out, flags[i]);
+    return true;
+}
+
+static bool
+rewrite_block_ids(struct ds_slice body, struct writer *out)
+{
+    struct block_id_list list;
+    if (!decode_block_ids(body, &list) || list.count > LIST_MAX)
+        return false;
+    size_t announced = list.count;
+    size_t count = 0;
+    while (next_block_id(&list, &ids[count]))
+        count++;
+    DS_ASSERT(count == announced);
+    DS_ASSERT(reader_done(&list.at));
+    encode_block_ids(out, ids, count);
+    return true;
+}
+
+/* The committed inputs go by these positions: add at the end. */
+static const rewrite_fn rewrites[] = {
+    rewrite_discovered, rewrite_hello,     rewrite_welcome,      rewrite_create,
+    rewrite_created,    rewrite_seal,      rewrite_refs,         rewrite_keys,
+    rewrite_lookup,     rewrite_found,     rewrite_expire,       rewrite_put,
+    rewrite_flags,      rewrite_block_ids, rewrite_block_create,
+};
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size == 0 || data[0] >= sizeof rewrites / sizeof rewrites[0])
+        return 0;
+    rewrite_fn rewrite = rewrites[data[0]];
+    AUTO_WRITER(once);
+    AUTO_WRITER(twice);
+    if (!rewrite(slice(data + 1, size - 1), &once))
+        return 0;
+    DS_ASSERT(once.len == size - 1);
+    bool accepted = rewrite(slice(once.data, once.len), &twice);
+    DS_ASSERT(accepted);
+    DS_ASSERT(slice_equal(slice(once.data, once.len), slice(twice.data, twice.len)));
+    return 0;
+}

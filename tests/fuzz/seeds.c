@@ -1,0 +1,343 @@
+/* Writes the seeds of the fuzz targets: one small, valid input for each kind of thing
+ * that a target reads.
+ *
+ *      fuzz_seeds FOLDER            writes FOLDER/x_fuzz/seed-NAME
+ *      fuzz_seeds --check FOLDER    fails if one of them is not there or differs */
+#include "fuzz.h"
+
+#include "queue/test_text.h"
+#include "wire/message.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+enum { PATH_BYTES = 4096, SEED_BYTES_MAX = 4096 };
+
+static const char *corpus;
+static bool only_check;
+static int wrong;
+
+static void
+check_file(const char *path, struct ds_slice bytes)
+{
+    uint8_t found[SEED_BYTES_MAX];
+    FILE *file = fopen(path, "re");
+    size_t len = file == NULL ? 0 : fread(found, 1, sizeof found, file);
+    if (file != NULL)
+        fclose(file);
+    if (file != NULL && slice_equal(slice(found, len), bytes))
+        return;
+    fprintf(stderr, "%s is missing or old: run fuzz_seeds on the corpus\n", path);
+    wrong++;
+}
+
+static void
+write_file(const char *path, struct ds_slice bytes)
+{
+    FILE *file = fopen(path, "we");
+    bool done = file != NULL && fwrite(bytes.data, 1, bytes.len, file) == bytes.len;
+    if (file == NULL || fclose(file) != 0 || !done) {
+        perror(path);
+        exit(EXIT_FAILURE);
+    }
+}
+
+static void
+seed(const char *target, const char *name, struct ds_slice bytes)
+{
+    char folder[PATH_BYTES / 2];
+    char path[PATH_BYTES];
+    DS_ASSERT(bytes.len <= SEED_BYTES_MAX);
+    snprintf(folder, sizeof folder, "%s/%s", corpus, target);
+    snprintf(path, sizeof path, "%s/seed-%s", folder, name);
+    if (only_check) {
+        check_file(path, bytes);
+        return;
+    }
+    if (mkdir(folder, 0777) != 0 && errno != EEXIST)
+        perror(folder);
+    write_file(path, bytes);
+}
+
+/* ---- Frames ---- */
+
+static void
+seed_frame(const char *name, struct frame_header header)
+{
+    uint8_t bytes[FRAME_HEADER_BYTES];
+    frame_encode(&header, bytes);
+    seed("frame_fuzz", name, slice(bytes, sizeof bytes));
+}
+
+static void
+seed_frames(void)
+{
+    seed_frame("ping", (struct frame_header){.type = MESSAGE_PING, .sequence = 1});
+    seed_frame("put", (struct frame_header){.type = MESSAGE_PUT,
+                                            .sequence = 0xffffffff,
+                                            .body_bytes = 20,
+                                            .payload_bytes = UINT64_MAX});
+    seed_frame("error", (struct frame_header){.type = MESSAGE_QUEUE_CALL,
+                                              .status = DS_STATUS_COUNT - 1,
+                                              .body_bytes = FRAME_BODY_BYTES_MAX});
+}
+
+/* ---- Messages: the first byte is the decoder's place in message_fuzz.c ---- */
+
+static struct writer
+message(uint8_t decoder)
+{
+    struct writer writer = {0};
+    write_u8(&writer, decoder);
+    return writer;
+}
+
+/* Takes the writer's memory. */
+static void
+seed_message(const char *name, struct writer writer)
+{
+    DS_ASSERT(!writer.failed);
+    seed("message_fuzz", name, slice(writer.data, writer.len));
+    writer_fini(&writer);
+}
+
+static const struct wire_ref two_refs[] = {{.slot = 3, .generation = 5},
+                                           {.slot = 4, .generation = 7}};
+static const uint64_t two_sizes[] = {100, 1 << 20};
+
+static void
+seed_greetings(void)
+{
+    struct writer writer = message(0);
+    struct discovered discovered = {.layout_version = 1,
+                                    .protocol_version = 1,
+                                    .uid = 1000,
+                                    .pid = 4711,
+                                    .boot_id = slice_of_text("8a5e-11"),
+                                    .socket_path = slice_of_text("/run/w.sock"),
+                                    .version = slice_of_text("1.0.0")};
+    encode_discovered(&writer, &discovered);
+    seed_message("discovered", writer);
+
+    writer = message(1);
+    struct hello hello = {.layout_version = 1,
+                          .protocol_version = 1,
+                          .flags = HELLO_SHARED_MEMORY | HELLO_RESUME,
+                          .client = 2,
+                          .token = 77,
+                          .incarnation = 9};
+    encode_hello(&writer, &hello, two_refs, 2);
+    seed_message("hello", writer);
+
+    writer = message(2);
+    struct welcome welcome = {.node = 1,
+                              .incarnation = 9,
+                              .client = 2,
+                              .token = 77,
+                              .arena_bytes = 1 << 30,
+                              .table_bytes = 1 << 20,
+                              .pins_offset = 4096,
+                              .pins_bytes = 4096};
+    encode_welcome(&writer, &welcome);
+    seed_message("welcome", writer);
+}
+
+static void
+seed_creation(void)
+{
+    const struct ds_slice two_keys[] = {slice_of_text("a"), slice_of_text("key-2")};
+    struct writer writer = message(3);
+    encode_create(&writer, 0, two_keys, two_sizes, 2);
+    seed_message("create", writer);
+
+    writer = message(4);
+    encode_created_begin(&writer, wire_block_id(1, 9, 3), 2);
+    encode_created_extent(&writer, (struct wire_extent){.ref = two_refs[0]});
+    encode_created_extent(&writer,
+                          (struct wire_extent){.ref = two_refs[1], .offset = 4096});
+    seed_message("created", writer);
+
+    writer = message(5);
+    encode_seal(&writer, 60, true, two_refs, 2);
+    seed_message("seal", writer);
+
+    writer = message(6);
+    encode_refs(&writer, two_refs, 2);
+    seed_message("refs", writer);
+
+    writer = message(11);
+    struct put put = {.ttl_seconds = 60, .write_mode = 1, .key = two_keys[1]};
+    encode_put(&writer, &put);
+    seed_message("put", writer);
+}
+
+static void
+seed_keys(void)
+{
+    const struct ds_slice two_keys[] = {slice_of_text("a"), slice_of_text("key-2")};
+    struct writer writer = message(7);
+    encode_keys(&writer, two_keys, 2);
+    seed_message("keys", writer);
+
+    writer = message(8);
+    struct lookup lookup = {.flags = LOOKUP_BLOCKS, .wait_ms = 5, .range_bytes = 9};
+    encode_lookup(&writer, &lookup, two_keys, 2);
+    seed_message("lookup", writer);
+
+    writer = message(9);
+    struct wire_object object = {.found = true, .slot = 3, .commit = 258, .size = 9};
+    encode_found_begin(&writer, 2);
+    encode_found_object(&writer, &object);
+    encode_found_object(&writer, &(struct wire_object){0});
+    seed_message("found", writer);
+
+    writer = message(10);
+    encode_expire(&writer, 60, two_keys, 2);
+    seed_message("expire", writer);
+
+    writer = message(12);
+    encode_flags_begin(&writer, 2);
+    write_u8(&writer, 0);
+    write_u8(&writer, 1);
+    seed_message("flags", writer);
+}
+
+static void
+seed_blocks(void)
+{
+    const struct ds_block_id two_ids[] = {wire_block_id(1, 9, 3),
+                                          wire_block_id(1, 9, 4)};
+    struct writer writer = message(13);
+    encode_block_ids(&writer, two_ids, 2);
+    seed_message("block-ids", writer);
+
+    writer = message(14);
+    encode_block_create(&writer, two_sizes, 2);
+    seed_message("block-create", writer);
+}
+
+/* ---- The queue ---- */
+
+static const char *const requests[] = {
+    "['kv_put','p',['a','b'],[@1,'y',['x','z'],[8,16]],[{'t':1},nil]]",
+    "['kv_put','p',['b','c'],[@2,'y',['x'],[8]],nil]",
+    "['kv_put','p',['b'],nil,[{'t':'text','u':nil}]]",
+    "['kv_get','p',['a','b','a'],nil]",
+    "['kv_get','p',['a','b','c'],['x','nope']]",
+    "['kv_list','p']",
+    "['kv_list',nil]",
+    "['kv_clear','p',['a','c','nope']]",
+    "['config_set',<config>]",
+    "['config_get',5]",
+    "['stats']",
+    "['purge']",
+    "['shutdown']",
+};
+enum { REQUEST_COUNT = sizeof requests / sizeof requests[0] };
+
+static void
+seed_requests(void)
+{
+    for (size_t i = 0; i < REQUEST_COUNT; i++) {
+        char name[16];
+        AUTO_WRITER(bytes);
+        text_to_msgpack(requests[i], &bytes);
+        snprintf(name, sizeof name, "%02zu", i);
+        seed("queue_request_fuzz", name, slice(bytes.data, bytes.len));
+        seed("msgpack_fuzz", name, slice(bytes.data, bytes.len));
+    }
+}
+
+/* All requests, one after another; in between the block 3 is given up, and dead blocks
+ * are taken off. */
+static void
+seed_dialogue(const char *name, uint8_t options)
+{
+    AUTO_WRITER(dialogue);
+    write_u8(&dialogue, options);
+    for (size_t i = 0; i < REQUEST_COUNT; i++) {
+        AUTO_WRITER(bytes);
+        text_to_msgpack(i % 4 == 3 ? "nil" : "@3", &bytes);
+        write_bytes(&dialogue, slice(bytes.data, bytes.len));
+        writer_clear(&bytes);
+        text_to_msgpack(requests[i], &bytes);
+        write_bytes(&dialogue, slice(bytes.data, bytes.len));
+    }
+    seed("queue_apply_fuzz", name, slice(dialogue.data, dialogue.len));
+}
+
+/* ---- The rest: plain bytes ---- */
+
+#define SEED_BYTES(target, name, text) seed(target, name, slice(text, sizeof text - 1))
+
+static void
+seed_msgpack(void)
+{
+    SEED_BYTES("msgpack_fuzz", "scalars",
+               "\x98\xc0\xc2\xc3\x7f\xff\xcb\0\0\0\0\0\0\0\0"
+               "\xd9\x02\xc3\xa4\xcf\xff\0\0\0\0\0\0\0");
+    SEED_BYTES("msgpack_fuzz", "ext", "\xde\0\x02\x01\xd4\x05x\x02\xc7\x03\x05xyz");
+    SEED_BYTES("msgpack_fuzz", "nested", "\x91\x91\x91\x81\xa1x\x91\x81\xa1y\x90");
+}
+
+static void
+seed_flags(void)
+{
+    SEED_BYTES("flags_fuzz", "equals",
+               "--worker_address=127.0.0.1:31501\0--shared_memory_size_mb=64");
+    SEED_BYTES("flags_fuzz", "spaces",
+               "--enable_huge_tlb\0true\0--v\0001\0--owner\0me\0--v=2");
+    SEED_BYTES("flags_fuzz", "later",
+               "--spill_directory=/x\0--eviction_high_watermark_ratio=0.5");
+    SEED_BYTES("flags_fuzz", "wrong", "--shared_memory_size_mb=-1");
+}
+
+static void
+seed_addresses(void)
+{
+    SEED_BYTES("address_fuzz", "ipv4",
+               "\x40"
+               "127.0.0.1:31501");
+    SEED_BYTES("address_fuzz", "ipv6", "\x40[::1]:65535");
+    SEED_BYTES("address_fuzz", "name", "\x0blocalhost:1");
+}
+
+/* Damage as {where, offset, xor}, then {operation, argument}. */
+static void
+seed_store(void)
+{
+    SEED_BYTES("store_fuzz", "whole",
+               "\0\0\x05\0\x01\x30\0\x02\x15\0\x04\x03\0\x05\x04\0\x05\x05\0\x06\x3f\0"
+               "\x07\x09\0\x09\0\0\x0b\x31\x09\x08\0\0\x0a\x01\0\x03\x14\0");
+    SEED_BYTES("store_fuzz", "slots",
+               "\x03\x05\x18\0\x01\x06\x60\0\x40\x07\x05\x02\x80\x01\x33\0\x06\x3f\0");
+    SEED_BYTES("store_fuzz", "chains", "\x02\x01\x04\0\x1f\x02\x10\0\xff\x04\x0a\0");
+    SEED_BYTES("store_fuzz", "pins",
+               "\x02\x04\x20\0\xff\x04\x40\0\x7f\x09\0\0\x08\0\0");
+}
+
+int
+main(int argc, char **argv)
+{
+    only_check = argc == 3 && strcmp(argv[1], "--check") == 0;
+    if (argc != 2 && !only_check) {
+        fprintf(stderr, "usage: %s [--check] FOLDER\n", argv[0]);
+        return EXIT_FAILURE;
+    }
+    corpus = argv[argc - 1];
+    seed_frames();
+    seed_greetings();
+    seed_creation();
+    seed_keys();
+    seed_blocks();
+    seed_requests();
+    seed_dialogue("dialogue", 1);
+    seed_dialogue("dialogue-limits", 2);
+    seed_msgpack();
+    seed_flags();
+    seed_addresses();
+    seed_store();
+    return wrong == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
