@@ -174,3 +174,18 @@ slot_of(const struct fixture *fixture, uint32_t slot)
     const uint8_t *slots = base + header->slots_off;
     return (const struct slot *)(const void *)(slots + slot * sizeof(struct slot));
 }
+
+enum ds_status
+try_create(struct store *store, const char *key, uint64_t size, struct ds_error *err)
+{
+    struct create_request request = request_for(key, size);
+    struct object_view view;
+    return store_create(store, &request, FIXTURE_NOW, &view, err);
+}
+
+enum ds_status
+try_seal(struct store *store, const struct seal_request *request)
+{
+    struct ds_error err = {0};
+    return store_seal(store, request, FIXTURE_NOW, &err);
+}

@@ -38,6 +38,9 @@ void fixture_auto(struct fixture *fixture);
 uint32_t add_client(struct store *store); /* Region number. */
 
 struct create_request request_for(const char *key, uint64_t size);
+enum ds_status
+try_create(struct store *store, const char *key, uint64_t size, struct ds_error *err);
+enum ds_status try_seal(struct store *store, const struct seal_request *request);
 struct object_view create(struct store *store, const char *key, uint64_t size);
 void seal(struct store *store, struct object_ref ref);
 struct object_view put(struct store *store, const char *key, uint64_t size);

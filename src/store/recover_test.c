@@ -8,10 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FIXTURE(name)                  \
-    AUTO(fixture) struct fixture name; \
-    fixture_open(&name, fixture_geometry())
-
 static struct slot *
 raw_slot(struct fixture *f, uint32_t slot)
 {
