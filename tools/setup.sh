@@ -107,6 +107,9 @@ if [ ! -x "$venv/bin/dscli" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$now" ]; th
     echo "$now" >"$stamp"
 fi
 for folder in build/editable-*/; do
-    ninja --quiet -C "$folder"
+    ninja -C "$folder" >"$folder/ninja.log" 2>&1 || {
+        cat "$folder/ninja.log" >&2
+        exit 1
+    }
 done
 say "ready: $("$venv/bin/dscli" --version) in $venv"
