@@ -39,8 +39,10 @@ blocks_fini(struct block_table *table)
 {
     for (uint32_t i = 0; i < table->count; i++)
         block_destroy(table->blocks[i]);
-    while (table->dead.next != NULL && !list_is_empty(&table->dead))
-        blocks_pop_dead(table);
+    if (table->dead.next != NULL) {
+        LIST_FOREACH (link, &table->dead)
+            block_destroy(CONTAINER_OF(link, struct block, link));
+    }
     hmap_fini(&table->by_id);
     hmap_fini(&table->past_by_id);
     free(table->blocks);

@@ -70,6 +70,7 @@ find_rows(struct get *get, struct ds_error *err)
 static enum ds_status
 find_common(struct get *get, struct ds_error *err)
 {
+    DS_ASSERT(get->rows[0] != NULL);
     get->wanted = get->rows[0]->produced;
     for (size_t i = 1; i < get->row_count; i++) {
         enum ds_status status =

@@ -141,6 +141,7 @@ merge_tags(struct put *put, struct ds_error *err)
     for (size_t i = 0; i < added->count; i++) {
         if (added->items[i].len == 0)
             continue;
+        DS_ASSERT(put->rows[i] != NULL);
         const struct row_tags *old = put->rows[i]->tags;
         enum ds_status status =
             tags_merge(old, added->items[i], queue->limits.row_tag_bytes_max,
@@ -179,10 +180,11 @@ static enum ds_status
 prepare_row(struct put *put, struct row *row, struct field_set *out_produced,
             struct ds_error *err)
 {
+    DS_ASSERT(row != NULL);
     struct queue *queue = put->queue;
     for (uint32_t i = 0; i < row->entry_count; i++) {
         struct entry *entry = &row->entries[i];
-        struct field_set kept;
+        struct field_set kept = {0};
         enum ds_status status =
             fields_subtract(&queue->fields, entry->fields, put->added, &kept, err);
         if (status != DS_OK)
@@ -199,7 +201,7 @@ static enum ds_status
 prepare_rows(struct put *put, struct ds_error *err)
 {
     for (size_t i = 0; i < put->request->keys.count; i++) {
-        struct field_set produced;
+        struct field_set produced = {0};
         enum ds_status status = prepare_row(put, put->rows[i], &produced, err);
         if (status != DS_OK)
             return status;

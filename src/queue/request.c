@@ -51,7 +51,7 @@ decode_text(struct decoder *decoder, const char *noun, size_t bytes_max,
 static enum ds_status
 decode_name(struct decoder *decoder, const char *noun, struct ds_slice *out)
 {
-    struct ds_slice text;
+    struct ds_slice text = {0};
     enum ds_status status = decode_text(decoder, noun, QUEUE_NAME_BYTES_MAX, &text);
     if (status != DS_OK)
         return status;
