@@ -313,7 +313,7 @@ try_once(struct ds_client *client, const struct request *request, uint32_t seque
          const struct wait *wait, bool *out_answered, struct ds_error *last)
 {
     struct ds_error now = {0};
-    struct channel *channel;
+    struct channel *channel = NULL;
     enum ds_status status = take_channel(client, wait, &channel, &now);
     if (status == DS_OK) {
         *last = (struct ds_error){0}; /* There is somebody to talk to again. */

@@ -185,7 +185,7 @@ ds_client_open(const struct ds_client_options *options, struct ds_client **out,
     pool_init(&client->pool);
     library_unlock();
     enum ds_status status = set_options(client, options, err);
-    struct channel *channel;
+    struct channel *channel = NULL;
     if (status == DS_OK)
         status = open_first_channel(client, !options->no_shared_memory, &channel, err);
     if (status != DS_OK)

@@ -131,7 +131,7 @@ enum ds_status
 client_discover(struct ds_client *client, const struct wait *wait, bool *out_shared,
                 struct ds_error *err)
 {
-    struct channel *channel;
+    struct channel *channel = NULL;
     enum ds_status status = connect_tcp(client, wait, &channel, err);
     if (status != DS_OK)
         return status;
@@ -366,7 +366,7 @@ connect_shared(struct ds_client *client, const struct wait *wait, struct channel
                          client->address);
     if (status != DS_OK)
         return status;
-    struct channel *channel;
+    struct channel *channel = NULL;
     struct ds_error reason = {0};
     status = channel_connect_unix(client->socket_path, &channel, &reason);
     if (status != DS_OK) {
@@ -394,7 +394,7 @@ client_connect(struct ds_client *client, const struct wait *wait, struct channel
 {
     if (client->shares_memory)
         return connect_shared(client, wait, out, err);
-    struct channel *channel;
+    struct channel *channel = NULL;
     enum ds_status status = connect_tcp(client, wait, &channel, err);
     if (status != DS_OK)
         return status;
@@ -412,7 +412,7 @@ client_connect(struct ds_client *client, const struct wait *wait, struct channel
 void
 client_give_up_unsealed(struct mapping *mapping)
 {
-    struct channel *channel;
+    struct channel *channel = NULL;
     if (channel_connect_unix(mapping->socket_path, &channel, NULL) != DS_OK)
         return;
     struct hello hello = {

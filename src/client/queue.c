@@ -103,7 +103,7 @@ static enum ds_status
 connect_queue(struct ds_queue *queue, const struct wait *wait, struct channel **out,
               struct ds_error *err)
 {
-    struct channel *channel;
+    struct channel *channel = NULL;
     struct wait bounded = queue_wait(queue, queue->connect_timeout_ms);
     if (wait->deadline_ms < bounded.deadline_ms)
         bounded.deadline_ms = wait->deadline_ms;
@@ -197,7 +197,7 @@ send_request(struct ds_queue *queue, const struct outgoing *message,
 {
     for (;;) {
         struct ds_error reason = {0};
-        struct channel *channel;
+        struct channel *channel = NULL;
         enum ds_status status = take_channel(queue, wait, &channel, err);
         if (status != DS_OK)
             return status;
@@ -239,7 +239,7 @@ ds_queue_call(struct ds_queue *queue, struct ds_slice request, uint32_t timeout_
     struct outgoing message = {.type = MESSAGE_QUEUE_CALL,
                                .sequence = library_next_sequence(),
                                .payload = request};
-    struct channel *channel;
+    struct channel *channel = NULL;
     status = send_request(queue, &message, &wait, &channel, err);
     if (status != DS_OK)
         return status;
@@ -304,7 +304,7 @@ ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
     queue->interrupted = options->interrupted;
     queue->interrupted_arg = options->interrupted_arg;
     struct wait wait = queue_wait(queue, queue->connect_timeout_ms);
-    struct channel *channel;
+    struct channel *channel = NULL;
     status = connect_queue(queue, &wait, &channel, err);
     if (status != DS_OK)
         return status;

@@ -67,6 +67,7 @@ TEST(a_tcp_client_reconnects)
 
 struct waiting {
     struct ds_client *client;
+    uint32_t wait_ms;
     struct ds_buffer *buffer;
     enum ds_status status;
 };
@@ -75,13 +76,14 @@ static void *
 wait_for_key(void *arg)
 {
     struct waiting *waiting = arg;
-    waiting->status = get_one(waiting->client, "late", 15000, &waiting->buffer, NULL);
+    waiting->status =
+        get_one(waiting->client, "late", waiting->wait_ms, &waiting->buffer, NULL);
     return NULL;
 }
 
 TEST(a_waiting_get_waits_on_over_a_restart)
 {
-    struct waiting waiting = {.client = open_client(&worker, false)};
+    struct waiting waiting = {.client = open_client(&worker, false), .wait_ms = 15000};
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, wait_for_key, &waiting) == 0);
     usleep(100000);
@@ -150,9 +152,7 @@ TEST(what_a_late_reply_reserved_is_given_up)
     ds_client_close(client);
 }
 
-/* So many replies are owed that connections are given up with them: the next one begins
- * by saying what is held. */
-TEST(nothing_stays_reserved_when_many_creates_time_out)
+TEST(a_create_in_flight_when_the_worker_dies_reserves_nothing)
 {
     struct ds_client *client = open_impatient(100);
     struct ds_buffer *held = create_one(client, "held", 5);
@@ -160,16 +160,49 @@ TEST(nothing_stays_reserved_when_many_creates_time_out)
     uint64_t size = 5000;
     struct ds_buffer *buffer = NULL;
     pid_t child = worker_child(&worker);
-    CHECK_OK(ds_client_ping(client, 2000, NULL));
     CHECK(kill(child, SIGSTOP) == 0);
     CHECK_STATUS(ds_create(client, &key, &size, 1, NULL, &buffer, NULL), DS_TIMEOUT);
     CHECK(kill(child, SIGKILL) == 0);
-    struct ds_error err = {0};
-    CHECK_OK(ds_client_ping(client, 8000, &err));
+    CHECK_OK(ds_client_ping(client, 8000, NULL));
     CHECK_INT(worker_stat(client, "objects_unsealed"), 1);
     memcpy(ds_buffer_data(held), "12345", 5);
     CHECK_OK(ds_seal(client, &held, 1, NULL));
     check_value(client, "held", "12345");
+    ds_buffer_release(held);
+    ds_client_close(client);
+}
+
+/* More replies are owed than connections are kept for: some are closed, and nobody will
+ * ever read what they reserved. */
+TEST(nothing_stays_reserved_when_many_creates_time_out)
+{
+    enum { CONNECTIONS = 12 };
+    struct ds_client *client = open_impatient(100);
+    struct waiting waiting[CONNECTIONS];
+    pthread_t threads[CONNECTIONS];
+    for (int i = 0; i < CONNECTIONS; i++) {
+        waiting[i] = (struct waiting){.client = client, .wait_ms = 400};
+        CHECK(pthread_create(&threads[i], NULL, wait_for_key, &waiting[i]) == 0);
+    }
+    for (int i = 0; i < CONNECTIONS; i++)
+        pthread_join(threads[i], NULL);
+    struct ds_buffer *held = create_one(client, "held", 5);
+    CHECK(worker_stat(client, "connections") >= CONNECTIONS);
+
+    struct ds_slice key = slice_of_text("never");
+    uint64_t size = 5000;
+    struct ds_buffer *buffer = NULL;
+    pid_t child = worker_child(&worker);
+    CHECK(kill(child, SIGSTOP) == 0);
+    for (int i = 0; i < CONNECTIONS; i++)
+        CHECK_STATUS(ds_create(client, &key, &size, 1, NULL, &buffer, NULL),
+                     DS_TIMEOUT);
+    CHECK(kill(child, SIGCONT) == 0);
+    usleep(200000);
+    CHECK_OK(ds_client_ping(client, 2000, NULL));
+    CHECK(worker_stat(client, "creates_total") > 8 + 1);
+    CHECK_INT(worker_stat(client, "objects_unsealed"), 1);
+    CHECK_OK(ds_seal(client, &held, 1, NULL));
     ds_buffer_release(held);
     ds_client_close(client);
 }
@@ -267,6 +300,7 @@ TEST_MAIN(EACH(a_sealed_object_survives_the_worker),
           EACH(a_tcp_client_reconnects), EACH(a_waiting_get_waits_on_over_a_restart),
           EACH(another_worker_at_the_address_means_new_memory),
           EACH(what_a_late_reply_reserved_is_given_up),
+          EACH(a_create_in_flight_when_the_worker_dies_reserves_nothing),
           EACH(nothing_stays_reserved_when_many_creates_time_out),
           EACH(a_worker_that_stays_away_is_named_within_the_timeout),
           EACH(puts_under_load_survive_kills))
