@@ -92,31 +92,6 @@ bool
 sealing_open(const struct core_state *state, PyObject *object, struct sealing *out);
 void sealing_auto(struct sealing *sealing);
 
-/* Room for the buffers that a call will answer with; releases those not taken. */
-struct handles {
-    struct ds_buffer **items;
-    size_t count;
-};
-
-bool handles_open(size_t count, struct handles *out);
-void handles_auto(struct handles *handles);
-
-/* Bytes of all the buffers that are there. */
-uint64_t handles_bytes(const struct handles *handles);
-
-/* A list of Buffer, None where there is no handle; empties `handles`. */
-PyObject *handles_to_list(const struct core_state *state, struct handles *handles);
-
-/* One answer per key. */
-struct flags {
-    bool *items;
-    size_t count;
-};
-
-bool flags_open(size_t count, struct flags *out);
-void flags_auto(struct flags *flags);
-PyObject *flags_to_list(const struct flags *flags);
-
 /* calloc() that raises MemoryError; to be freed with PyMem_RawFree(). */
 void *array_new(size_t count, size_t item_bytes);
 

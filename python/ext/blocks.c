@@ -1,6 +1,7 @@
 /* Client's methods on blocks. */
 #include "arguments.h"
 #include "client.h"
+#include "results.h"
 
 CLIENT_METHOD(client_block_create)
 {

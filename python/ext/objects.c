@@ -1,6 +1,7 @@
 /* Client's methods on objects by key. */
 #include "arguments.h"
 #include "client.h"
+#include "results.h"
 
 #include <string.h>
 
