@@ -86,7 +86,7 @@ def encode_column(name: str, value: Any, rows: int) -> EncodedColumn:
     ValueNotStorableError, naming the field, when a value cannot be stored.
     """
     if isinstance(value, torch.Tensor):
-        _check_rows(name, rows, len(value) if value.dim() > 0 else 0)
+        _check_rows(name, rows, value.size(0) if value.dim() > 0 else 0)
         return _encode_tensor(name, value)
     values = _values_of(value, rows)
     _check_rows(name, rows, len(values))
@@ -233,7 +233,7 @@ def _encode_shaped(name: str, tensors: list[torch.Tensor]) -> EncodedColumn:
 
 def _tensor_payload(tensor: torch.Tensor) -> Payload:
     """The elements of one tensor, in the order of its dimensions."""
-    if tensor.device.type == "cpu":
+    if tensor.device.type in ("cpu", "meta"):
         tensor = settled(tensor)
         tensor = tensor.view(carrier_of(tensor.dtype))
     else:
@@ -339,7 +339,7 @@ def column_values(fields: TensorDictBase) -> list[tuple[str, Any]]:
     A lazy stack whose rows differ in shape has no tensor for them: its rows are taken.
     """
     columns = []
-    for name in fields.keys():  # noqa: SIM118
+    for name in fields.keys():
         try:
             columns.append((name, fields.get(name)))
         except RuntimeError:

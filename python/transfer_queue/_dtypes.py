@@ -7,6 +7,8 @@ the same size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -67,6 +69,11 @@ def byte_array(tensor: torch.Tensor) -> np.ndarray:
     """The bytes of a settled tensor; shared with it where it is contiguous."""
     flat = tensor.view(carrier_of(tensor.dtype)).contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy()
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """A contiguous CPU tensor to be filled in. Exotic types would warn if made so."""
+    return torch.empty(shape, dtype=carrier_of(dtype)).view(dtype)
 
 
 def writable_bytes(tensor: torch.Tensor) -> np.ndarray:

@@ -28,7 +28,7 @@ from tensordict import TensorDict
 from transfer_queue._block import Column
 from transfer_queue._columns import Kind, offsets_of, varying_dims
 from transfer_queue._copy_runs import Ranges, copy_runs
-from transfer_queue._dtypes import DTYPE_OF_NAME, carrier_of, writable_bytes
+from transfer_queue._dtypes import DTYPE_OF_NAME, carrier_of, empty, writable_bytes
 from transfer_queue._errors import BlockCorruptError
 from transfer_queue._rowwise import RowReader, column_from_rows, row_reader
 from transfer_queue._stored import OpenBlock, StoredColumn
@@ -242,7 +242,7 @@ def _fixed_rows(
     if viewed is not None:
         return viewed
     row_elements = math.prod(shape.rest) * (1 if shape.length is None else shape.length)
-    out = torch.empty(runs.rows * row_elements, dtype=shape.dtype)
+    out = empty([runs.rows * row_elements], shape.dtype)
     copy_runs(
         writable_bytes(out),
         {number: column.data() for number, column in stored.items()},
@@ -267,7 +267,7 @@ def _ragged_rows(
         starts[mine] = rows_begin[runs.first[mine]]
     dest = out_offsets[runs.dest]
     lengths = out_offsets[runs.dest + runs.count] - dest
-    values = torch.empty((int(out_offsets[-1]), *shape.rest), dtype=shape.dtype)
+    values = empty((int(out_offsets[-1]), *shape.rest), shape.dtype)
     copy_runs(
         writable_bytes(values),
         {number: _steps(column, shape) for number, column in stored.items()},

@@ -14,7 +14,7 @@ from tensordict.base import is_tensor_collection
 
 from transfer_queue._block import Column
 from transfer_queue._columns import Kind, offsets_of, shapes_of_tensors, varying_dims
-from transfer_queue._dtypes import DTYPE_OF_NAME, carrier_of, writable_bytes
+from transfer_queue._dtypes import DTYPE_OF_NAME, carrier_of, empty, writable_bytes
 from transfer_queue._errors import BlockCorruptError
 from transfer_queue._stored import StoredColumn
 from transfer_queue._values import Mark, decode_msgpack_run, decode_value
@@ -67,7 +67,7 @@ def _dense_rows(stored: StoredColumn) -> RowReader:
     data = stored.data()
 
     def read(first: int, count: int) -> list[Any]:
-        out = torch.empty((count, *shape), dtype=dtype)
+        out = empty((count, *shape), dtype)
         writable_bytes(out)[:] = data[first * nbytes : (first + count) * nbytes]
         return list(out.view(carrier_of(dtype)).unbind())
 
@@ -81,7 +81,7 @@ def _ragged_rows_one_by_one(stored: StoredColumn) -> RowReader:
 
     def row(index: int) -> torch.Tensor:
         start, end = int(offsets[index]), int(offsets[index + 1])
-        out = torch.empty((end - start, *column.shape), dtype=dtype)
+        out = empty((end - start, *column.shape), dtype)
         writable_bytes(out)[:] = data[start * unit : end * unit]
         turned = out.view(carrier_of(dtype)).movedim(0, column.ragged_dim - 1)
         return turned.contiguous().view(dtype)
@@ -97,7 +97,7 @@ def _shaped_rows(stored: StoredColumn) -> RowReader:
     offsets, data = offsets_of(sizes) * dtype.itemsize, stored.data()
 
     def row(index: int) -> torch.Tensor:
-        out = torch.empty(shapes[index].tolist(), dtype=dtype)
+        out = empty(shapes[index].tolist(), dtype)
         writable_bytes(out)[:] = data[offsets[index] : offsets[index + 1]]
         return out
 

@@ -19,7 +19,7 @@ class OpenBlock:
 
     def bytes_of(self, segment: Segment) -> np.ndarray:
         """A payload where it lies. May be changed by others: copy, check, use."""
-        part = np.frombuffer(self.parts[segment.part], np.uint8)
+        part: np.ndarray = np.frombuffer(self.parts[segment.part], np.uint8)
         place = self.reader.place_of(segment)
         if segment.nbytes > 0 and place.stop > len(part):
             raise BlockCorruptError(
@@ -30,7 +30,8 @@ class OpenBlock:
 
     def integers_of(self, segment: Segment) -> np.ndarray:
         """A copy of a payload of int64."""
-        return self.bytes_of(segment).copy().view(np.int64)
+        copied: np.ndarray = self.bytes_of(segment).copy().view(np.int64)
+        return copied
 
 
 class StoredColumn:

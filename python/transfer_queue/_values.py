@@ -33,6 +33,7 @@ from transfer_queue._dtypes import (
     DTYPE_OF_NAME,
     NAME_OF_DTYPE,
     byte_array,
+    empty,
     is_plain,
     settled,
     writable_bytes,
@@ -61,8 +62,8 @@ class Mark(IntEnum):
     PICKLE = 4
 
 
-class Code(IntEnum):
-    """MessagePack extension types. Stored: never renumber."""
+class Code:
+    """MessagePack extension types (plain int, as msgspec wants). Never renumber."""
 
     TUPLE = 1
     SET = 2
@@ -199,7 +200,7 @@ class _Packer:
         pack = self.pack
         return [v if type(v) in _ATOMS else pack(v) for v in values]
 
-    def extension(self, code: Code, content: Any) -> Ext:
+    def extension(self, code: int, content: Any) -> Ext:
         return Ext(code, _ENCODER.encode(content))
 
     def integer(self, value: int) -> int | Ext:
@@ -233,7 +234,8 @@ class _Packer:
 
     def scalar(self, value: np.generic) -> Ext:
         if type(value) is np.str_:
-            return self.extension(Code.NUMPY_STR, str(value))
+            # str() would cut trailing NULs off.
+            return self.extension(Code.NUMPY_STR, "".join(value))
         if type(value) is np.bytes_:
             return self.extension(Code.NUMPY_BYTES, bytes(value))
         if type(value) is np.void or not _dtype_has_name(value.dtype):
@@ -249,7 +251,7 @@ class _Packer:
         return self.extension(Code.TENSOR, content)
 
     def tensordict(self, value: TensorDict) -> Ext:
-        names = [name if type(name) is str else None for name in value.keys()]  # noqa: SIM118
+        names = [name if type(name) is str else None for name in value.keys()]
         if None in names:
             raise _NeedsPickleError("tensordict.TensorDict with keys that are not str")
         columns = [value[name] for name in names]
@@ -393,10 +395,11 @@ class _Unpacker:
         shape, items = self.content(data)
         if _count(shape) != len(items):
             raise BlockCorruptError("stored value: an array's shape and items differ")
-        array = np.empty(len(items), object)
+        array: np.ndarray = np.empty(len(items), object)
         for index, item in enumerate(items):  # A slice would spread nested lists.
             array[index] = item
-        return array.reshape(shape)
+        shaped: np.ndarray = array.reshape(shape)
+        return shaped
 
     def scalar(self, data: memoryview) -> Any:
         name, raw = self.content(data)
@@ -406,7 +409,7 @@ class _Unpacker:
         name, shape, offset = self.content(data)
         dtype = DTYPE_OF_NAME[name]
         source = self.attached(offset, _count(shape) * dtype.itemsize)
-        tensor = torch.empty(shape, dtype=dtype)
+        tensor = empty(shape, dtype)
         writable_bytes(tensor)[:] = source
         return tensor
 

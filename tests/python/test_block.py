@@ -1,0 +1,770 @@
+"""Columns go into blocks and come back: type, dtype, shape, bytes, ragged dimension."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensordict import (
+    LazyStackedTensorDict,
+    NonTensorData,
+    NonTensorStack,
+    TensorDict,
+)
+from tensordict.utils import LinkedList
+
+from block_memory import (
+    Blocks,
+    SealedPart,
+    Unmappable,
+    column_of,
+    jagged,
+    same,
+)
+from transfer_queue import _block
+from transfer_queue._block import OWN_PART_BYTES_MIN, BlockReader, encode_fields
+from transfer_queue._dtypes import DTYPE_OF_NAME
+from transfer_queue._errors import (
+    BlockCorruptError,
+    PickleRefusedError,
+    ValueNotStorableError,
+)
+from transfer_queue._gather import gather
+
+
+def rows_of(column: Any) -> list[Any]:
+    """The rows of a column as the user sees them."""
+    if isinstance(column, torch.Tensor):
+        return list(column.unbind())
+    return list(column)
+
+
+def random_bits(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:
+    """A tensor of any dtype with random bytes (0 or 1 where they are booleans)."""
+    count = int(np.prod(shape)) * dtype.itemsize
+    high = 2 if dtype is torch.bool else 256
+    if count == 0:
+        return torch.zeros(shape, dtype=dtype)
+    raw = np.random.default_rng(seed).integers(0, high, count, np.uint8)
+    return torch.from_numpy(raw).view(dtype).view(shape)
+
+
+# ---- Dense tensors -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(DTYPE_OF_NAME))
+def test_every_dtype_comes_back_bit_for_bit(name: str) -> None:
+    rows = random_bits((4, 3), DTYPE_OF_NAME[name], 1)
+    assert same(list(column_of(rows).values().view(4, 3).unbind()), list(rows.unbind()))
+
+
+@pytest.mark.parametrize("name", sorted(DTYPE_OF_NAME))
+def test_every_dtype_comes_back_from_single_rows_out_of_order(name: str) -> None:
+    rows = random_bits((100, 2), DTYPE_OF_NAME[name], 2)
+    blocks = Blocks()
+    block = blocks.put(TensorDict({"x": rows}, [100]))
+    runs = [number for row in range(99, -1, -1) for number in (0, row, 1)]
+    back = blocks.get(["x"], [block], runs)["x"].values().view(100, 2)
+    assert same(list(back.unbind()), list(rows.unbind())[::-1])
+
+
+def test_rows_without_dimensions_come_back_dense() -> None:
+    column = column_of(torch.arange(5))
+    assert not column.is_nested
+    assert same(column, torch.arange(5))
+
+
+def test_rows_of_one_shape_come_back_jagged() -> None:
+    rows = torch.arange(24).view(2, 3, 4)
+    column = column_of(rows)
+    assert column.is_nested and column.layout is torch.jagged
+    assert column._ragged_idx == 1
+    assert column.offsets().tolist() == [0, 3, 6]
+    assert same(list(column.unbind()), list(rows.unbind()))
+
+
+def test_equal_shapes_share_their_offsets() -> None:
+    """So that columns can be combined, as in `data["logp"] * data["mask"]`."""
+    blocks = Blocks()
+    fields = TensorDict({"a": torch.ones(2, 3), "b": torch.ones(2, 3)}, [2])
+    back = blocks.get(["a", "b"], [blocks.put(fields)], [0, 0, 2])
+    assert (back["a"] * back["b"]).values().tolist() == [1.0] * 6
+
+
+@pytest.mark.parametrize("shape", [(2, 0), (2, 0, 3), (2, 3, 0)])
+def test_rows_without_elements_keep_their_shape(shape: tuple[int, ...]) -> None:
+    rows = torch.zeros(shape, dtype=torch.int16)
+    assert same(rows_of(column_of(rows)), list(rows.unbind()))
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        torch.arange(24).view(4, 6).t(),
+        torch.arange(24).view(4, 6)[:, ::2],
+        torch.arange(3).expand(4, 3),
+        torch.complex(torch.ones(2, 2), torch.ones(2, 2)).conj(),
+        torch.complex(torch.ones(2, 2), torch.ones(2, 2)).conj().imag,
+        torch.ones(2, 2, requires_grad=True) * 2,
+    ],
+    ids=["transposed", "strided", "expanded", "conjugated", "negated", "with_history"],
+)
+def test_any_kind_of_view_is_stored_by_value(view: torch.Tensor) -> None:
+    column = column_of(view)
+    assert not column.requires_grad
+    assert same(rows_of(column), list(view.detach().unbind()))
+
+
+def test_a_tensor_without_data_is_refused() -> None:
+    with pytest.raises(ValueError, match="meta"):
+        column_of(torch.empty(2, 2, device="meta"))
+
+
+# ---- Ragged tensors ----------------------------------------------------------------
+
+
+def test_jagged_comes_back_jagged() -> None:
+    rows = [torch.arange(3), torch.arange(0), torch.arange(5)]
+    column = column_of(jagged(rows))
+    assert column.layout is torch.jagged and column._ragged_idx == 1
+    assert same(rows_of(column), rows)
+
+
+def test_the_ragged_dimension_that_was_put_comes_back() -> None:
+    """Also with equal lengths, where torch would choose 1 (verl #7899)."""
+    for lengths in ((4, 7), (5, 5)):
+        rows = [torch.randn(3, length) for length in lengths]
+        column = column_of(jagged(rows, ragged_dim=2))
+        assert column._ragged_idx == 2
+        assert column.values().shape == (3, sum(lengths))
+        assert column.values().is_contiguous()
+        assert same(rows_of(column), rows)
+
+
+def test_the_ragged_dimension_survives_selecting_equal_rows() -> None:
+    rows = [torch.randn(3, length) for length in (4, 7, 4)]
+    blocks = Blocks()
+    block = blocks.put(TensorDict({"x": NonTensorStack(*rows)}, [3]))
+    column = blocks.get(["x"], [block], [0, 2, 1, 0, 0, 1])["x"]
+    assert column._ragged_idx == 2
+    assert same(rows_of(column), [rows[2], rows[0]])
+
+
+@pytest.mark.parametrize("ragged_dim", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128, torch.bfloat16])
+def test_single_rows_of_any_ragged_dimension(
+    ragged_dim: int, dtype: torch.dtype
+) -> None:
+    def shape(length: int) -> tuple[int, ...]:
+        return (*(2, 3)[: ragged_dim - 1], length, *(2, 3)[ragged_dim - 1 :])
+
+    rows = [random_bits(shape(1 + n % 4), dtype, n) for n in range(100)]
+    blocks = Blocks()
+    block = blocks.put(TensorDict({"x": jagged(rows, ragged_dim)}, [100]))
+    runs = [number for row in range(99, -1, -1) for number in (0, row, 1)]
+    column = blocks.get(["x"], [block], runs)["x"]
+    assert column._ragged_idx == ragged_dim
+    assert same(rows_of(column), rows[::-1])
+
+
+def test_jagged_with_holes_is_stored_by_its_rows() -> None:
+    source = torch.arange(20).view(2, 10)
+    starts, lengths = torch.tensor([1, 2]), torch.tensor([3, 4])
+    holes = torch.nested.narrow(source, 1, starts, lengths, layout=torch.jagged)
+    assert same(rows_of(column_of(holes)), [source[0, 1:4], source[1, 2:6]])
+
+
+def test_a_part_of_a_jagged_buffer_is_stored_without_the_rest() -> None:
+    values, offsets = torch.arange(10), torch.tensor([2, 4, 7])
+    column = column_of(torch.nested.nested_tensor_from_jagged(values, offsets))
+    assert same(rows_of(column), [torch.arange(2, 4), torch.arange(4, 7)])
+    assert column.offsets().tolist() == [0, 2, 5]
+
+
+def test_tensors_with_one_varying_dimension_come_back_jagged() -> None:
+    rows = [torch.ones(2, 3), torch.ones(2, 5)]
+    for column in (column_of(torch.nested.nested_tensor(rows)), column_of(rows)):
+        assert column.layout is torch.jagged and column._ragged_idx == 2
+        assert same(rows_of(column), rows)
+
+
+def test_tensors_with_two_varying_dimensions_come_back_strided_nested() -> None:
+    rows = [torch.ones(2, 3), torch.zeros(4, 5), torch.ones(0, 1)]
+    column = column_of(torch.nested.nested_tensor(rows))
+    assert column.is_nested and column.layout is torch.strided
+    assert same(rows_of(column), rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.float8_e5m2])
+def test_what_cannot_be_nested_comes_back_as_a_list(dtype: torch.dtype) -> None:
+    rows = [random_bits((2, 3), dtype, 1), random_bits((4, 5), dtype, 2)]
+    column = column_of(NonTensorStack(*rows))
+    assert isinstance(column, LinkedList)
+    assert same(list(column), rows)
+
+
+def test_tensors_of_different_dimension_counts_come_back_as_a_list() -> None:
+    rows = [torch.ones(2), torch.ones(2, 3), torch.tensor(1.0)]
+    column = column_of(NonTensorStack(*rows))
+    assert isinstance(column, LinkedList)
+    assert same(list(column), rows)
+
+
+def test_a_sparse_column_comes_back_as_a_list() -> None:
+    column = column_of(torch.eye(2).to_sparse())
+    assert [row.to_dense().tolist() for row in column] == [[1, 0], [0, 1]]
+
+
+# ---- Rows of several puts ----------------------------------------------------------
+
+
+def test_dense_rows_of_two_lengths_come_back_jagged() -> None:
+    column = column_of(torch.zeros(2, 3), torch.ones(1, 5))
+    assert column._ragged_idx == 1
+    assert same(rows_of(column), [torch.zeros(3), torch.zeros(3), torch.ones(5)])
+
+
+def test_dense_rows_that_differ_in_their_second_dimension() -> None:
+    first, second = torch.randn(2, 3, 4), torch.randn(2, 3, 6)
+    column = column_of(first, second)
+    assert column._ragged_idx == 2
+    assert same(rows_of(column), [*first.unbind(), *second.unbind()])
+
+
+def test_dense_rows_take_the_ragged_dimension_of_the_others() -> None:
+    ragged = [torch.randn(3, length) for length in (4, 7)]
+    dense = torch.randn(2, 3, 5)
+    column = column_of(jagged(ragged, 2), dense)
+    assert column._ragged_idx == 2
+    assert same(rows_of(column), [*ragged, *dense.unbind()])
+
+
+def test_rows_that_differ_in_two_dimensions_over_two_puts() -> None:
+    column = column_of(torch.ones(2, 3, 4), torch.ones(1, 5, 6))
+    assert column.layout is torch.strided
+    assert [tuple(row.shape) for row in column.unbind()] == [(3, 4), (3, 4), (5, 6)]
+
+
+def test_ragged_rows_with_different_ragged_dimensions() -> None:
+    first = [torch.randn(n, 3) for n in (1, 2)]
+    second = [torch.randn(3, n) for n in (3, 4)]
+    column = column_of(jagged(first, 1), jagged(second, 2))
+    assert column.layout is torch.strided
+    assert same(rows_of(column), [*first, *second])
+
+
+def test_different_dtypes_are_not_converted() -> None:
+    column = column_of(torch.tensor([1, 2]), torch.tensor([1.5]))
+    assert same(list(column), [torch.tensor(1), torch.tensor(2), torch.tensor(1.5)])
+
+
+def test_tensors_and_other_values_in_one_field_come_back_as_a_list() -> None:
+    column = column_of(
+        torch.ones(1, 2), NonTensorStack("a"), jagged([torch.ones(1), torch.ones(2)])
+    )
+    expected = [torch.ones(2), "a", torch.ones(1), torch.ones(2)]
+    assert same(list(column), expected)
+
+
+def test_tensors_among_other_values_come_back_as_tensors_when_read_alone() -> None:
+    blocks = Blocks()
+    rows = NonTensorStack("a", torch.ones(2), torch.ones(3))
+    block = blocks.put(TensorDict({"x": rows}, [3]))
+    column = blocks.get(["x"], [block], [0, 1, 2])["x"]
+    assert same(rows_of(column), [torch.ones(2), torch.ones(3)])
+
+
+# ---- Other values ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("batch", "expected"),
+    [
+        (NonTensorStack("a", {"b": 1}, None), ["a", {"b": 1}, None]),
+        (NonTensorStack([1, 2], (3,), 2**70), [[1, 2], (3,), 2**70]),
+        (NonTensorStack(1.5, True, b"x"), [1.5, True, b"x"]),
+        (np.array([b"a", b"bc"]), [np.bytes_(b"a"), np.bytes_(b"bc")]),
+        (np.array(["a", "bc"]), [np.str_("a"), np.str_("bc")]),
+        (np.array(["2026"] * 2, "M8[Y]"), [np.datetime64("2026", "Y")] * 2),
+        (np.array(["a", {"b": 1}], dtype=object), ["a", {"b": 1}]),
+        (NonTensorStack(np.ones(2), np.ones((1, 3))), [np.ones(2), np.ones((1, 3))]),
+        (
+            NonTensorStack(NonTensorStack("a", 1), NonTensorStack("b")),
+            [["a", 1], ["b"]],
+        ),
+        (["a", "b"], ["a", "b"]),
+        ([torch.Size([1]), torch.Size([])], [torch.Size([1]), torch.Size([])]),
+    ],
+)
+def test_rows_of_any_type_come_back_in_a_list(batch: Any, expected: list[Any]) -> None:
+    column = column_of(batch)
+    assert isinstance(column, LinkedList)
+    assert same(column.tolist(), expected) and same(list(column), expected)
+
+
+def test_numbers_become_tensors_as_tensordict_makes_them() -> None:
+    assert same(column_of([1, 2]), torch.tensor([1, 2]))
+    assert same(column_of(np.ones(2, np.uint16)), torch.ones(2, dtype=torch.uint16))
+
+
+def test_one_value_for_all_rows_is_a_value_of_each() -> None:
+    fields = TensorDict({"x": "abc", "y": NonTensorData({"a": 1})}, batch_size=[2])
+    blocks = Blocks()
+    back = blocks.get(["x", "y"], [blocks.put(fields)], [0, 0, 2])
+    assert back["x"].tolist() == ["abc"] * 2 and back["y"].tolist() == [{"a": 1}] * 2
+
+
+def test_a_list_held_as_one_value_has_one_item_per_row() -> None:
+    held = NonTensorData(["a", "b"], batch_size=[2])
+    blocks = Blocks()
+    block = blocks.put(TensorDict({"x": held}, batch_size=[2]))
+    assert blocks.get(["x"], [block], [0, 1, 1])["x"].tolist() == ["b"]
+
+
+def test_a_list_of_the_wrong_length_is_refused() -> None:
+    held = NonTensorData(["a", "b", "c"], batch_size=[2])
+    with pytest.raises(ValueError, match="Inconsistent batch dimension for field 'x'"):
+        encode_fields(TensorDict({"x": held}, batch_size=[2]), 2)
+
+
+def test_tensordicts_within_a_tensordict_come_back_as_such() -> None:
+    inner = TensorDict({"a": torch.arange(4).view(2, 2), "b": ["p", "q"]}, [2])
+    column = column_of(inner)
+    assert isinstance(column, LazyStackedTensorDict)
+    assert column["a"].tolist() == [[0, 1], [2, 3]]
+    assert column["b"].tolist() == ["p", "q"]
+
+
+def test_a_lazy_stack_of_rows_of_different_shapes_is_stored() -> None:
+    rows = [TensorDict({"x": torch.ones(n), "s": f"{n}"}) for n in (2, 3)]
+    blocks = Blocks()
+    block = blocks.put(LazyStackedTensorDict.lazy_stack(rows))
+    back = blocks.get(["x", "s"], [block], [0, 0, 2])
+    assert same(rows_of(back["x"]), [torch.ones(2), torch.ones(3)])
+    assert back["s"].tolist() == ["2", "3"]
+
+
+def test_a_refused_value_is_named_with_its_field_and_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TQ_ALLOW_PICKLE", "0")
+    with pytest.raises(PickleRefusedError, match=r"field 'x', row 1: .*ellipsis"):
+        column_of(NonTensorStack("a", ...))
+
+
+def test_a_value_that_cannot_be_stored_is_named_with_its_field() -> None:
+    with pytest.raises(ValueNotStorableError, match="field 'x', row 0"):
+        column_of(NonTensorStack(lambda: 1))
+
+
+def test_results_are_whole_tensordicts() -> None:
+    """Slices, rows and selections of what is returned work as users write them."""
+    blocks = Blocks()
+    fields = TensorDict({"a": torch.ones(3, 2), "s": ["x", "y", "z"]}, batch_size=[3])
+    back = blocks.get(["a", "s"], [blocks.put(fields)], [0, 0, 3])
+    assert back.batch_size == torch.Size([3])
+    assert back[1]["s"] == "y" and same(back[1]["a"], torch.ones(2))
+    assert back.select("s")["s"].tolist() == ["x", "y", "z"]
+
+
+# ---- Where bytes stand, and whose they are -----------------------------------------
+
+
+def large(rows: int) -> torch.Tensor:
+    """A column of exactly the size from which a column is a part of its own."""
+    return torch.arange(OWN_PART_BYTES_MIN // 4, dtype=torch.int32).view(rows, -1)
+
+
+def test_large_columns_are_parts_of_their_own() -> None:
+    fields = TensorDict({"small": torch.ones(4), "large": large(4)}, batch_size=[4])
+    block = encode_fields(fields, 4)
+    assert block.part_sizes[1:] == [OWN_PART_BYTES_MIN]
+    assert block.field_names == ["small", "large"]
+    assert block.field_bytes == [16, OWN_PART_BYTES_MIN]
+
+
+def test_parts_needed_are_those_of_the_fields() -> None:
+    blocks = Blocks()
+    fields = TensorDict({"a": large(4), "b": torch.ones(4), "c": large(4)}, [4])
+    reader = BlockReader.open(blocks.parts[blocks.put(fields)][0])
+    assert reader.rows == 4 and reader.field_names == ["a", "b", "c"]
+    assert reader.parts_needed(["a", "b"]) == [0, 1]
+    assert reader.parts_needed(["c"]) == [0, 2]
+    assert reader.parts_needed([]) == [0]
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_whole_large_column_is_a_private_view(ragged: bool) -> None:
+    blocks = Blocks()
+    rows = large(4)
+    column = jagged(list(rows.unbind())) if ragged else rows
+    block = blocks.put(TensorDict({"x": column}, batch_size=[4]))
+    back = blocks.get(["x"], [block], [0, 0, 4])["x"]
+    assert blocks.parts[block][1].views == 1
+    assert same(rows_of(back), list(rows.unbind()))
+
+
+def test_a_large_dense_vector_is_a_private_view() -> None:
+    blocks = Blocks()
+    block = blocks.put(TensorDict({"x": large(1)[0]}, [OWN_PART_BYTES_MIN // 4]))
+    back = blocks.get(["x"], [block], [0, 0, OWN_PART_BYTES_MIN // 4])["x"]
+    assert blocks.parts[block][1].views == 1 and same(back, large(1)[0])
+
+
+@pytest.mark.parametrize("runs", [[0, 0, 3], [0, 2, 2, 0, 0, 2], [0, 0, 4, 0, 0, 4]])
+def test_less_or_more_than_a_large_column_is_copied(runs: list[int]) -> None:
+    blocks = Blocks()
+    block = blocks.put(TensorDict({"x": large(4)}, batch_size=[4]))
+    back = blocks.get(["x"], [block], runs)["x"]
+    triples = zip(runs[::3], runs[1::3], runs[2::3], strict=True)
+    expected = [
+        large(4)[first + n] for _, first, count in triples for n in range(count)
+    ]
+    assert blocks.parts[block][1].views == 0
+    assert same(rows_of(back), expected)
+
+
+def test_where_there_is_no_private_view_the_column_is_copied() -> None:
+    blocks = Blocks(Unmappable)
+    block = blocks.put(TensorDict({"x": large(4)}, batch_size=[4]))
+    back = blocks.get(["x"], [block], [0, 0, 4])["x"]
+    assert same(rows_of(back), list(large(4).unbind()))
+
+
+@pytest.mark.parametrize("part_type", [SealedPart, Unmappable])
+def test_what_is_returned_can_be_changed_and_nobody_sees_it(
+    part_type: Callable[[bytearray], SealedPart],
+) -> None:
+    """The stored parts are read-only bytes: writing through would fail or show."""
+    blocks = Blocks(part_type)
+    fields = TensorDict(
+        {
+            "vector": torch.arange(4),
+            "small": torch.ones(4, 3),
+            "large": large(4),
+            "turned": jagged([torch.ones(2, n) for n in (1, 2, 3, 4)], 2),
+            "object": NonTensorStack(*[{"t": torch.ones(2)} for _ in range(4)]),
+        },
+        batch_size=[4],
+    )
+    block = blocks.put(fields)
+    names = [str(name) for name in fields.keys()]
+    once = blocks.get(names, [block], [0, 0, 4])
+    once["vector"].zero_()
+    for name in ("small", "large", "turned"):
+        once[name].values().zero_()
+    once["object"][0]["t"].zero_()
+    again = blocks.get(names, [block], [0, 0, 4])
+    for name in names:
+        assert same(rows_of(again[name]), rows_of(fields[name]))
+
+
+def test_parts_are_asked_for_in_two_calls() -> None:
+    blocks = Blocks()
+    ids = [blocks.put(TensorDict({"x": large(4)}, [4])) for _ in range(3)]
+    blocks.get(["x"], ids, [0, 0, 4, 1, 0, 4, 2, 0, 4])
+    assert blocks.opens == [3, 3]
+
+
+def test_fields_of_different_groups_are_put_together() -> None:
+    blocks = Blocks()
+    first = blocks.put(TensorDict({"a": torch.arange(4)}, [4]))
+    second = blocks.put(TensorDict({"b": ["p", "q"]}, [2]))
+    groups = [[[1], [[first, "y"]], [0, 1, 2]], [[0], [[second, "y"]], [0, 0, 2]]]
+    back = gather(["b", "a"], groups, blocks.open_parts)
+    assert list(back.keys()) == ["b", "a"]
+    assert back["a"].tolist() == [1, 2] and back["b"].tolist() == ["p", "q"]
+
+
+def test_nothing_asked_for_is_an_empty_tensordict() -> None:
+    back = gather([], [], Blocks().open_parts)
+    assert list(back.keys()) == [] and back.batch_size == torch.Size([0])
+
+
+def test_what_open_parts_raises_passes_through() -> None:
+    def gone(ids: object, parts: object) -> Any:
+        raise KeyError("gone")
+
+    with pytest.raises(KeyError, match="gone"):
+        gather(["x"], [[[0], [[b"i" * 16, "y"]], [0, 0, 1]]], gone)
+
+
+def test_a_block_has_at_most_so_many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_block, "PARTS_MAX", 2)
+    blocks = Blocks()
+    block = blocks.put(TensorDict({"a": large(4), "b": large(4)}, [4]))
+    assert len(blocks.parts[block]) == 2
+    back = blocks.get(["a", "b"], [block], [0, 0, 4])
+    assert same(rows_of(back["b"]), list(large(4).unbind()))
+
+
+def test_200000_rows_are_no_matter() -> None:
+    count = 200_000
+    blocks = Blocks()
+    block = blocks.put(TensorDict({"x": torch.arange(count)}, [count]))
+    order = np.random.default_rng(3).permutation(count)
+    runs = np.stack([np.zeros_like(order), order, np.ones_like(order)], 1)
+    back = blocks.get(["x"], [block], runs.reshape(-1).tolist())["x"]
+    assert np.array_equal(back.numpy(), order)
+
+
+# ---- At random ---------------------------------------------------------------------
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> list[Any]:
+    """The rows of one put: of one kind, which may differ from put to put."""
+    count = draw(st.integers(1, 5))
+    seed = draw(st.integers(0, 1000))
+    dtype = DTYPE_OF_NAME[
+        draw(st.sampled_from(["int64", "bool", "bfloat16", "uint16"]))
+    ]
+    sizes = st.integers(0, 3)
+    kind = draw(st.sampled_from(["scalar", "dense", "ragged", "shaped", "object"]))
+    if kind == "object":
+        value = st.one_of(st.none(), st.integers(), st.text(), st.binary())
+        return [draw(value) for _ in range(count)]
+    rank = {"scalar": 0, "shaped": 2}.get(kind, draw(st.integers(1, 3)))
+    shape = [draw(sizes) for _ in range(rank)]
+    vary = {"ragged": [draw(st.integers(0, max(rank - 1, 0)))], "shaped": [0, 1]}
+    rows = []
+    for row in range(count):
+        for dim in vary.get(kind, []):
+            shape[dim] = draw(sizes)
+        rows.append(random_bits(tuple(shape), dtype, seed + row))
+    return rows
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(batches(), min_size=1, max_size=3), st.data())
+def test_any_rows_of_any_puts_come_back_exactly(puts: list[Any], data: Any) -> None:
+    blocks = Blocks()
+    ids = [
+        blocks.put(TensorDict({"x": NonTensorStack(*rows)}, batch_size=[len(rows)]))
+        for rows in puts
+    ]
+    runs: list[int] = []
+    expected: list[Any] = []
+    for _ in range(data.draw(st.integers(1, 6))):
+        number = data.draw(st.integers(0, len(puts) - 1))
+        first = data.draw(st.integers(0, len(puts[number]) - 1))
+        count = data.draw(st.integers(1, len(puts[number]) - first))
+        runs += [number, first, count]
+        expected += puts[number][first : first + count]
+    assert same(rows_of(blocks.get(["x"], ids, runs)["x"]), expected)
+
+
+# ---- Damage ------------------------------------------------------------------------
+
+
+def sample() -> TensorDict:
+    """One column of every kind."""
+    return TensorDict(
+        {
+            "vector": torch.arange(3),
+            "dense": torch.arange(12.0).view(3, 4),
+            "ragged": jagged([torch.arange(n) for n in (1, 0, 2)]),
+            "turned": jagged([torch.ones(2, n) for n in (1, 2, 3)], 2),
+            "shaped": NonTensorStack(*[torch.ones(n, n + 1) for n in range(3)]),
+            "object": NonTensorStack("a", {"b": (1, 2**70)}, np.arange(3)),
+        },
+        batch_size=[3],
+    )
+
+
+@functools.cache
+def stored_sample() -> bytes:
+    """Its only part."""
+    blocks = Blocks()
+    (part0,) = blocks.parts[blocks.put(sample())]
+    return bytes(part0)
+
+
+class Damaged:
+    """A stored sample whose part 0 can be changed."""
+
+    def __init__(self) -> None:
+        self.blocks = Blocks()
+        self.block = b"sixteen bytes id"
+        self.part0 = bytearray(stored_sample())
+
+    def read(self, runs: list[int] | None = None) -> TensorDict:
+        self.blocks.parts[self.block] = [SealedPart(self.part0)]
+        names = ["vector", "dense", "ragged", "turned", "shaped", "object"]
+        return self.blocks.get(names, [self.block], runs or [0, 0, 3])
+
+    def header(self) -> Any:
+        size = int.from_bytes(self.part0[12:16], "little")
+        return msgspec.msgpack.decode(self.part0[24 : 24 + size])
+
+    def set_header(self, header: Any) -> None:
+        """Write a header with the right checksum, of the same place and alignment."""
+        old = int.from_bytes(self.part0[12:16], "little")
+        data = msgspec.msgpack.encode(header)
+        payloads = self.part0[-(-(24 + old) // 64) * 64 :]
+        start = -(-(24 + len(data)) // 64) * 64
+        prefix = self.part0[:12] + len(data).to_bytes(4, "little")
+        prefix += zlib.crc32(data).to_bytes(4, "little") + bytes(4)
+        self.part0 = (prefix + data).ljust(start, b"\0") + payloads
+
+
+def test_an_undamaged_sample_reads_well() -> None:
+    damaged = Damaged()
+    damaged.set_header(damaged.header())
+    back = damaged.read()
+    for name, column in sample().items():
+        expected = rows_of(sample()[name])
+        assert column is not None and same(rows_of(back[name]), expected)
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        (0, "begin like a block"),
+        (8, "version"),
+        (12, "damaged|longer"),
+        (30, "damaged"),
+    ],
+)
+def test_a_damaged_head_is_refused(place: int, text: str) -> None:
+    damaged = Damaged()
+    damaged.part0[place] ^= 0x40
+    with pytest.raises(BlockCorruptError, match=text):
+        damaged.read()
+
+
+@pytest.mark.parametrize("size", [0, 10, 24, 100])
+def test_a_cut_part_is_refused(size: int) -> None:
+    damaged = Damaged()
+    del damaged.part0[size:]
+    with pytest.raises(BlockCorruptError):
+        damaged.read()
+
+
+def test_a_part_that_is_shorter_than_its_header_says_is_refused() -> None:
+    blocks = Blocks()
+    block = blocks.put(TensorDict({"x": large(4)}, [4]))
+    blocks.parts[block][1] = SealedPart(blocks.parts[block][1][:-1])
+    with pytest.raises(BlockCorruptError, match="part 1"):
+        blocks.get(["x"], [block], [0, 0, 4])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda column: column.__setitem__(1, 9),
+        lambda column: column.__setitem__(2, "no_such_dtype"),
+        lambda column: column.__setitem__(3, [-1]),
+        lambda column: column.__setitem__(3, [2**62, 2**62]),
+        lambda column: column.__setitem__(3, [0, 2**62]),
+        lambda column: column.__setitem__(5, [0, 0, 2**40]),
+        lambda column: column.__setitem__(5, [0, -8, 96]),
+        lambda column: column.__setitem__(5, [7, 0, 96]),
+        lambda column: column.__setitem__(6, [0, 0, 32]),
+        lambda column: column.__setitem__(0, "vector"),
+    ],
+)
+def test_a_description_that_makes_no_sense_is_refused(
+    change: Callable[[Any], None],
+) -> None:
+    damaged = Damaged()
+    header = damaged.header()
+    change(header[2][1])
+    damaged.set_header(header)
+    with pytest.raises(BlockCorruptError):
+        damaged.read()
+
+
+def payload_start(damaged: Damaged, field: str, member: int) -> int:
+    """Where a payload of a field stands in part 0."""
+    size = int.from_bytes(damaged.part0[12:16], "little")
+    column = next(c for c in damaged.header()[2] if c[0] == field)
+    return -(-(24 + size) // 64) * 64 + int(column[member][1])
+
+
+@pytest.mark.parametrize(
+    ("field", "member", "text"),
+    [("ragged", 6, "offsets"), ("object", 6, "offsets"), ("shaped", 7, "shapes")],
+)
+@pytest.mark.parametrize("value", [-1, 2**40, 2**63 - 1, -(2**63)])
+def test_damaged_row_places_are_refused(
+    field: str, member: int, text: str, value: int
+) -> None:
+    damaged = Damaged()
+    place = payload_start(damaged, field, member) + 16
+    damaged.part0[place : place + 8] = value.to_bytes(8, "little", signed=True)
+    with pytest.raises(BlockCorruptError, match=f"row {text} of field '{field}'"):
+        damaged.read()
+
+
+@pytest.mark.parametrize(
+    "runs", [[0, 0, 4], [0, 3, 1], [0, -1, 1], [0, 1, -1], [1, 0, 1], [-1, 0, 1]]
+)
+def test_runs_outside_their_block_are_refused(runs: list[int]) -> None:
+    with pytest.raises(BlockCorruptError, match="reply"):
+        Damaged().read(runs)
+
+
+def test_a_field_that_the_block_does_not_have_is_refused() -> None:
+    blocks = Blocks()
+    block = blocks.put(sample())
+    with pytest.raises(BlockCorruptError, match="no field 'other'"):
+        blocks.get(["other"], [block], [0, 0, 3])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_hostile_bytes_are_refused_or_are_values(data: Any) -> None:
+    """The checksum is made right again, so that every check behind it is reached."""
+    damaged = Damaged()
+    size = int.from_bytes(damaged.part0[12:16], "little")
+    in_header = st.integers(24, 24 + size - 1)
+    anywhere = st.integers(24, len(damaged.part0) - 1)
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(in_header | anywhere)
+        damaged.part0[place] = data.draw(
+            st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]) | st.integers(0, 255)
+        )
+    crc = zlib.crc32(damaged.part0[24 : 24 + size])
+    damaged.part0[16:20] = crc.to_bytes(4, "little")
+    with contextlib.suppress(BlockCorruptError):
+        damaged.read(data.draw(st.sampled_from([[0, 0, 3], [0, 2, 1, 0, 0, 1]])))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_hostile_descriptions_are_refused_or_are_values(data: Any) -> None:
+    damaged = Damaged()
+    header = damaged.header()
+    column = header[2][data.draw(st.integers(0, len(header[2]) - 1))]
+    numbers = st.sampled_from([0, 1, 2, 3, 4, 5, 8, 24, 64, 2**31, 2**62, 2**63, -1])
+    segment = st.none() | st.lists(numbers, min_size=3, max_size=3)
+    members = {
+        1: numbers,
+        2: st.sampled_from(sorted(DTYPE_OF_NAME)),
+        3: st.lists(numbers, max_size=4),
+        4: numbers,
+        **dict.fromkeys((5, 6, 7, 8), segment),
+    }
+    for member in data.draw(st.lists(st.sampled_from(sorted(members)), min_size=1)):
+        column[member] = data.draw(members[member])
+    header[0] = data.draw(st.sampled_from([3, 3, 0, 2, 2**62]))
+    damaged.set_header(header)
+    with contextlib.suppress(BlockCorruptError):
+        damaged.read()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_random_bytes_are_no_block(junk: bytes) -> None:
+    with pytest.raises(BlockCorruptError):
+        BlockReader.open(junk)
