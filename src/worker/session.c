@@ -227,7 +227,7 @@ static const struct {
     bool on_metastore;
 } handlers[MESSAGE_TYPE_COUNT] = {
     [MESSAGE_DISCOVER] = {handle_discover, true, true},
-    [MESSAGE_HELLO] = {handle_hello, true, false},
+    [MESSAGE_HELLO] = {handle_hello, true, true},
     [MESSAGE_PING] = {handle_ping, false, false},
     [MESSAGE_CREATE] = {handle_create, false, false},
     [MESSAGE_SEAL] = {handle_seal, false, false},
