@@ -148,14 +148,18 @@ class RayCluster(Daemon):
         command += ["--num-cpus", "16", "--temp-dir", str(folder)]
         command += ["--include-dashboard", "false", "--disable-usage-stats"]
         command += ["--node-ip-address", "127.0.0.1", "--block"]
+        environment = dict(os.environ, PATH=f"{programs}:{os.environ['PATH']}")
         self._process = subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=environment,
         )
         wait_until(lambda: answers(port), seconds=60)
         time.sleep(3)
         self.environment["RAY_ADDRESS"] = f"127.0.0.1:{port}"
+        self.environment["BENCH_WORKER_PORT"] = str(free_port())
+        self.environment["BENCH_METASTORE_PORT"] = str(free_port())
 
     def stop(self) -> None:
         stop_process(self._process)

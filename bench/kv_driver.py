@@ -15,6 +15,7 @@ all bytes there. All bytes are checked outside it.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -27,15 +28,14 @@ from tensordict import TensorDict
 
 
 def configuration(backend: str) -> Any:
-    """Both sides get the same arena."""
-    return OmegaConf.create(
-        {
-            "backend": {
-                "storage_backend": backend,
-                "Yuanrong": {"worker_args": "--shared_memory_size_mb 4096"},
-            }
-        }
-    )
+    """Both sides get the same arena, and ports of their own."""
+    yuanrong = {
+        "worker_args": "--shared_memory_size_mb 4096",
+        "worker_port": int(os.environ["BENCH_WORKER_PORT"]),
+        "metastore_port": int(os.environ["BENCH_METASTORE_PORT"]),
+    }
+    backends = {"storage_backend": backend, "Yuanrong": yuanrong}
+    return OmegaConf.create({"backend": backends})
 
 
 def batch(case: str) -> TensorDict:
