@@ -92,6 +92,12 @@ void limbo_reclaim_if_due(struct store *store);
 /* Make a FREE slot available. */
 void free_slot_push(struct store *store, uint32_t index);
 
+/* ---- recover.c ---- */
+
+/* Out of use, with a word that no reader ever saw. The extent is not touched: it is
+ * nobody's, or belongs to the slots that claim it. */
+void slot_drop(struct store *store, uint32_t index);
+
 /* ---- inspect.c ---- */
 
 void view_of(const struct store *store, uint32_t index, struct object_view *out);

@@ -60,10 +60,8 @@ next_dead_generation(uint64_t generation)
     return min_u64(next, GENERATION_MAX);
 }
 
-/* Out of use, with a word that no reader ever saw. The extent is not touched: it is
- * nobody's, or belongs to the slots that claim it. */
-static void
-drop_slot(struct store *store, uint32_t index)
+void
+slot_drop(struct store *store, uint32_t index)
 {
     struct slot *slot = table_slot(&store->table, index);
     uint64_t generation = next_dead_generation(commit_generation(slot_commit(slot)));
@@ -127,7 +125,7 @@ examine(struct recovery *recovery, uint32_t index)
     if (commit_state(commit) == SLOT_FREE && commit_generation(commit) % 2 == 0)
         return;
     if (commit_state(commit) == SLOT_FREE || !slot_is_sane(store, slot)) {
-        drop_slot(store, index);
+        slot_drop(store, index);
         recovery->report.dropped_damaged++;
         return;
     }
@@ -227,7 +225,7 @@ take_into_use(struct recovery *recovery, uint32_t index)
     if (slot_state_of(slot) == SLOT_FREE)
         return;
     if (is_contested(recovery, slot) || !claim_room(store, slot)) {
-        drop_slot(store, index);
+        slot_drop(store, index);
         recovery->report.dropped_overlapping++;
         return;
     }

@@ -258,6 +258,27 @@ TEST(counters_beyond_the_table_are_corrected)
     CHECK_INT(store_header(f.store)->populated, f.geometry.arena_bytes);
 }
 
+/* Slots past the counter are taken to be new; damage can leave something there. */
+TEST(a_counter_that_forgets_slots_does_no_harm)
+{
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
+    (void)put(f.store, "a", 100);
+    (void)put(f.store, "b", 100);
+    struct slot *worn = raw_slot(&f, put(f.store, "c", 100).ref.slot);
+    atomic_store(&worn->commit, commit_word(UINT64_C(1) << 55, SLOT_SEALED));
+    atomic_store(&raw_header(&f)->slots_used, 1);
+    fixture_restart(&f);
+    CHECK(exists(f.store, "a"));
+    CHECK(!exists(f.store, "b"));
+    struct object_view again = put(f.store, "b", 200);
+    struct object_view next = put(f.store, "d", 200);
+    CHECK_INT(again.ref.slot, 1);
+    CHECK_INT(again.ref.generation, 3); /* One that nobody saw before. */
+    CHECK_INT(next.ref.slot, 3);        /* The worn one rests. */
+    store_check(f.store);
+}
+
 /* ---- Memory of another kind ---- */
 
 TEST(memory_that_is_no_table_is_refused)
@@ -449,6 +470,7 @@ TEST_MAIN(RUN(sealed_objects_keep_slot_word_and_bytes),
           RUN(a_slot_of_an_impossible_generation_is_dropped_and_rests),
           RUN(a_slot_with_a_key_outside_the_heap_is_dropped),
           RUN(counters_beyond_the_table_are_corrected),
+          RUN(a_counter_that_forgets_slots_does_no_harm),
           RUN(memory_that_is_no_table_is_refused),
           RUN(another_layout_version_is_refused_by_name),
           RUN(another_slot_size_is_refused),

@@ -60,13 +60,33 @@ struct room {
     key_heap_place key_place;
 };
 
+/* Is there a slot that was never used? Damage to the table can have left something in
+ * it (the count is in the table, too); then it begins anew, or rests when its
+ * generation is one of damage. */
+static bool
+has_fresh_slot(struct store *store)
+{
+    for (;;) {
+        uint32_t index = table_slots_used(&store->table);
+        if (index >= store->table.slot_count)
+            return false;
+        uint64_t commit = slot_commit(table_slot(&store->table, index));
+        if (commit_state(commit) != SLOT_FREE || commit_generation(commit) % 2 != 0)
+            slot_drop(store, index);
+        commit = slot_commit(table_slot(&store->table, index));
+        if (commit_generation(commit) < GENERATION_MAX)
+            return true;
+        STEP_RELEASE(&store->table.header->slots_used, (uint64_t)index + 1,
+                     "create pass over slot");
+        store->resting_count++;
+    }
+}
+
 static enum room_lack
 reserve_room(struct store *store, const struct create_request *request,
              struct room *out)
 {
-    bool has_slot = store->free_slot != SLOT_NONE ||
-                    table_slots_used(&store->table) < store->table.slot_count;
-    if (!has_slot)
+    if (store->free_slot == SLOT_NONE && !has_fresh_slot(store))
         return ROOM_NO_SLOT;
     if (!table_key_reserve(&store->table, request->key.len, &out->key_place))
         return ROOM_NO_KEY_BYTES;
