@@ -4,9 +4,9 @@
       puts        get the prompts, add        gets complete batches, checks every byte,
       prompts     responses and scores        clears them
 
-The text is real: the long topics of Python's own documentation, as bytes, salted so that
-no two rows are alike. The queue carries the data; what the stages hand to each other is
-only which rows are meant, a KVBatchMeta.
+The text is real: the long topics of Python's own documentation, as bytes, salted so
+that no two rows are alike. The queue carries the data; what the stages hand to each
+other is only which rows are meant, a KVBatchMeta.
 
     python examples/text_pipeline.py [--rows 20480] [--batch 256]
 """
@@ -28,11 +28,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import transfer_queue as tq
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 from tensordict import TensorDict
+
+import transfer_queue as tq
 
 PARTITION = "train"
 ANSWERERS = 2

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+
 from transfer_queue import _config
 
 
@@ -68,7 +69,7 @@ def test_objects_travel_to_other_processes_by_name() -> None:
 
 
 def test_an_unknown_sampler_is_refused() -> None:
-    with pytest.raises(ValueError, match="^Could not find sampler Nope$"):
+    with pytest.raises(ValueError, match=r"^Could not find sampler Nope$"):
         _config.merge({"controller": {"sampler": "Nope"}})
 
 
@@ -82,8 +83,8 @@ def test_an_unknown_backend_key_is_warned_about_once_with_the_nearest(
     assert texts == [
         "configuration key 'backend.Yuanrung' is unknown and has no effect; "
         "the nearest known key is 'Yuanrong'",
-        "configuration key 'backend.Yuanrong.worker_prot' is unknown and has no effect; "
-        "the nearest known key is 'worker_port'",
+        "configuration key 'backend.Yuanrong.worker_prot' is unknown and has no "
+        "effect; the nearest known key is 'worker_port'",
     ]
 
 

@@ -12,6 +12,7 @@ import torch
 from fake_blocks import FakeStore
 from fake_queue import IO, TIMEOUT, FakeQueue
 from tensordict import NonTensorStack, TensorDict
+
 from yr.datasystem import DatasystemError
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+
 from transfer_queue import _pool
 from transfer_queue._pool import DaemonPool, run_in_pool
 

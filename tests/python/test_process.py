@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from transfer_queue._process import OwnerText, ProcessId, end_process
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+
 from transfer_queue import _local, _ray, _session
 from transfer_queue._local import LocalPlace, SessionFolder, State
 
@@ -73,9 +74,9 @@ def test_one_process_at_a_time_and_the_others_learn_its_pid(root: Path) -> None:
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"locked\n"
-    with pytest.raises(RuntimeError, match=f"PID {holder.pid} is still starting"):
-        with folder.locked(0.2):
-            pass
+    busy = pytest.raises(RuntimeError, match=f"PID {holder.pid} is still starting")
+    with busy, folder.locked(0.2):
+        pass
     holder.communicate(b"")
     with folder.locked(0.2) as is_there:
         assert is_there
@@ -143,7 +144,7 @@ def test_nothing_is_left_after_the_last_session(root: Path) -> None:
     assert not root.exists()
 
 
-# ---- The order of places ---------------------------------------------------------------
+# ---- The order of places -------------------------------------------------------------
 
 
 def conf_with(address: str | None) -> object:
@@ -211,5 +212,6 @@ def test_a_kv_function_without_any_queue_says_to_call_init() -> None:
     with pytest.raises(AssertionError) as caught:
         tq.kv_list()
     assert str(caught.value) == (
-        "TransferQueueController has not been initialized yet. Please call init() first."
+        "TransferQueueController has not been initialized yet. "
+        "Please call init() first."
     )

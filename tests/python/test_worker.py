@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from transfer_queue import _worker
 from transfer_queue._process import OwnerText, ProcessId
 

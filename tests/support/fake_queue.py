@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+
 from yr.datasystem import DatasystemError
 
 INVALID, NOT_FOUND, TIMEOUT, NOT_READY, IO = 1, 2, 5, 6, 7

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from transfer_queue._worker import say_how_npu_tensors_travel
 from transfer_queue.storage.managers.base import (
     Block,
     Part,
@@ -100,6 +101,7 @@ class YuanrongStorageManager(StorageManager):
             client.block_delete(ids[first : first + _BATCH_MAX])
 
     def connect(self) -> None:
+        say_how_npu_tensors_travel(self.config)
         self._connected()
 
     def close(self) -> None:

@@ -1,0 +1,78 @@
+"""The fixture that compares the machine before and after every end-to-end test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from e2e import MARK, Machine, Site, free_port
+
+_SETTLE_S = 5.0  # Processes that were told to end may take so long.
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Ray cluster of one node; the value is its folder, for RAY_TMPDIR."""
+    folder = Path(f"/tmp/tq-ray-{uuid.uuid4().hex[:8]}")  # Short: Ray's sockets.
+    folder.mkdir(mode=0o700)
+    environment = {
+        **os.environ,
+        "RAY_TMPDIR": str(folder),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        MARK: "cluster-" + folder.name,
+    }
+    ray = str(Path(sys.executable).parent / "ray")
+    start = [ray, "start", "--head", f"--port={free_port()}", "--num-cpus=4"]
+    start += ["--include-dashboard=false", "--disable-usage-stats"]
+    start += ["--min-worker-port=0", "--max-worker-port=0"]
+    log = tmp_path_factory.mktemp("ray") / "log"
+    with log.open("w") as sink:
+        subprocess.run(
+            start, env=environment, stdout=sink, stderr=sink, check=True, timeout=90
+        )
+    yield folder
+    cluster = Site(tmp_path_factory.mktemp("cluster"), environment[MARK])
+    cluster.end()
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """Whatever the test starts carries a mark; the machine is compared around it."""
+    cluster = None
+    if "ray_cluster" in request.fixturenames:
+        folder: Path = request.getfixturevalue("ray_cluster")
+        cluster = (folder / "ray" / "ray_current_cluster").read_text()
+    mark = uuid.uuid4().hex
+    before = Machine.look(mark, cluster)
+    monkeypatch.setenv(MARK, mark)
+    yield mark
+    monkeypatch.delenv(MARK)
+    end = time.monotonic() + _SETTLE_S
+    while added := Machine.look(mark, cluster).added_since(before):
+        if time.monotonic() >= end:
+            break
+        time.sleep(0.1)
+    assert added == {}, "the test left something behind"
+
+
+@pytest.fixture
+def site(tmp_path: Path, nothing_is_left: str) -> Iterator[Site]:
+    """Ports, folders and programs of the test's own."""
+    own = Site(tmp_path, nothing_is_left)
+    yield own
+    leftovers = sorted(path.name for path in own.runtime.iterdir())
+    running = own.end()
+    assert running == [], "the test left processes running"
+    assert leftovers == [], "the test left files of a session behind"
