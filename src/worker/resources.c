@@ -166,6 +166,7 @@ format_memory(struct resources *resources, struct ds_error *err)
     struct store_memory memory = {
         .table_bytes = store_table_bytes(&resources->geometry),
         .pins_bytes = store_pins_bytes(&resources->geometry),
+        .arena_bytes = resources->geometry.arena_bytes,
     };
     enum ds_status status = memfile_map(resources->table_fd, 0, memory.table_bytes,
                                         true, &memory.table, err);

@@ -95,6 +95,7 @@ open_memory(struct worker *worker, struct ds_error *err)
     void *arena = NULL;
     memory->table_bytes = store_table_bytes(&resources->geometry);
     memory->pins_bytes = store_pins_bytes(&resources->geometry);
+    memory->arena_bytes = resources->geometry.arena_bytes;
     enum ds_status status = memfile_map(resources->table_fd, 0, memory->table_bytes,
                                         true, &memory->table, err);
     if (status == DS_OK)
