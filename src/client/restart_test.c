@@ -1,11 +1,13 @@
 /* What a client lives through: its worker killed, stopped for a while, or replaced. */
 #include "client/testing.h"
 
+#include "client/client.h"
 #include "os/clock.h"
 
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 static struct worker_process worker;
@@ -207,6 +209,60 @@ TEST(nothing_stays_reserved_when_many_creates_time_out)
     ds_client_close(client);
 }
 
+/* A second connection of the client, greeted with what it holds: nothing. */
+static struct channel *
+greet_again(const struct mapping *mapping, const struct wait *wait)
+{
+    struct channel *channel = NULL;
+    struct hello hello = {
+        .layout_version = LAYOUT_VERSION,
+        .protocol_version = PROTOCOL_VERSION,
+        .flags = HELLO_SHARED_MEMORY | HELLO_RESUME,
+        .client = mapping->client,
+        .token = mapping->token,
+        .incarnation = mapping->incarnation,
+    };
+    AUTO_WRITER(writer);
+    encode_hello(&writer, &hello, NULL, 0);
+    struct outgoing message = {.type = MESSAGE_HELLO,
+                               .body = slice(writer.data, writer.len)};
+    CHECK_OK(channel_connect_unix(mapping->socket_path, &channel, NULL));
+    CHECK_OK(channel_call(channel, &message, wait, NULL));
+    CHECK_INT(channel->reply.status, DS_OK);
+    return channel;
+}
+
+/* What the worker still receives on another connection is not held by anybody, and yet
+ * must not be given up. */
+TEST(a_value_half_way_to_the_worker_survives_a_resume)
+{
+    struct ds_client *client = open_client(&worker, false);
+    struct wait wait = {.deadline_ms = clock_monotonic_ms() + 10000};
+    struct channel *first = greet_again(client->mapping, &wait);
+    AUTO_WRITER(body);
+    encode_put(&body, &(struct put){.key = slice_of_text("halved")});
+    struct frame_header header = {.type = MESSAGE_PUT,
+                                  .sequence = 77,
+                                  .body_bytes = (uint32_t)body.len,
+                                  .payload_bytes = 8};
+    uint8_t bytes[FRAME_HEADER_BYTES];
+    frame_encode(&header, bytes);
+    CHECK_INT(send(first->fd, bytes, sizeof bytes, 0), sizeof bytes);
+    CHECK_INT(send(first->fd, body.data, body.len, 0), body.len);
+    CHECK_INT(send(first->fd, "half", 4, 0), 4);
+    CHECK_INT(worker_stat(client, "objects_unsealed"), 1);
+
+    struct channel *second = greet_again(client->mapping, &wait);
+    CHECK_INT(send(first->fd, "done", 4, 0), 4);
+    struct ds_buffer *buffer = NULL;
+    CHECK_OK(get_one(client, "halved", 5000, &buffer, NULL));
+    CHECK(buffer_says(buffer, "halfdone"));
+    ds_buffer_release(buffer);
+    channel_destroy(first);
+    channel_destroy(second);
+    ds_client_close(client);
+}
+
 TEST(a_worker_that_stays_away_is_named_within_the_timeout)
 {
     struct ds_client *client = open_impatient(600);
@@ -302,5 +358,6 @@ TEST_MAIN(EACH(a_sealed_object_survives_the_worker),
           EACH(what_a_late_reply_reserved_is_given_up),
           EACH(a_create_in_flight_when_the_worker_dies_reserves_nothing),
           EACH(nothing_stays_reserved_when_many_creates_time_out),
+          EACH(a_value_half_way_to_the_worker_survives_a_resume),
           EACH(a_worker_that_stays_away_is_named_within_the_timeout),
           EACH(puts_under_load_survive_kills))

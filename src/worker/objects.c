@@ -280,11 +280,28 @@ objects_retry_parked(struct worker *worker)
     }
 }
 
+/* Values that are just arriving on other connections of the client: their bytes go
+ * straight into the arena, so they must not be given up under way. */
+static size_t
+keep_open_puts(const struct worker *worker, const struct client *client,
+               struct object_ref *out)
+{
+    size_t count = 0;
+    LIST_FOREACH (link, &worker->sessions) {
+        const struct session *session = CONTAINER_OF(link, struct session, link);
+        if (session->client == client && session->put_open)
+            out[count++] = session->put.ref;
+    }
+    return count;
+}
+
 enum ds_status
 objects_resume(struct session *session, struct client *client,
                const struct hello *hello, struct ds_error *err)
 {
-    struct object_ref *keep = calloc(hello->holding.count + 1, sizeof *keep);
+    struct worker *worker = session->worker;
+    size_t count_max = (size_t)hello->holding.count + worker->session_count;
+    struct object_ref *keep = calloc(count_max + 1, sizeof *keep);
     if (keep == NULL)
         return ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
     struct ref_list holding = hello->holding;
@@ -293,7 +310,9 @@ objects_resume(struct session *session, struct client *client,
     while (next_ref(&holding, &ref))
         keep[count++] =
             (struct object_ref){.slot = ref.slot, .generation = ref.generation};
-    store_client_keep_only(session->worker->store, client->region, keep, count);
+    count += keep_open_puts(worker, client, keep + count);
+    DS_ASSERT(count <= count_max);
+    store_client_keep_only(worker->store, client->region, keep, count);
     free(keep);
     return DS_OK;
 }
