@@ -30,7 +30,12 @@ from transfer_queue._columns import Kind, offsets_of, varying_dims
 from transfer_queue._copy_runs import Ranges, copy_runs
 from transfer_queue._dtypes import DTYPE_OF_NAME, carrier_of, empty, writable_bytes
 from transfer_queue._errors import BlockCorruptError
-from transfer_queue._rowwise import RowReader, column_from_rows, row_reader
+from transfer_queue._rowwise import (
+    RowReader,
+    column_from_rows,
+    jagged_tensor,
+    row_reader,
+)
 from transfer_queue._stored import OpenBlock, StoredColumn
 
 OpenParts: TypeAlias = Callable[[Sequence[bytes], Sequence[int]], Sequence[Any]]
@@ -156,9 +161,8 @@ def _column(name: str, runs: _Runs, offsets: _SharedOffsets) -> Any:
         values = values.view(int(out_offsets[-1]), *shape.rest)
     else:
         values, out_offsets = _ragged_rows(shape, stored, runs)
-    return torch.nested.nested_tensor_from_jagged(
-        values, offsets.shared(out_offsets), jagged_dim=shape.ragged_dim
-    )
+    known = offsets.shared(out_offsets)
+    return jagged_tensor(values, out_offsets, known, shape.ragged_dim)
 
 
 def _rows_one_by_one(readers: dict[int, RowReader], runs: _Runs) -> list[Any]:

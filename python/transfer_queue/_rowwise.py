@@ -42,8 +42,27 @@ def _column_from_tensors(
         return _strided_nested(tensors)
     dim = varying[0] if varying else 0
     values = torch.cat([t.view(carrier) for t in tensors], dim=dim).view(dtype)
-    offsets = torch.from_numpy(offsets_of([shape[dim] for shape in shapes]))
-    return torch.nested.nested_tensor_from_jagged(values, offsets, jagged_dim=dim + 1)
+    offsets = offsets_of([shape[dim] for shape in shapes])
+    return jagged_tensor(values, offsets, torch.from_numpy(offsets), dim + 1)
+
+
+def jagged_tensor(
+    values: torch.Tensor, offsets: np.ndarray, known: torch.Tensor, ragged_dim: int
+) -> torch.Tensor:
+    """A jagged nested tensor of rows that begin at `offsets`; `known` is the same as a
+    tensor. Takes both.
+
+    The bounds of the lengths must be given: torch does not look for them, and pads to
+    the length of all rows together when they are missing.
+    """
+    lengths = np.diff(offsets)
+    return torch.nested.nested_tensor_from_jagged(
+        values,
+        known,
+        jagged_dim=ragged_dim,
+        min_seqlen=int(lengths.min(initial=offsets[-1])),
+        max_seqlen=int(lengths.max(initial=0)),
+    )
 
 
 def _strided_nested(tensors: list[torch.Tensor]) -> Any:

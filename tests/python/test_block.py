@@ -176,6 +176,27 @@ def test_single_rows_of_any_ragged_dimension(
     assert same(rows_of(column), rows[::-1])
 
 
+@pytest.mark.parametrize("lengths", [(1, 3, 2), (3, 3), (0, 0), (0, 4)])
+@pytest.mark.parametrize("ragged_dim", [1, 2])
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_comes_back_can_be_padded(
+    lengths: tuple[int, ...], ragged_dim: int, whole: bool
+) -> None:
+    """torch pads to the sum of all lengths unless it is told the longest."""
+    rows = [torch.ones((n, 2) if ragged_dim == 1 else (2, n)) for n in lengths]
+    batch = jagged(rows, ragged_dim) if whole else NonTensorStack("a", *rows)
+    blocks = Blocks()
+    block = blocks.put(TensorDict({"x": batch}, batch_size=[len(batch)]))
+    column = blocks.get(["x"], [block], [0, 0 if whole else 1, len(rows)])["x"]
+    padded = column.to_padded_tensor(0)
+    assert max(padded.shape[1:]) == max(2, *lengths)
+    assert padded.sum().item() == 2 * sum(lengths)
+
+
+def test_uniform_rows_can_be_padded() -> None:
+    assert same(column_of(torch.ones(4, 3)).to_padded_tensor(0), torch.ones(4, 3))
+
+
 def test_jagged_with_holes_is_stored_by_its_rows() -> None:
     source = torch.arange(20).view(2, 10)
     starts, lengths = torch.tensor([1, 2]), torch.tensor([3, 4])
