@@ -565,7 +565,7 @@ def batches(draw: st.DrawFn) -> list[Any]:
     return rows
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(batches(), min_size=1, max_size=3), st.data())
 def test_any_rows_of_any_puts_come_back_exactly(puts: list[Any], data: Any) -> None:
     blocks = Blocks()
@@ -742,7 +742,7 @@ def test_a_field_that_the_block_does_not_have_is_refused() -> None:
         blocks.get(["other"], [block], [0, 0, 3])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_hostile_bytes_are_refused_or_are_values(data: Any) -> None:
     """The checksum is made right again, so that every check behind it is reached."""

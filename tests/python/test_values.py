@@ -275,13 +275,13 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(values)
 def test_any_value_comes_back_exactly(value: Any) -> None:
     assert same(round_trip(value), value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(values, st.data())
 def test_damaged_bytes_are_refused_or_are_a_value(value: Any, data: Any) -> None:
     mark, payload = stored(value)
@@ -296,7 +296,7 @@ def test_damaged_bytes_are_refused_or_are_a_value(value: Any, data: Any) -> None
         decode_value(mark, memoryview(damaged)[:end])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from([0, 1, 2, 3, 5, 255]), st.binary(max_size=60))
 def test_random_bytes_are_refused_or_are_a_value(mark: int, payload: bytes) -> None:
     with contextlib.suppress(BlockCorruptError):
