@@ -116,13 +116,16 @@ class MooncakeDaemon(Daemon):
         port = free_port()
         command = [str(PEERS / "mooncake_master"), f"--rpc_port={port}"]
         command += [f"--metrics_port={free_port()}", "--rpc_address=127.0.0.1"]
+        command += ["--default_kv_lease_ttl=50"]  # ms; what was read can be deleted then.
         self._process = subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=folder,
         )
-        wait_until(lambda: answers(port))
+        wait_until(lambda: answers(port) or self._process.poll() is not None)
+        if self._process.poll() is not None:
+            raise RuntimeError(f"mooncake_master ended with {self._process.poll()}")
         self.environment["BENCH_MOONCAKE"] = f"127.0.0.1:{port}"
 
     def stop(self) -> None:

@@ -140,11 +140,13 @@ def start_sides(names: list[str], make: Callable[[str], Side]) -> list[Side]:
     sides = []
     for name in names:
         progress(f"start {name}")
-        side = make(name)
+        side = None
         try:
+            side = make(name)
             side.start()
         except (RuntimeError, TimeoutError) as error:
-            side.stop()
+            if side is not None:
+                side.stop()
             if name == "ours":
                 raise
             progress(f"{name} left out: {error}")

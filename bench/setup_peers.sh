@@ -4,14 +4,16 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv-peers
-stamp=$venv/.stamp-1
+stamp=$venv/.stamp-2
 [ -e "$stamp" ] && exit 0
-if ! command -v redis-server >/dev/null; then
+# Mooncake's programs are linked against the RDMA libraries, also for TCP.
+packages=(redis-server libibverbs1 librdmacm1 libnuma1 libcurl4)
+if ! dpkg-query -W "${packages[@]}" >/dev/null 2>&1; then
     if [ "$(id -u)" = 0 ]; then
         DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-            redis-server >/dev/null
+            "${packages[@]}" >/dev/null
     else
-        echo "redis-server is missing; run: sudo apt-get install redis-server" >&2
+        echo "peers need: sudo apt-get install ${packages[*]}" >&2
         exit 1
     fi
 fi

@@ -94,10 +94,11 @@ class MooncakeStore:
             raise RuntimeError(f"mooncake setup answered {code}")
 
     def put(self, keys: list[str], values: list[memoryview]) -> None:
+        plain = [bytes(value) for value in values]
         if len(keys) == 1:
-            code = self._store.put(keys[0], values[0])
+            code = self._store.put(keys[0], plain[0])
         else:
-            code = self._store.put_batch(keys, values)
+            code = self._store.put_batch(keys, plain)
         if code != 0:
             raise RuntimeError(f"mooncake put answered {code}")
 
@@ -108,8 +109,11 @@ class MooncakeStore:
 
     def delete(self, keys: list[str]) -> None:
         for key in keys:
-            while self._store.remove(key) not in (0, -704):  # Leased: try again.
-                time.sleep(0.001)
+            deadline = time.monotonic() + 5
+            while (code := self._store.remove(key)) != 0:  # Leased by the last read.
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"mooncake remove answered {code}")
+                time.sleep(0.01)
 
 
 class RayStore:
