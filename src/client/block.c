@@ -37,11 +37,11 @@ ds_block_create(struct ds_client *client, const uint64_t *sizes, size_t count,
                 struct ds_block_id *out_id, struct ds_buffer **out,
                 struct ds_error *err)
 {
+    if (out_id == NULL || out == NULL)
+        return ds_fail(err, DS_INVALID, "no place for the block");
     enum ds_status status = check_shared(client, err);
     if (status == DS_OK)
         status = check_sizes(sizes, count, err);
-    if (status == DS_OK && (out_id == NULL || out == NULL))
-        status = ds_fail(err, DS_INVALID, "no place for the block");
     if (status != DS_OK)
         return status;
     struct creation creation = {
@@ -111,13 +111,13 @@ ds_block_get(struct ds_client *client, const struct ds_block_id *ids,
              const uint32_t *parts, size_t count, struct ds_buffer **out,
              struct ds_error *err)
 {
+    if (out == NULL)
+        return ds_fail(err, DS_INVALID, "no place for the buffers");
     enum ds_status status = check_shared(client, err);
     if (status == DS_OK)
         status = check_ids(ids, count, err);
     if (status == DS_OK)
         status = check_parts(parts, count, err);
-    if (status == DS_OK && out == NULL)
-        status = ds_fail(err, DS_INVALID, "no place for the buffers");
     if (status != DS_OK)
         return status;
     struct ds_slice *keys = part_keys(ids, parts, count);

@@ -287,7 +287,8 @@ attempt(struct ds_client *client, const struct request *request, uint32_t sequen
 static uint32_t
 next_pause(uint32_t pause)
 {
-    return pause == 0 ? BACKOFF_MS_MIN : (uint32_t)min_u64(pause * 2, BACKOFF_MS_MAX);
+    return pause == 0 ? BACKOFF_MS_MIN
+                      : (uint32_t)min_u64(2ull * pause, BACKOFF_MS_MAX);
 }
 
 static enum ds_status

@@ -248,11 +248,11 @@ enum ds_status
 ds_get(struct ds_client *client, const struct ds_slice *keys, size_t count,
        uint32_t wait_ms, struct ds_buffer **out, struct ds_error *err)
 {
+    if (out == NULL)
+        return ds_fail(err, DS_INVALID, "no place for the buffers");
     enum ds_status status = check_client(client, err);
     if (status == DS_OK)
         status = check_known_keys(keys, count, DS_BATCH_KEYS_MAX, err);
-    if (status == DS_OK && out == NULL)
-        status = ds_fail(err, DS_INVALID, "no place for the buffers");
     if (status != DS_OK)
         return status;
     if (client->shares_memory)
@@ -283,11 +283,11 @@ ds_get_range(struct ds_client *client, struct ds_slice key, uint64_t offset,
              uint64_t size, uint32_t wait_ms, struct ds_buffer **out,
              struct ds_error *err)
 {
+    if (out == NULL)
+        return ds_fail(err, DS_INVALID, "no place for the buffer");
     enum ds_status status = check_client(client, err);
     if (status == DS_OK)
         status = check_known_keys(&key, 1, 1, err);
-    if (status == DS_OK && out == NULL)
-        status = ds_fail(err, DS_INVALID, "no place for the buffer");
     if (status != DS_OK)
         return status;
     if (client->shares_memory)

@@ -130,6 +130,7 @@ create_local(const struct ds_slice *keys, const uint64_t *sizes, size_t count,
              const struct ds_set_options *options, struct ds_buffer **out,
              struct ds_error *err)
 {
+    DS_ASSERT(count > 0);
     struct ds_buffer **made = calloc(count, sizeof(struct ds_buffer *));
     size_t done = 0;
     for (; made != NULL && done < count; done++) {
@@ -155,13 +156,13 @@ ds_create(struct ds_client *client, const struct ds_slice *keys, const uint64_t 
           size_t count, const struct ds_set_options *options, struct ds_buffer **out,
           struct ds_error *err)
 {
+    if (sizes == NULL || out == NULL)
+        return ds_fail(err, DS_INVALID, "no sizes, or no place for the buffers");
     enum ds_status status = check_client(client, err);
     if (status == DS_OK)
         status = check_new_keys(keys, count, err);
     if (status == DS_OK)
         status = check_set_options(options, err);
-    if (status == DS_OK && (sizes == NULL || out == NULL))
-        status = ds_fail(err, DS_INVALID, "no sizes, or no place for the buffers");
     for (size_t i = 0; i < count && status == DS_OK; i++)
         status = check_value(sizes[i], err);
     if (status != DS_OK)
@@ -384,11 +385,11 @@ enum ds_status
 ds_exist(struct ds_client *client, const struct ds_slice *keys, size_t count, bool *out,
          struct ds_error *err)
 {
+    if (out == NULL)
+        return ds_fail(err, DS_INVALID, "no place for the answers");
     enum ds_status status = check_client(client, err);
     if (status == DS_OK)
         status = check_known_keys(keys, count, DS_EXIST_KEYS_MAX, err);
-    if (status == DS_OK && out == NULL)
-        status = ds_fail(err, DS_INVALID, "no place for the answers");
     for (size_t i = 0; i < count && status == DS_OK;) {
         size_t n = keys_per_request(keys + i, count - i);
         AUTO_WRITER(body);
@@ -403,11 +404,11 @@ enum ds_status
 ds_expire(struct ds_client *client, const struct ds_slice *keys, size_t count,
           uint32_t ttl_seconds, bool *out_found, struct ds_error *err)
 {
+    if (out_found == NULL)
+        return ds_fail(err, DS_INVALID, "no place for the answers");
     enum ds_status status = check_client(client, err);
     if (status == DS_OK)
         status = check_known_keys(keys, count, DS_BATCH_KEYS_MAX, err);
-    if (status == DS_OK && out_found == NULL)
-        status = ds_fail(err, DS_INVALID, "no place for the answers");
     if (status != DS_OK)
         return status;
     AUTO_WRITER(body);

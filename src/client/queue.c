@@ -201,6 +201,7 @@ send_request(struct ds_queue *queue, const struct outgoing *message,
         enum ds_status status = take_channel(queue, wait, &channel, err);
         if (status != DS_OK)
             return status;
+        DS_ASSERT(channel != NULL);
         status = channel_send(channel, message, wait, &reason);
         if (status == DS_OK) {
             *out = channel;
@@ -243,6 +244,7 @@ ds_queue_call(struct ds_queue *queue, struct ds_slice request, uint32_t timeout_
     status = send_request(queue, &message, &wait, &channel, err);
     if (status != DS_OK)
         return status;
+    DS_ASSERT(channel != NULL);
     struct ds_error reason = {0};
     bool answered = false;
     status = channel_receive(channel, &wait, &reason);
@@ -282,9 +284,9 @@ enum ds_status
 ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
               struct ds_error *err)
 {
+    if (out == NULL)
+        return ds_fail(err, DS_INVALID, "no place for the queue");
     enum ds_status status = check_options(options, err);
-    if (status == DS_OK && out == NULL)
-        status = ds_fail(err, DS_INVALID, "no place for the queue");
     if (status != DS_OK)
         return status;
     library_init();
@@ -308,6 +310,7 @@ ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
     status = connect_queue(queue, &wait, &channel, err);
     if (status != DS_OK)
         return status;
+    DS_ASSERT(channel != NULL);
     leave_channel(queue, channel, DS_OK);
     *out = TAKE(queue);
     return DS_OK;

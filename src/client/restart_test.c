@@ -69,8 +69,8 @@ TEST(a_tcp_client_reconnects)
 
 struct waiting {
     struct ds_client *client;
-    uint32_t wait_ms;
     struct ds_buffer *buffer;
+    uint32_t wait_ms;
     enum ds_status status;
 };
 

@@ -106,20 +106,21 @@ pid_t
 worker_child(const struct worker_process *worker)
 {
     char path[64];
-    int pid = 0;
+    char text[32];
+    long pid = 0;
     snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)worker->supervisor,
              (int)worker->supervisor);
     for (int i = 0; i < START_TRIES && pid == 0; i++) {
         FILE *file = fopen(path, "re");
         CHECK(file != NULL);
-        if (fscanf(file, "%d", &pid) != 1) {
-            pid = 0;
+        if (fgets(text, sizeof text, file) != NULL)
+            pid = strtol(text, NULL, 10);
+        else
             usleep(TRY_US);
-        }
         fclose(file);
     }
     CHECK(pid > 0);
-    return pid;
+    return (pid_t)pid;
 }
 
 void
@@ -135,11 +136,11 @@ worker_stat(struct ds_client *client, const char *name)
     char quoted[64];
     CHECK_OK(ds_client_stats(client, &json, NULL));
     snprintf(quoted, sizeof quoted, "\"%s\": ", name);
-    const char *at = strstr(json, quoted);
+    const char *at = json == NULL ? NULL : strstr(json, quoted);
+    uint64_t value = at == NULL ? 0 : strtoull(at + strlen(quoted), NULL, 10);
     if (at == NULL)
-        fprintf(stderr, "no %s in %s\n", name, json);
-    CHECK(at != NULL);
-    uint64_t value = strtoull(at + strlen(quoted), NULL, 10);
+        fprintf(stderr, "there is no %s among the worker's counters\n", name);
     free(json);
+    CHECK(at != NULL);
     return value;
 }
