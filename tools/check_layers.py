@@ -14,6 +14,7 @@ from pathlib import Path
 
 from _repository import files, read, report
 
+BELOW = ("base", "os", "wire", "net", "store", "meta", "queue")
 MAY_INCLUDE = {
     "base": {"base"},
     "os": {"base", "os"},
@@ -22,9 +23,9 @@ MAY_INCLUDE = {
     "store": {"base", "store"},
     "meta": {"base", "meta"},
     "queue": {"base", "wire", "queue"},
-    "worker": {"base", "os", "wire", "net", "store", "meta", "worker"},
-    "controller": {"base", "os", "wire", "net", "queue", "controller"},
-    "client": {"base", "os", "wire", "net", "store", "client"},
+    "worker": {*BELOW, "worker"},
+    "controller": {*BELOW, "store", "controller"},
+    "client": {*BELOW, "client"},
 }
 PURE = {"base", "wire", "store", "meta", "queue"}
 PURE_HEADERS = {

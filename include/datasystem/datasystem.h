@@ -1,21 +1,24 @@
 /* datasystem: a shared-memory object store, one worker per node.
  *
- * A program opens a client, which talks to the worker of its node. Objects are
- * immutable runs of bytes; they live in one arena of shared memory that worker and
- * clients map, so writing an object is one copy into place and reading it is none.
+ * A program opens a client, which talks to the worker of its node. Objects are immutable
+ * runs of bytes; they live in one arena of shared memory that worker and clients map, so
+ * writing an object is one copy into place and reading it is none.
  *
  * Conventions of every function here
- *   Blocking    Any call may talk to the worker and then blocks at most `timeout_ms`
- * (or the client's request timeout where a call has no parameter of its own). A lost
- * connection is re-established within that time and the request repeated; a repeat
- * never takes effect twice. Errors      The result is an enum ds_status; `err`, which
- * may be NULL, says why. Outputs are written only on DS_OK. Ownership   struct ds_slice
- * borrows until the call returns. Buffers belong to the caller until
- * ds_buffer_release(). Threads     A client may be used from any number of threads at
- * once, a buffer by one thread at a time. fork        A child must not use buffers for
- * writing that it inherited; what it inherited for reading stays right. The client
- * opens a connection of its own on first use in the child. Signals     No handlers are
- * installed. See `interrupted` below for waiting.
+ *   Blocking    Any call may talk to the worker and then blocks at most `timeout_ms` (or
+ *               the client's request timeout where a call has no parameter of its own).
+ *               A lost connection is re-established within that time and the request
+ *               repeated; a repeat never takes effect twice.
+ *   Errors      The result is an enum ds_status; `err`, which may be NULL, says why.
+ *               Outputs are written only on DS_OK.
+ *   Ownership   struct ds_slice borrows until the call returns. Buffers belong to the
+ *               caller until ds_buffer_release().
+ *   Threads     A client may be used from any number of threads at once, a buffer by one
+ *               thread at a time.
+ *   fork        A child must not use buffers for writing that it inherited; what it
+ *               inherited for reading stays right. The client opens a connection of its
+ *               own on first use in the child.
+ *   Signals     No handlers are installed. See `interrupted` below for waiting.
  */
 #ifndef DATASYSTEM_DATASYSTEM_H
 #define DATASYSTEM_DATASYSTEM_H
@@ -67,8 +70,8 @@ struct ds_client_options {
     void *interrupted_arg;
 };
 
-/* Connect to the worker at host:port, by its Unix socket and shared memory when it is
- * on this machine and belongs to this user, else through TCP. Blocks up to
+/* Connect to the worker at host:port, by its Unix socket and shared memory when it is on
+ * this machine and belongs to this user, else through TCP. Blocks up to
  * connect_timeout_ms. `options` is copied.
  *
  *   DS_INVALID    no host or port given or in the environment, or a bad value
@@ -96,16 +99,16 @@ ds_client_stats(struct ds_client *client, char **out_json, struct ds_error *err)
 
 /* ---- Buffers -------------------------------------------------------------------
  *
- * The right to touch an object's bytes. While it is held, the bytes neither move nor
- * get reused, even if the object is overwritten or deleted or the worker dies.
+ * The right to touch an object's bytes. While it is held, the bytes neither move nor get
+ * reused, even if the object is overwritten or deleted or the worker dies.
  *
- *      ds_create ──► [writable] ── ds_seal ──► [read-only] ── ds_buffer_release ──►
- * gone └── ds_buffer_release ──► gone; the object never existed ds_get    ──►
- * [read-only] */
+ *      ds_create ──► [writable] ── ds_seal ──► [read-only] ── ds_buffer_release ──► gone
+ *                        └── ds_buffer_release ──► gone; the object never existed
+ *      ds_get    ──► [read-only] */
 struct ds_buffer;
 
-/* First byte; 64-byte aligned in shared memory, page-aligned for parts of a page or
- * more that were created so. Writable until sealed. */
+/* First byte; 64-byte aligned in shared memory, page-aligned for parts of a page or more
+ * that were created so. Writable until sealed. */
 DS_API void *ds_buffer_data(struct ds_buffer *buffer);
 DS_API uint64_t ds_buffer_size(const struct ds_buffer *buffer);
 DS_API bool ds_buffer_is_sealed(const struct ds_buffer *buffer);
@@ -117,12 +120,12 @@ DS_API struct ds_buffer *ds_buffer_ref(struct ds_buffer *buffer);
  * called after ds_client_close(). */
 DS_API void ds_buffer_release(struct ds_buffer *buffer);
 
-/* A private, writable (copy-on-write) mapping of a sealed buffer's bytes: the caller
- * may change it and nobody sees that. Holds the buffer until ds_view_unmap(). Worth it
- * from about 1 MiB.
+/* A private, writable (copy-on-write) mapping of a sealed buffer's bytes: the caller may
+ * change it and nobody sees that. Holds the buffer until ds_view_unmap(). Worth it from
+ * about 1 MiB.
  *
- *   DS_UNSUPPORTED   the bytes are not in a shared memory file of small pages; copy
- * them DS_NO_MEMORY     the process has too many mappings; copy the bytes instead */
+ *   DS_UNSUPPORTED   the bytes are not in a shared memory file of small pages; copy them
+ *   DS_NO_MEMORY     the process has too many mappings; copy the bytes instead */
 DS_API DS_MUST_USE enum ds_status
 ds_view_map(struct ds_buffer *buffer, void **out_data, struct ds_error *err);
 DS_API void ds_view_unmap(struct ds_buffer *buffer, void *data);
@@ -130,8 +133,8 @@ DS_API void ds_view_unmap(struct ds_buffer *buffer, void *data);
 /* ---- Objects by key --------------------------------------------------------------
  *
  * A key is 1 to DS_KEY_BYTES_MAX bytes of [a-zA-Z0-9.\-_!@#%^*()+=:;]. A value has at
- * least one byte. Setting a key replaces its object at once for every later get;
- * readers of the old bytes keep them. */
+ * least one byte. Setting a key replaces its object at once for every later get; readers
+ * of the old bytes keep them. */
 enum ds_write_mode {
     DS_NONE_L2_CACHE = 0,
     DS_WRITE_THROUGH_L2_CACHE = 1,
@@ -158,8 +161,9 @@ DS_API DS_MUST_USE enum ds_status
 ds_put(struct ds_client *client, struct ds_slice key, struct ds_slice value,
        const struct ds_set_options *options, struct ds_error *err);
 
-/* Reserve `count` objects, private to the caller, to be filled in place and published
- * by ds_seal(). All or nothing. out[i] belongs to the caller. as ds_put() */
+/* Reserve `count` objects, private to the caller, to be filled in place and published by
+ * ds_seal(). All or nothing. out[i] belongs to the caller.
+ *   as ds_put() */
 DS_API DS_MUST_USE enum ds_status
 ds_create(struct ds_client *client, const struct ds_slice *keys, const uint64_t *sizes,
           size_t count, const struct ds_set_options *options, struct ds_buffer **out,
@@ -174,8 +178,8 @@ DS_API DS_MUST_USE enum ds_status
 ds_seal(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
         struct ds_error *err);
 
-/* Look up `count` keys; out[i] is a buffer to release, or NULL where there is none.
- * Waits up to `wait_ms` for missing ones to appear. DS_OK if at least one is there.
+/* Look up `count` keys; out[i] is a buffer to release, or NULL where there is none. Waits
+ * up to `wait_ms` for missing ones to appear. DS_OK if at least one is there.
  *   DS_NOT_FOUND   none of the keys exists (out is all NULL)
  *   DS_INVALID     count 0 or over DS_BATCH_KEYS_MAX, or an empty key */
 DS_API DS_MUST_USE enum ds_status
@@ -238,8 +242,8 @@ ds_block_get(struct ds_client *client, const struct ds_block_id *ids,
              const uint32_t *parts, size_t count, struct ds_buffer **out,
              struct ds_error *err);
 
-/* Delete whole blocks, sealed or not. One that is gone is success. Blocks of a queue
- * are deleted by its controller; this is for a block whose put failed. */
+/* Delete whole blocks, sealed or not. One that is gone is success. Blocks of a queue are
+ * deleted by its controller; this is for a block whose put failed. */
 DS_API DS_MUST_USE enum ds_status
 ds_block_delete(struct ds_client *client, const struct ds_block_id *ids, size_t count,
                 struct ds_error *err);

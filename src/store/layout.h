@@ -4,8 +4,7 @@
  *
  *   arena   the bytes of the objects. Nothing in it is ever trusted as metadata.
  *   table   header | bucket heads | slots | key heap. Written by the worker only.
- *   pins    header | one region per client. Written by clients, distrusted by the
- * worker.
+ *   pins    header | one region per client. Written by clients, distrusted by us.
  *
  *   table file                              pins file
  *   +--------------------+ 0                +--------------------+ 0
