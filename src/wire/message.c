@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* ---- Lists ----------------------------------------------------------------------
@@ -52,6 +53,8 @@ fixed_list_fits(uint32_t count, const struct reader *at, size_t element_bytes)
 }
 
 enum { REF_BYTES = 12, EXTENT_BYTES = 20, OBJECT_BYTES = 29 };
+static_assert(CREATE_OBJECTS_MAX * EXTENT_BYTES + 20 <= FRAME_BODY_BYTES_MAX, "reply");
+static_assert(LOOKUP_KEYS_MAX * OBJECT_BYTES + 4 <= FRAME_BODY_BYTES_MAX, "reply");
 
 static bool
 read_ref_list(struct reader *reader, struct ref_list *out)
@@ -341,8 +344,8 @@ wire_user_key_is_legal(struct ds_slice key)
     const unsigned char *at = key.data;
     for (size_t i = 0; i < key.len; i++) {
         unsigned char c = at[i];
-        bool alphanumeric = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
-                            (c >= 'A' && c <= 'Z');
+        bool alphanumeric =
+            (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
         if (!alphanumeric && (c == 0 || strchr(punctuation, c) == NULL))
             return false;
     }

@@ -97,6 +97,10 @@ bool decode_welcome(struct ds_slice body, struct welcome *out);
 
 /* ---- CREATE, SEAL, ABORT ---- */
 
+/* More in one request is DS_INVALID: their reply would not fit into a frame. */
+#define CREATE_OBJECTS_MAX 500000u
+#define LOOKUP_KEYS_MAX    500000u
+
 struct sized_key_list {
     uint32_t count;
     struct reader at;

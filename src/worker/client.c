@@ -6,21 +6,25 @@
 #include "os/clock.h"
 #include "os/process.h"
 #include "os/random.h"
+#include "worker/objects.h"
 #include "worker/orphans.h"
 #include "worker/session.h"
 
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { INVISIBLE_GRACE_MS = 10000 };
+static void
+client_free(struct client *client)
+{
+    if (client->watch_fd >= 0)
+        close(client->watch_fd);
+    free(client);
+}
 
 static void
 on_watch_closed(uv_handle_t *handle)
 {
-    struct client *client = handle->data;
-    if (client->watch_fd >= 0)
-        close(client->watch_fd);
-    free(client);
+    client_free(handle->data);
 }
 
 /* Sessions that are left (a fork's child may still use its parent's) lose their client.
@@ -34,6 +38,7 @@ detach_sessions(struct client *client)
             continue;
         session->client = NULL;
         session->creator = 0;
+        objects_drop_parked(session); /* They would be created for nobody. */
         conn_close(session->conn, "its process is gone");
     }
 }
@@ -47,7 +52,7 @@ forget(struct client *client)
         uv_poll_stop(&client->watch);
         uv_close((uv_handle_t *)&client->watch, on_watch_closed);
     } else {
-        free(client);
+        client_free(client);
     }
 }
 
@@ -199,10 +204,11 @@ clients_recover(struct worker *worker)
 void
 clients_tick(struct worker *worker, uint64_t now_ms)
 {
+    uint64_t grace_ms = (uint64_t)worker->flags->client_dead_timeout_s * 1000;
     LIST_FOREACH (link, &worker->clients) {
         struct client *client = CONTAINER_OF(link, struct client, link);
         bool invisible = client->watch_fd < 0 && client->session_count == 0;
-        if (invisible && client->silent_since + INVISIBLE_GRACE_MS < now_ms)
+        if (invisible && client->silent_since + grace_ms < now_ms)
             bury(client, "its connections closed and its pid is not visible");
     }
 }

@@ -47,17 +47,18 @@ answer_lookup(struct session *session, const struct frame_header *header,
         worker->counters.misses += !object.found;
         encode_found_object(&writer, &object);
     }
-    conn_reply(session->conn, header, slice(writer.data, writer.len));
+    session_reply(session, header, &writer);
 }
 
-/* Parks if anything is missing; false if there is no need (or no memory) to. */
-static bool
+/* Parks if anything is missing; *out_parked tells. */
+static enum ds_status
 park_for_missing(struct session *session, const struct frame_header *header,
-                 struct ds_slice body, const struct lookup *message)
+                 struct ds_slice body, const struct lookup *message, bool *out_parked,
+                 struct ds_error *err)
 {
-    struct ds_slice *missing = calloc(message->keys.count + 1, sizeof *missing);
+    struct ds_slice *missing = calloc((size_t)message->keys.count + 1, sizeof *missing);
     if (missing == NULL)
-        return false;
+        return ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
     size_t count = 0;
     struct key_list keys = message->keys;
     struct ds_slice key;
@@ -66,10 +67,13 @@ park_for_missing(struct session *session, const struct frame_header *header,
         if (!find(session->worker, message, key, &view))
             missing[count++] = key;
     }
-    bool parked = count > 0 && waiters_park(session, header, body, message->wait_ms,
-                                            missing, count, answer_lookup);
+    enum ds_status status = DS_OK;
+    if (count > 0)
+        status = waiters_park(session, header, body, message->wait_ms, missing, count,
+                              answer_lookup, err);
     free(missing);
-    return parked;
+    *out_parked = count > 0;
+    return status;
 }
 
 void
@@ -78,11 +82,21 @@ handle_lookup(struct session *session, const struct frame_header *header,
 {
     struct lookup message;
     if (!decode_lookup(body, &message)) {
-        session_reject(session, "LOOKUP");
+        session_reject(session, "malformed LOOKUP");
         return;
     }
+    struct ds_error err = {0};
+    bool parked = false;
+    enum ds_status status = DS_OK;
     session->worker->counters.lookups++;
-    if (message.wait_ms > 0 && park_for_missing(session, header, body, &message))
-        return;
-    answer_lookup(session, header, body);
+    if (message.keys.count > LOOKUP_KEYS_MAX)
+        status = ds_fail(&err, DS_INVALID,
+                         "%u keys in one request; at most %u are allowed, split it",
+                         message.keys.count, LOOKUP_KEYS_MAX);
+    else if (message.wait_ms > 0)
+        status = park_for_missing(session, header, body, &message, &parked, &err);
+    if (status != DS_OK)
+        conn_reply_error(session->conn, header, &err);
+    else if (!parked)
+        answer_lookup(session, header, body);
 }

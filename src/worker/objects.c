@@ -75,9 +75,16 @@ struct parked_create {
     uint8_t body[];
 };
 
+static size_t
+parked_bytes(size_t body_bytes)
+{
+    return sizeof(struct parked_create) + body_bytes;
+}
+
 static void
 unpark(struct parked_create *parked)
 {
+    session_unpark(parked->session, parked_bytes(parked->body_bytes));
     list_remove(&parked->link);
     list_remove(&parked->session_link);
     free(parked);
@@ -90,12 +97,17 @@ objects_drop_parked(struct session *session)
         unpark(CONTAINER_OF(link, struct parked_create, session_link));
 }
 
+/* False when this session has too much waiting already, or out of memory. */
 static bool
 park(struct session *session, const struct frame_header *header, struct ds_slice body)
 {
-    struct parked_create *parked = malloc(sizeof *parked + body.len);
-    if (parked == NULL)
+    if (session_park(session, parked_bytes(body.len), NULL) != DS_OK)
         return false;
+    struct parked_create *parked = malloc(parked_bytes(body.len));
+    if (parked == NULL) {
+        session_unpark(session, parked_bytes(body.len));
+        return false;
+    }
     parked->session = session;
     parked->header = *header;
     parked->body_bytes = body.len;
@@ -168,7 +180,16 @@ block_create_all(struct session *session, uint32_t sequence, struct size_list si
     return DS_OK;
 }
 
-/* Tries a CREATE or BLOCK_CREATE; `writer` gets the reply's body. */
+static bool
+is_well_formed(const struct frame_header *header, struct ds_slice body)
+{
+    struct create create;
+    struct size_list sizes;
+    return header->type == MESSAGE_CREATE ? decode_create(body, &create)
+                                          : decode_block_create(body, &sizes);
+}
+
+/* Tries a well-formed CREATE or BLOCK_CREATE; `writer` gets the reply's body. */
 static enum ds_status
 try_create(struct session *session, const struct frame_header *header,
            struct ds_slice body, struct writer *writer, struct ds_error *err)
@@ -177,12 +198,17 @@ try_create(struct session *session, const struct frame_header *header,
     struct create create;
     struct size_list sizes;
     if (header->type == MESSAGE_CREATE) {
-        if (!decode_create(body, &create))
-            return ds_fail(err, DS_INVALID, "malformed CREATE");
+        bool decoded = decode_create(body, &create);
+        DS_ASSERT(decoded);
+        if (create.objects.count > CREATE_OBJECTS_MAX)
+            return ds_fail(err, DS_INVALID,
+                           "%u objects in one request; at most %u are allowed, split "
+                           "it",
+                           create.objects.count, CREATE_OBJECTS_MAX);
         status = create_all(session, header->sequence, create, writer, err);
     } else {
-        if (!decode_block_create(body, &sizes))
-            return ds_fail(err, DS_INVALID, "malformed BLOCK_CREATE");
+        bool decoded = decode_block_create(body, &sizes);
+        DS_ASSERT(decoded);
         if (sizes.count == 0 || sizes.count > DS_BLOCK_PARTS_MAX)
             return ds_fail(err, DS_INVALID, "a block has 1 to %u parts, not %u",
                            DS_BLOCK_PARTS_MAX, sizes.count);
@@ -199,7 +225,7 @@ answer_create(struct session *session, const struct frame_header *header,
               const struct ds_error *err)
 {
     if (status == DS_OK) {
-        conn_reply(session->conn, header, slice(writer->data, writer->len));
+        session_reply(session, header, writer);
         return;
     }
     if (status == DS_FULL)
@@ -240,8 +266,9 @@ void
 handle_create(struct session *session, const struct frame_header *header,
               struct ds_slice body)
 {
-    if (session->client == NULL) {
-        session_reject(session, "CREATE without shared memory");
+    if (session->client == NULL || !is_well_formed(header, body)) {
+        session_reject(session, session->client == NULL ? "CREATE without shared memory"
+                                                        : "malformed CREATE");
         return;
     }
     struct ds_error err = {0};
@@ -358,7 +385,7 @@ handle_seal(struct session *session, const struct frame_header *header,
 {
     struct seal message;
     if (!decode_seal(body, &message)) {
-        session_reject(session, "SEAL");
+        session_reject(session, "malformed SEAL");
         return;
     }
     struct ds_error err = {0};
@@ -381,7 +408,7 @@ handle_abort(struct session *session, const struct frame_header *header,
 {
     struct ref_list refs;
     if (!decode_refs(body, &refs)) {
-        session_reject(session, "ABORT");
+        session_reject(session, "malformed ABORT");
         return;
     }
     struct wire_ref ref;
@@ -393,20 +420,13 @@ handle_abort(struct session *session, const struct frame_header *header,
 
 /* ---- EXIST, DELETE, EXPIRE: one flag per key ---- */
 
-static void
-reply_flags(struct session *session, const struct frame_header *header,
-            const struct writer *writer)
-{
-    conn_reply(session->conn, header, slice(writer->data, writer->len));
-}
-
 void
 handle_exist(struct session *session, const struct frame_header *header,
              struct ds_slice body)
 {
     struct key_list keys;
     if (!decode_keys(body, &keys)) {
-        session_reject(session, "EXIST");
+        session_reject(session, "malformed EXIST");
         return;
     }
     AUTO_WRITER(writer);
@@ -418,7 +438,7 @@ handle_exist(struct session *session, const struct frame_header *header,
         write_u8(&writer, wire_user_key_is_legal(key) &&
                               store_find(session->worker->store, key, now, &view));
     }
-    reply_flags(session, header, &writer);
+    session_reply(session, header, &writer);
 }
 
 void
@@ -427,7 +447,7 @@ handle_delete(struct session *session, const struct frame_header *header,
 {
     struct key_list keys;
     if (!decode_keys(body, &keys)) {
-        session_reject(session, "DELETE");
+        session_reject(session, "malformed DELETE");
         return;
     }
     struct worker *worker = session->worker;
@@ -441,7 +461,7 @@ handle_delete(struct session *session, const struct frame_header *header,
         worker->counters.deletes += was_there;
         write_u8(&writer, was_there);
     }
-    reply_flags(session, header, &writer);
+    session_reply(session, header, &writer);
 }
 
 void
@@ -450,7 +470,7 @@ handle_expire(struct session *session, const struct frame_header *header,
 {
     struct expire message;
     if (!decode_expire(body, &message)) {
-        session_reject(session, "EXPIRE");
+        session_reject(session, "malformed EXPIRE");
         return;
     }
     AUTO_WRITER(writer);
@@ -462,5 +482,5 @@ handle_expire(struct session *session, const struct frame_header *header,
         write_u8(&writer,
                  wire_user_key_is_legal(key) &&
                      store_set_expiry(session->worker->store, key, expires, now));
-    reply_flags(session, header, &writer);
+    session_reply(session, header, &writer);
 }

@@ -8,13 +8,19 @@
 
 #include <stdlib.h>
 
-/* The controller's adoption travels behind its answer to the client: let it arrive. */
-enum { ORPHAN_GRACE_MS = 1000, ORPHANS_PER_REPLY = 4096 };
+enum {
+    /* The controller's adoption travels behind its answer to the client: let it arrive.
+     */
+    ORPHAN_GRACE_MS = 1000,
+    /* A controller that was told may have died before it did anything: tell again. */
+    ORPHAN_REPEAT_MS = 10000,
+    ORPHANS_PER_REPLY = 4096,
+};
 
 struct orphan {
-    struct list link; /* In worker->orphans, oldest first. */
+    struct list link; /* In worker->orphans, until adopted or deleted. */
     struct ds_block_id id;
-    uint64_t since_ms;
+    uint64_t due_ms; /* When a controller is told (again). */
 };
 
 static bool
@@ -84,7 +90,7 @@ note_part(struct ds_slice key, void *arg)
     if (orphan == NULL)
         return; /* Its memory comes back when the worker restarts. */
     memcpy(orphan->id.bytes, id.data, sizeof orphan->id.bytes);
-    orphan->since_ms = clock_monotonic_ms();
+    orphan->due_ms = clock_monotonic_ms() + ORPHAN_GRACE_MS;
     list_push_back(&worker->orphans, &orphan->link);
 }
 
@@ -102,19 +108,24 @@ is_still_orphan(struct worker *worker, const struct orphan *orphan)
            (view.flags & SLOT_FLAG_PROVISIONAL) != 0;
 }
 
-/* Moves ids of settled orphans out of the list; returns how many. */
+/* The ids of those that are due; forgets those that are settled. */
 static size_t
-take_ready(struct worker *worker, uint64_t now_ms, struct ds_block_id *out, size_t max)
+list_due(struct worker *worker, uint64_t now_ms, struct ds_block_id *out, size_t max)
 {
     size_t count = 0;
     LIST_FOREACH (link, &worker->orphans) {
         struct orphan *orphan = CONTAINER_OF(link, struct orphan, link);
-        if (count == max || orphan->since_ms + ORPHAN_GRACE_MS > now_ms)
+        if (count == max)
             break;
-        if (is_still_orphan(worker, orphan))
+        if (orphan->due_ms > now_ms)
+            continue;
+        if (is_still_orphan(worker, orphan)) {
             out[count++] = orphan->id;
-        list_remove(&orphan->link);
-        free(orphan);
+            orphan->due_ms = now_ms + ORPHAN_REPEAT_MS;
+        } else {
+            list_remove(&orphan->link);
+            free(orphan);
+        }
     }
     return count;
 }
@@ -125,7 +136,7 @@ orphans_tick(struct worker *worker, uint64_t now_ms)
     if (list_is_empty(&worker->orphans) || list_is_empty(&worker->orphan_readers))
         return;
     static struct ds_block_id ids[ORPHANS_PER_REPLY]; /* Loop thread only. */
-    size_t count = take_ready(worker, now_ms, ids, ORPHANS_PER_REPLY);
+    size_t count = list_due(worker, now_ms, ids, ORPHANS_PER_REPLY);
     if (count == 0)
         return;
     struct list *first = worker->orphan_readers.next;
@@ -133,7 +144,7 @@ orphans_tick(struct worker *worker, uint64_t now_ms)
     list_remove(&session->orphan_link);
     AUTO_WRITER(writer);
     encode_block_ids(&writer, ids, count);
-    conn_reply(session->conn, &session->orphan_request, slice(writer.data, writer.len));
+    session_reply(session, &session->orphan_request, &writer);
 }
 
 void
@@ -151,7 +162,7 @@ handle_orphans(struct session *session, const struct frame_header *header,
                struct ds_slice body)
 {
     if (body.len != 0) {
-        session_reject(session, "ORPHANS");
+        session_reject(session, "malformed ORPHANS");
         return;
     }
     session->orphan_request = *header;
@@ -165,7 +176,7 @@ handle_block_delete(struct session *session, const struct frame_header *header,
 {
     struct block_id_list ids;
     if (!decode_block_ids(body, &ids)) {
-        session_reject(session, "BLOCK_DELETE");
+        session_reject(session, "malformed BLOCK_DELETE");
         return;
     }
     struct ds_block_id id;
@@ -181,7 +192,7 @@ handle_block_adopt(struct session *session, const struct frame_header *header,
 {
     struct block_id_list ids;
     if (!decode_block_ids(body, &ids)) {
-        session_reject(session, "BLOCK_ADOPT");
+        session_reject(session, "malformed BLOCK_ADOPT");
         return;
     }
     AUTO_WRITER(writer);
@@ -189,5 +200,5 @@ handle_block_adopt(struct session *session, const struct frame_header *header,
     struct ds_block_id id;
     while (next_block_id(&ids, &id))
         write_u8(&writer, block_adopt(session->worker, id));
-    conn_reply(session->conn, header, slice(writer.data, writer.len));
+    session_reply(session, header, &writer);
 }

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/numeric.h"
+#include "base/status.h"
 #include "os/clock.h"
 #include "os/mailbox.h"
 #include "os/memfile.h"
@@ -168,7 +169,7 @@ populate_start(struct worker *worker, uint64_t already, struct populate **out,
 {
     struct populate *populate = calloc(1, sizeof *populate);
     if (populate == NULL)
-        return DS_NO_MEMORY;
+        return ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
     populate->worker = worker;
     populate->total = worker->resources->geometry.arena_bytes;
     populate->populated = already;

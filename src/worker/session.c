@@ -12,15 +12,59 @@
 #include "worker/waiters.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+enum {
+    PARKED_COUNT_MAX = 1024, /* Requests of one session that wait. */
+    PARKED_BYTES_MAX = 64 << 20,
+};
 
 void
 session_reject(struct session *session, const char *what)
 {
+    char reason[128];
     session->worker->counters.protocol_errors++;
-    log_warn("worker reject message=%s reason=malformed", what);
-    conn_close(session->conn, "malformed message");
+    session->rejected = true;
+    snprintf(reason, sizeof reason, "the peer broke the protocol: %s", what);
+    conn_close(session->conn, reason);
+}
+
+void
+session_reply(struct session *session, const struct frame_header *header,
+              const struct writer *writer)
+{
+    struct ds_error err = {0};
+    if (!writer->failed) {
+        conn_reply(session->conn, header, slice(writer->data, writer->len));
+        return;
+    }
+    (void)ds_fail(&err, DS_NO_MEMORY, "worker is out of memory for a reply");
+    conn_reply_error(session->conn, header, &err);
+}
+
+enum ds_status
+session_park(struct session *session, size_t bytes, struct ds_error *err)
+{
+    if (session->parked_count >= PARKED_COUNT_MAX ||
+        bytes > PARKED_BYTES_MAX - session->parked_bytes)
+        return ds_fail(err, DS_FULL,
+                       "%u requests of this connection with %zu bytes are waiting "
+                       "already; use more connections, or ask for fewer keys",
+                       session->parked_count, session->parked_bytes);
+    session->parked_count++;
+    session->parked_bytes += bytes;
+    return DS_OK;
+}
+
+void
+session_unpark(struct session *session, size_t bytes)
+{
+    DS_ASSERT(session->parked_count > 0);
+    DS_ASSERT(session->parked_bytes >= bytes);
+    session->parked_count--;
+    session->parked_bytes -= bytes;
 }
 
 static void
@@ -36,7 +80,7 @@ handle_discover(struct session *session, const struct frame_header *header,
                 struct ds_slice body)
 {
     if (body.len != 0) {
-        session_reject(session, "DISCOVER");
+        session_reject(session, "malformed DISCOVER");
         return;
     }
     char boot_id[64];
@@ -54,7 +98,7 @@ handle_discover(struct session *session, const struct frame_header *header,
     };
     AUTO_WRITER(writer);
     encode_discovered(&writer, &message);
-    conn_reply(session->conn, header, slice(writer.data, writer.len));
+    session_reply(session, header, &writer);
 }
 
 /* ---- HELLO ---- */
@@ -155,14 +199,22 @@ welcome(struct session *session, const struct frame_header *header)
               NULL, 0);
 }
 
+/* It is no longer among those that are counted for not having said HELLO. */
+static void
+uncount(struct session *session)
+{
+    if (!session->is_stranger)
+        return;
+    session->is_stranger = false;
+    DS_ASSERT(session->worker->unproven_count > 0);
+    session->worker->unproven_count--;
+}
+
 static void
 prove(struct session *session)
 {
-    if (session->proven)
-        return;
     session->proven = true;
-    DS_ASSERT(session->worker->unproven_count > 0);
-    session->worker->unproven_count--;
+    uncount(session);
     conn_accept_peer(session->conn);
 }
 
@@ -172,7 +224,7 @@ handle_hello(struct session *session, const struct frame_header *header,
 {
     struct hello hello;
     if (session->proven || !decode_hello(body, &hello)) {
-        session_reject(session, "HELLO");
+        session_reject(session, session->proven ? "a second HELLO" : "malformed HELLO");
         return;
     }
     struct ds_error err = {0};
@@ -197,23 +249,26 @@ static void
 handle_ping(struct session *session, const struct frame_header *header,
             struct ds_slice body)
 {
-    (void)body;
-    reply_ok(session, header);
+    if (body.len != 0)
+        session_reject(session, "malformed PING");
+    else
+        reply_ok(session, header);
 }
 
 static void
-fork_claim(struct session *session, const struct frame_header *header, const int *fds,
-           size_t fd_count)
+fork_claim(struct session *session, const struct frame_header *header,
+           struct ds_slice body, const int *fds, size_t fd_count)
 {
     struct ds_error err = {0};
-    int pipe_fd = fd_count == 1 ? fcntl(fds[0], F_DUPFD_CLOEXEC, 0) : -1;
-    if (session->client == NULL || pipe_fd < 0) {
-        if (pipe_fd >= 0)
-            close(pipe_fd);
-        session_reject(session, "FORK_CLAIM");
+    if (session->client == NULL || fd_count != 1 || body.len != 0) {
+        session_reject(session, "malformed FORK_CLAIM");
         return;
     }
-    if (client_add_fork_claim(session->client, pipe_fd, &err) == DS_OK)
+    int pipe_fd = fcntl(fds[0], F_DUPFD_CLOEXEC, 0);
+    enum ds_status status =
+        pipe_fd < 0 ? ds_fail_errno(&err, "worker cannot keep the pipe of a fork")
+                    : client_add_fork_claim(session->client, pipe_fd, &err);
+    if (status == DS_OK)
         reply_ok(session, header);
     else
         conn_reply_error(session->conn, header, &err);
@@ -252,8 +307,8 @@ is_allowed(const struct session *session, const struct frame_header *header)
         return false;
     if (header->payload_bytes != 0 && header->type != MESSAGE_PUT)
         return false;
-    if (session->kind == SESSION_METASTORE)
-        return handlers[header->type].on_metastore;
+    if (session->kind == SESSION_METASTORE && !handlers[header->type].on_metastore)
+        return false;
     return session->proven || handlers[header->type].before_hello;
 }
 
@@ -264,11 +319,13 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
     struct session *session = conn_user(conn);
     session->worker->counters.requests++;
     if (!is_allowed(session, header))
-        session_reject(session, "out of turn");
+        session_reject(session, "a request out of turn");
     else if (header->type == MESSAGE_FORK_CLAIM)
-        fork_claim(session, header, fds, fd_count);
+        fork_claim(session, header, body, fds, fd_count);
+    else if (fd_count > 0)
+        session_reject(session, "descriptors with a request that has none");
     else if (handlers[header->type].handle == NULL)
-        session_reject(session, "of an unknown type");
+        session_reject(session, "a request that is not for a worker");
     else
         handlers[header->type].handle(session, header, body);
 }
@@ -279,7 +336,7 @@ on_payload_begin(struct conn *conn, const struct frame_header *header,
 {
     struct session *session = conn_user(conn);
     if (!is_allowed(session, header)) {
-        conn_close(conn, "payload out of turn");
+        session_reject(session, "a payload out of turn");
         return NULL;
     }
     return put_payload_begin(session, header, body);
@@ -303,14 +360,16 @@ on_closed(struct conn *conn, const char *reason)
     struct session *session = conn_user(conn);
     struct worker *worker = session->worker;
     if (reason != NULL)
-        log_info("worker connection closed reason=\"%s\"", reason);
+        log_write(session->rejected ? LOG_WARN : LOG_INFO,
+                  "worker connection closed reason=\"%s\"", reason);
     put_abandon(session);
     waiters_drop(session);
     objects_drop_parked(session);
     list_remove(&session->orphan_link);
     leave_client(session);
-    if (!session->proven)
-        worker->unproven_count--;
+    uncount(session);
+    DS_ASSERT(session->parked_count == 0);
+    DS_ASSERT(worker->session_count > 0);
     worker->session_count--;
     list_remove(&session->link);
     free(session);
@@ -339,16 +398,26 @@ check_peer(int fd, enum session_kind kind, struct ds_error *err)
                    peer.uid, geteuid());
 }
 
+/* Too many have not said HELLO: the one that had the most time to makes room, so that
+ * who does say it gets in. */
+static void
+drop_oldest_stranger(struct worker *worker)
+{
+    LIST_FOREACH (link, &worker->sessions) {
+        struct session *session = CONTAINER_OF(link, struct session, link);
+        if (!session->is_stranger)
+            continue;
+        uncount(session);
+        conn_close(session->conn, "too many connections have not said HELLO");
+        return;
+    }
+}
+
 void
 session_open(struct worker *worker, int fd, enum session_kind kind)
 {
     struct ds_error err = {0};
-    enum ds_status status = DS_OK;
-    if (worker->unproven_count >= WORKER_UNPROVEN_MAX)
-        status = ds_fail(&err, DS_FULL, "%u connections have not said HELLO yet",
-                         worker->unproven_count);
-    if (status == DS_OK)
-        status = check_peer(fd, kind, &err);
+    enum ds_status status = check_peer(fd, kind, &err);
     struct session *session = NULL;
     if (status == DS_OK && (session = calloc(1, sizeof *session)) == NULL)
         status = ds_fail(&err, DS_NO_MEMORY, "out of memory");
@@ -369,6 +438,9 @@ session_open(struct worker *worker, int fd, enum session_kind kind)
         free(session);
         return;
     }
+    if (worker->unproven_count >= WORKER_UNPROVEN_MAX)
+        drop_oldest_stranger(worker);
+    session->is_stranger = true;
     worker->unproven_count++;
     worker->session_count++;
     list_push_back(&worker->sessions, &session->link);

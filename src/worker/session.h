@@ -15,16 +15,20 @@ struct session {
     struct conn *conn;
     enum session_kind kind;
     bool proven;           /* Said HELLO. */
+    bool is_stranger;      /* Not so, and counted in worker->unproven_count. */
+    bool rejected;         /* It broke the protocol. */
     struct client *client; /* NULL without shared memory. */
     uint32_t creator;      /* Of objects made here: region + 1, or 0. */
 
     struct list waiters;        /* Its parked lookups. */
     struct list parked_creates; /* Its parked creates. */
-    struct list orphan_link;    /* In worker->orphan_readers while parked. */
+    uint32_t parked_count;      /* Both together, and the memory they take. */
+    size_t parked_bytes;
+    struct list orphan_link; /* In worker->orphan_readers while parked. */
     struct frame_header orphan_request;
 
     struct object_view put;  /* The object that a PUT's payload is arriving in. */
-    bool put_open;           /* `put` is reserved. */
+    bool put_open;           /* `put` is reserved, and held. */
     struct ds_error put_err; /* Why it could not be. */
 };
 
@@ -36,8 +40,18 @@ typedef void (*session_handler_fn)(struct session *session,
                                    const struct frame_header *header,
                                    struct ds_slice body);
 
-/* Replies that a body is not a well-formed message, and closes. */
+/* The peer broke the protocol: counts it and closes, which logs one line. */
 void session_reject(struct session *session, const char *what);
+
+/* Replies with what was written, or that memory ran out while it was. */
+void session_reply(struct session *session, const struct frame_header *header,
+                   const struct writer *writer);
+
+/* A request that is to wait takes so much memory. False, with the reason, when the
+ * requests of this session that wait already take too much. */
+DS_MUST_USE enum ds_status
+session_park(struct session *session, size_t bytes, struct ds_error *err);
+void session_unpark(struct session *session, size_t bytes);
 
 /* objects.c */
 void handle_create(struct session *, const struct frame_header *, struct ds_slice);

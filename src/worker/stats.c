@@ -112,7 +112,7 @@ handle_stats(struct session *session, const struct frame_header *header,
              struct ds_slice body)
 {
     if (body.len != 0) {
-        session_reject(session, "STATS");
+        session_reject(session, "malformed STATS");
         return;
     }
     struct json json = {.text = "{", .used = 1};

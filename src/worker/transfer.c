@@ -89,7 +89,7 @@ static enum ds_status
 fetch_all(struct session *session, const struct lookup *message, struct fetch *fetch,
           struct ds_error *err)
 {
-    fetch->payloads = calloc(message->keys.count + 1, sizeof *fetch->payloads);
+    fetch->payloads = calloc((size_t)message->keys.count + 1, sizeof *fetch->payloads);
     if (fetch->payloads == NULL)
         return ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
     encode_found_begin(&fetch->found, message->keys.count);
@@ -173,15 +173,26 @@ put_payload_begin(struct session *session, const struct frame_header *header,
     }
     session->put_err = (struct ds_error){0};
     session->put_open = true;
+    store_hold(worker->store, &session->put); /* Whatever becomes of it meanwhile. */
     return worker->arena + session->put.offset;
+}
+
+/* The last byte has arrived, or none will. */
+static void
+put_arrived(struct session *session)
+{
+    DS_ASSERT(session->put_open);
+    session->put_open = false;
+    store_unhold(session->worker->store, session->put.offset);
 }
 
 void
 put_abandon(struct session *session)
 {
-    if (session->put_open)
-        store_abort(session->worker->store, session->put.ref);
-    session->put_open = false;
+    if (!session->put_open)
+        return;
+    store_abort(session->worker->store, session->put.ref);
+    put_arrived(session);
 }
 
 void
@@ -190,7 +201,7 @@ handle_put(struct session *session, const struct frame_header *header,
 {
     struct put message;
     if (!decode_put(body, &message)) {
-        session_reject(session, "PUT");
+        session_reject(session, "malformed PUT");
         return;
     }
     if (header->payload_bytes == 0)
@@ -198,7 +209,7 @@ handle_put(struct session *session, const struct frame_header *header,
                 "The dataSize value should be bigger than zero.");
     enum ds_status status = session->put_err.status;
     if (status == DS_OK && session->put_open) {
-        session->put_open = false;
+        put_arrived(session);
         status = objects_seal(session->worker, session->put.ref, message.ttl_seconds,
                               message.only_if_absent, &session->put_err);
     }

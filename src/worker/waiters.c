@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/slice.h"
+#include "base/status.h"
 
 #include <stdlib.h>
 #include <xxhash.h>
@@ -23,7 +24,8 @@ struct waiter {
     uint8_t *body;
     size_t body_bytes;
     size_t missing_count;
-    size_t key_count;
+    size_t key_count; /* Different ones, at most `room`. */
+    size_t room;
     struct waiting_key keys[];
 };
 
@@ -41,16 +43,23 @@ on_timer_closed(uv_handle_t *handle)
     free(waiter);
 }
 
+static size_t
+waiter_bytes(size_t key_count, size_t body_bytes)
+{
+    return sizeof(struct waiter) + key_count * sizeof(struct waiting_key) + body_bytes;
+}
+
 static void
 waiter_end(struct waiter *waiter)
 {
-    struct worker *worker = waiter->session->worker;
+    struct session *session = waiter->session;
     for (size_t i = 0; i < waiter->key_count; i++) {
         if (waiter->keys[i].missing)
-            hmap_remove(&worker->waiting_keys, &waiter->keys[i].node);
+            hmap_remove(&session->worker->waiting_keys, &waiter->keys[i].node);
         waiter->keys[i].missing = false;
     }
     list_remove(&waiter->link);
+    session_unpark(session, waiter_bytes(waiter->room, waiter->body_bytes));
     uv_close((uv_handle_t *)&waiter->timer, on_timer_closed);
 }
 
@@ -68,52 +77,80 @@ on_timer(uv_timer_t *timer)
     waiter_answer(timer->data);
 }
 
-/* `missing` are slices of `body`; they become slices of the waiter's copy. */
 static bool
-fill(struct waiter *waiter, struct ds_slice body, const struct ds_slice *missing)
+waits_for(const struct waiter *waiter, struct ds_slice key, uint64_t hash)
 {
-    struct hmap *map = &waiter->session->worker->waiting_keys;
-    waiter->body = malloc(body.len);
-    if (waiter->body == NULL || !hmap_reserve(map, map->count + waiter->key_count))
-        return false;
-    memcpy(waiter->body, body.data, body.len);
-    waiter->body_bytes = body.len;
-    for (size_t i = 0; i < waiter->key_count; i++) {
-        struct waiting_key *wanted = &waiter->keys[i];
-        size_t at =
-            (size_t)((const uint8_t *)missing[i].data - (const uint8_t *)body.data);
-        wanted->waiter = waiter;
-        wanted->key = slice(waiter->body + at, missing[i].len);
-        wanted->missing = hmap_insert(map, &wanted->node, hash_of(wanted->key));
-        DS_ASSERT(wanted->missing); /* Reserved above. */
+    const struct hmap *map = &waiter->session->worker->waiting_keys;
+    for (struct hmap_node *node = hmap_chain(map, hash); node; node = node->next) {
+        struct waiting_key *wanted = CONTAINER_OF(node, struct waiting_key, node);
+        if (wanted->waiter == waiter && node->hash == hash &&
+            slice_equal(wanted->key, key))
+            return true;
     }
-    waiter->missing_count = waiter->key_count;
-    return true;
+    return false;
 }
 
-bool
+/* `key` is a slice of `body`; it becomes one of the waiter's copy. A key that is asked
+ * for many times is waited for once. */
+static void
+wait_for(struct waiter *waiter, struct ds_slice body, struct ds_slice key)
+{
+    uint64_t hash = hash_of(key);
+    if (waits_for(waiter, key, hash))
+        return;
+    size_t at = (size_t)((const uint8_t *)key.data - (const uint8_t *)body.data);
+    struct waiting_key *wanted = &waiter->keys[waiter->key_count++];
+    wanted->waiter = waiter;
+    wanted->key = slice(waiter->body + at, key.len);
+    wanted->missing =
+        hmap_insert(&waiter->session->worker->waiting_keys, &wanted->node, hash);
+    DS_ASSERT(wanted->missing); /* Reserved by waiter_new(). */
+}
+
+/* NULL when out of memory. */
+static struct waiter *
+waiter_new(struct session *session, struct ds_slice body, size_t room)
+{
+    struct hmap *map = &session->worker->waiting_keys;
+    struct waiter *waiter = calloc(1, waiter_bytes(room, 0));
+    uint8_t *copy = malloc(body.len);
+    if (waiter == NULL || copy == NULL || !hmap_reserve(map, map->count + room)) {
+        free(waiter);
+        free(copy);
+        return NULL;
+    }
+    memcpy(copy, body.data, body.len);
+    waiter->session = session;
+    waiter->body = copy;
+    waiter->body_bytes = body.len;
+    waiter->room = room;
+    return waiter;
+}
+
+enum ds_status
 waiters_park(struct session *session, const struct frame_header *header,
              struct ds_slice body, uint32_t wait_ms, const struct ds_slice *missing,
-             size_t missing_count, waiter_answer_fn answer)
+             size_t missing_count, waiter_answer_fn answer, struct ds_error *err)
 {
-    struct waiter *waiter =
-        calloc(1, sizeof *waiter + missing_count * sizeof(struct waiting_key));
-    if (waiter == NULL)
-        return false;
-    waiter->session = session;
+    size_t bytes = waiter_bytes(missing_count, body.len);
+    enum ds_status status = session_park(session, bytes, err);
+    if (status != DS_OK)
+        return status;
+    struct waiter *waiter = waiter_new(session, body, missing_count);
+    if (waiter == NULL) {
+        session_unpark(session, bytes);
+        return ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
+    }
     waiter->header = *header;
     waiter->answer = answer;
-    waiter->key_count = missing_count;
-    if (!fill(waiter, body, missing)) {
-        free(waiter->body);
-        free(waiter);
-        return false;
-    }
+    for (size_t i = 0; i < missing_count; i++)
+        wait_for(waiter, body, missing[i]);
+    waiter->missing_count = waiter->key_count;
     list_push_back(&session->waiters, &waiter->link);
     uv_timer_init(&session->worker->loop, &waiter->timer);
     waiter->timer.data = waiter;
     uv_timer_start(&waiter->timer, on_timer, wait_ms, 0);
-    return true;
+    return DS_OK;
 }
 
 /* One that waits for `key` and has not been told; NULL if there is none. */

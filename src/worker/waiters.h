@@ -5,16 +5,17 @@
 
 #include "worker/session.h"
 
-/* Park a lookup some of whose keys are missing. `answer` is called once, when nothing
- * is missing or after wait_ms, unless the session closes first. False when out of
- * memory. */
+/* Park a lookup some of whose keys, slices of its body, are missing. `answer` is called
+ * once, when nothing is missing or after wait_ms, unless the session closes first.
+ *   DS_NO_MEMORY
+ *   DS_FULL        too much of this session waits already */
 typedef void (*waiter_answer_fn)(struct session *session,
                                  const struct frame_header *header,
                                  struct ds_slice body);
-bool
+DS_MUST_USE enum ds_status
 waiters_park(struct session *session, const struct frame_header *header,
              struct ds_slice body, uint32_t wait_ms, const struct ds_slice *missing,
-             size_t missing_count, waiter_answer_fn answer);
+             size_t missing_count, waiter_answer_fn answer, struct ds_error *err);
 
 void waiters_key_appeared(struct worker *worker, struct ds_slice key);
 

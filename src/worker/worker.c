@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/status.h"
 #include "os/clock.h"
 #include "os/memfile.h"
 #include "worker/client.h"
@@ -45,14 +46,6 @@ on_metastore_accept(int fd, void *arg)
 }
 
 /* ---- Stopping ---- */
-
-static void
-close_leftover(uv_handle_t *handle, void *arg)
-{
-    (void)arg;
-    if (!uv_is_closing(handle))
-        uv_close(handle, NULL);
-}
 
 /* Connections are closed, memory stays: the supervisor lets go of it when we exit. */
 static void
@@ -173,7 +166,6 @@ start(struct worker *worker, struct ds_error *err)
 static void
 fini(struct worker *worker)
 {
-    uv_walk(&worker->loop, close_leftover, NULL);
     uv_run(&worker->loop, UV_RUN_DEFAULT);
     orphans_close(worker);
     hmap_fini(&worker->waiting_keys);
@@ -185,40 +177,60 @@ fini(struct worker *worker)
     DS_ASSERT(busy == 0);
 }
 
-int
-worker_run(const struct worker_flags *flags, const struct resources *resources,
-           int restarts)
+static void
+init(struct worker *worker, const struct worker_flags *flags,
+     const struct resources *resources, int restarts)
 {
-    struct worker worker = {
+    *worker = (struct worker){
         .flags = flags,
         .resources = resources,
         .restarts = restarts,
         .started_ms = clock_monotonic_ms(),
         .block_counter = (uint64_t)restarts << 40, /* Ids of this arena never repeat. */
     };
-    list_init(&worker.sessions);
-    list_init(&worker.clients);
-    list_init(&worker.parked_creates);
-    list_init(&worker.orphans);
-    list_init(&worker.orphan_readers);
-    hmap_init(&worker.waiting_keys);
-    if (uv_loop_init(&worker.loop) != 0) {
-        log_error("worker cannot start reason=\"no event loop\"");
+    list_init(&worker->sessions);
+    list_init(&worker->clients);
+    list_init(&worker->parked_creates);
+    list_init(&worker->orphans);
+    list_init(&worker->orphan_readers);
+    hmap_init(&worker->waiting_keys);
+}
+
+enum ds_status
+worker_open(struct worker *worker, const struct worker_flags *flags,
+            const struct resources *resources, int restarts, struct ds_error *err)
+{
+    init(worker, flags, resources, restarts);
+    if (uv_loop_init(&worker->loop) != 0)
+        return ds_fail(err, DS_IO, "no event loop");
+    start_handles(worker);
+    enum ds_status status = start(worker, err);
+    if (status != DS_OK)
+        worker_close(worker);
+    return status;
+}
+
+void
+worker_close(struct worker *worker)
+{
+    stop(worker);
+    fini(worker);
+}
+
+int
+worker_run(const struct worker_flags *flags, const struct resources *resources,
+           int restarts)
+{
+    struct worker worker;
+    struct ds_error err = {0};
+    if (worker_open(&worker, flags, resources, restarts, &err) != DS_OK) {
+        log_error("worker cannot start reason=\"%s\"", err.message);
         return EXIT_FAILURE;
     }
-    struct ds_error err = {0};
-    start_handles(&worker);
-    enum ds_status status = start(&worker, &err);
-    if (status != DS_OK) {
-        log_error("worker cannot start reason=\"%s\"", err.message);
-        stop(&worker);
-    } else {
-        stats_report_ready(&worker);
-        log_info("worker ready address=%s restarts=%d", flags->worker_address,
-                 restarts);
-        uv_run(&worker.loop, UV_RUN_DEFAULT);
-    }
-    fini(&worker);
+    stats_report_ready(&worker);
+    log_info("worker ready address=%s restarts=%d", flags->worker_address, restarts);
+    uv_run(&worker.loop, UV_RUN_DEFAULT);
+    worker_close(&worker);
     log_info("worker stopped");
-    return status == DS_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+    return EXIT_SUCCESS;
 }

@@ -71,6 +71,15 @@ struct worker {
     struct worker_counters counters;
 };
 
+/* Brings up a worker on `resources`: formatted memory, or what the previous child left
+ * behind (`restarts` above 0). uv_run(&worker->loop) then serves. A failure is cleaned
+ * up. worker_close() ends every connection, runs the loop until all is closed, and
+ * leaves the memory as it is. */
+DS_MUST_USE enum ds_status
+worker_open(struct worker *worker, const struct worker_flags *flags,
+            const struct resources *resources, int restarts, struct ds_error *err);
+void worker_close(struct worker *worker);
+
 /* The child's main. Returns the exit code. */
 int worker_run(const struct worker_flags *flags, const struct resources *resources,
                int restarts);
