@@ -428,13 +428,24 @@ found_of(const struct caller *caller)
     return count;
 }
 
+static struct pin_region *
+region_of(struct fixture *fixture, const struct welcome *welcome)
+{
+    uint8_t *pins = fixture->worker.memory.pins;
+    return (struct pin_region *)(void *)(pins + welcome->pins_offset);
+}
+
 void
 pin(struct fixture *fixture, const struct welcome *welcome, uint32_t word,
     struct wire_extent extent)
 {
-    uint8_t *pins = fixture->worker.memory.pins;
-    struct pin_region *region =
-        (struct pin_region *)(void *)(pins + welcome->pins_offset);
+    struct pin_region *region = region_of(fixture, welcome);
     atomic_store(&region->words[word], pin_word(extent.offset));
     atomic_store(&region->words_used, word + 1);
+}
+
+void
+unpin(struct fixture *fixture, const struct welcome *welcome, uint32_t word)
+{
+    atomic_store(&region_of(fixture, welcome)->words[word], 0);
 }

@@ -127,8 +127,9 @@ void send_lookup(struct caller *caller, const char *const *keys, size_t count,
 /* How many objects of the last reply, which is one to a lookup, were found. */
 size_t found_of(const struct caller *caller);
 
-/* As the client that `welcome` was said to: pins `extent`. */
+/* As the client that `welcome` was said to: pins `extent`, lets go of it. */
 void pin(struct fixture *fixture, const struct welcome *welcome, uint32_t word,
          struct wire_extent extent);
+void unpin(struct fixture *fixture, const struct welcome *welcome, uint32_t word);
 
 #endif

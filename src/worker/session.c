@@ -19,6 +19,7 @@
 enum {
     PARKED_COUNT_MAX = 1024, /* Requests of one session that wait. */
     PARKED_BYTES_MAX = 64 << 20,
+    OWNER_BYTES_MAX = 1024, /* As told; the flag has no limit. */
 };
 
 void
@@ -86,6 +87,7 @@ handle_discover(struct session *session, const struct frame_header *header,
     char boot_id[64];
     if (!files_read("/proc/sys/kernel/random/boot_id", boot_id, sizeof boot_id))
         boot_id[0] = '\0';
+    const char *owner = session->worker->flags->owner;
     struct discovered message = {
         .layout_version = LAYOUT_VERSION,
         .protocol_version = PROTOCOL_VERSION,
@@ -94,7 +96,7 @@ handle_discover(struct session *session, const struct frame_header *header,
         .boot_id = slice(boot_id, strcspn(boot_id, "\n")),
         .socket_path = slice_of_text(session->worker->resources->socket_path),
         .version = slice_of_text(DS_VERSION),
-        .owner = slice_of_text(session->worker->flags->owner),
+        .owner = slice(owner, strnlen(owner, OWNER_BYTES_MAX)),
     };
     AUTO_WRITER(writer);
     encode_discovered(&writer, &message);

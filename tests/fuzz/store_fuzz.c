@@ -371,7 +371,8 @@ empty(struct store *store)
     struct store_stats stats;
     for (uint32_t i = 0; i < REGIONS; i++)
         remove_client(store, i);
-    for (uint32_t i = 0; i < SLOTS; i++) {
+    store_stats(store, &stats);
+    for (uint32_t i = 0; i < stats.slots_total; i++) { /* Damage can add a few. */
         struct object_view view;
         enum slot_state state;
         if (store_inspect(store, i, &view, &state) && state == SLOT_WRITING)

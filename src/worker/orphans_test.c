@@ -1,0 +1,218 @@
+#include "worker/orphans.h"
+
+#include "worker/fixture.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { LATER_MS = 60000 }; /* Past the grace, and past telling again. */
+
+/* ---- Blocks of a client that dies ---- */
+
+struct block {
+    struct ds_block_id id;
+    struct wire_ref ref;
+};
+
+/* In a child: makes two blocks, seals both, hands their ids over, and ends. */
+static void
+make_two_blocks(const struct fixture *fixture, int out)
+{
+    struct caller caller;
+    struct block block = {0};
+    caller_open_in_child(&caller, fixture);
+    say_hello(&caller);
+    for (int i = 0; i < 2; i++) {
+        if (call_block_create(&caller, 4096, &block.id, &block.ref) != DS_OK ||
+            call_seal(&caller, block.ref) != DS_OK ||
+            write(out, &block.id, sizeof block.id) != sizeof block.id)
+            _exit(EXIT_FAILURE);
+    }
+    _exit(EXIT_SUCCESS);
+}
+
+static void
+two_orphans(struct fixture *fixture, struct ds_block_id out[2])
+{
+    int ends[2];
+    int status = 0;
+    CHECK(pipe(ends) == 0);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0)
+        make_two_blocks(fixture, ends[1]);
+    RUN_UNTIL(fixture, waitpid(pid, &status, WNOHANG) == pid);
+    CHECK_INT(status, 0);
+    CHECK_INT(read(ends[0], out, 2 * sizeof *out), 2 * sizeof *out);
+    close(ends[0]);
+    close(ends[1]);
+    RUN_UNTIL(fixture, stats_of(fixture).clients == 0);
+}
+
+/* ---- The controller ---- */
+
+static void
+controller_open(struct caller *controller, struct fixture *fixture)
+{
+    struct welcome nobody = {0};
+    caller_open(controller, fixture);
+    CHECK_OK(say_hello_again(controller, &nobody, NULL, 0, 0));
+}
+#define CONTROLLER(name, fixture)                              \
+    __attribute__((cleanup(caller_close))) struct caller name; \
+    controller_open(&name, fixture)
+
+static void
+ask_for_orphans(struct caller *controller, struct fixture *fixture)
+{
+    caller_send(controller, MESSAGE_ORPHANS, slice(NULL, 0));
+    RUN_UNTIL(fixture, !list_is_empty(&fixture->worker.orphan_readers));
+}
+
+/* How many orphans the worker tells of, and whether `id` is among them. */
+static size_t
+hear_orphans(struct caller *controller, const struct ds_block_id *id, bool *out_heard)
+{
+    struct block_id_list list;
+    struct ds_block_id next;
+    size_t count = 0;
+    *out_heard = false;
+    CHECK(caller_receive(controller));
+    CHECK_INT(controller->reply.type, MESSAGE_ORPHANS);
+    CHECK(decode_block_ids(body_of(controller), &list));
+    while (next_block_id(&list, &next)) {
+        count++;
+        *out_heard |= memcmp(&next, id, sizeof next) == 0;
+    }
+    return count;
+}
+
+static void
+adopt_or_delete(struct caller *controller, enum message_type type,
+                const struct ds_block_id *id)
+{
+    AUTO_WRITER(body);
+    encode_block_ids(&body, id, 1);
+    CHECK_OK(caller_call(controller, type, bytes_of(&body)));
+}
+
+TEST(blocks_of_a_dead_client_are_told_to_the_controller)
+{
+    FIXTURE(f, 64);
+    CONTROLLER(controller, &f);
+    struct ds_block_id ids[2];
+    bool heard;
+    ask_for_orphans(&controller, &f);
+    two_orphans(&f, ids);
+    CHECK(!caller_is_told(&controller)); /* An adoption may be on its way. */
+    CHECK_INT(hear_orphans(&controller, &ids[1], &heard), 2);
+    CHECK(heard);
+    CHECK_INT(stats_of(&f).objects,
+              2); /* Nothing goes without the controller's word. */
+}
+
+TEST(a_block_that_was_adopted_is_no_orphan)
+{
+    FIXTURE(f, 64);
+    CONTROLLER(controller, &f);
+    struct ds_block_id ids[2];
+    bool heard;
+    two_orphans(&f, ids);
+    adopt_or_delete(&controller, MESSAGE_BLOCK_ADOPT, &ids[0]);
+    ask_for_orphans(&controller, &f);
+    orphans_tick(&f.worker, clock_monotonic_ms() + LATER_MS);
+    CHECK_INT(hear_orphans(&controller, &ids[1], &heard), 1);
+    CHECK(heard);
+}
+
+/* A controller may die between hearing of them and doing something. */
+TEST(orphans_are_told_again_until_they_are_settled)
+{
+    FIXTURE(f, 64);
+    struct ds_block_id ids[2];
+    bool heard;
+    two_orphans(&f, ids);
+    struct caller first;
+    controller_open(&first, &f);
+    ask_for_orphans(&first, &f);
+    orphans_tick(&f.worker, clock_monotonic_ms() + LATER_MS);
+    CHECK_INT(hear_orphans(&first, &ids[0], &heard), 2);
+    caller_close(&first);
+
+    CONTROLLER(second, &f);
+    ask_for_orphans(&second, &f);
+    orphans_tick(&f.worker, clock_monotonic_ms() + 2 * LATER_MS);
+    CHECK_INT(hear_orphans(&second, &ids[0], &heard), 2);
+    adopt_or_delete(&second, MESSAGE_BLOCK_ADOPT, &ids[0]);
+    adopt_or_delete(&second, MESSAGE_BLOCK_DELETE, &ids[1]);
+    ask_for_orphans(&second, &f);
+    orphans_tick(&f.worker, clock_monotonic_ms() + 4 * LATER_MS);
+    CHECK(list_is_empty(&f.worker.orphans));
+    CHECK(!caller_is_told(&second));
+    CHECK_INT(stats_of(&f).objects, 1);
+}
+
+/* The worker restarts between the death and the telling. */
+TEST(orphans_are_found_again_after_a_restart)
+{
+    FIXTURE(f, 64);
+    CONTROLLER(before, &f);
+    struct ds_block_id ids[2];
+    bool heard;
+    int ends[2];
+    CHECK(pipe(ends) == 0);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0)
+        make_two_blocks(&f, ends[1]);
+    RUN_UNTIL(&f, stats_of(&f).objects == 2);
+    fixture_stop(&f);
+    CHECK(waitpid(pid, NULL, 0) == pid);
+    CHECK_INT(read(ends[0], ids, sizeof ids), sizeof ids);
+    close(ends[0]);
+    close(ends[1]);
+    fixture_start_again(&f);
+    CONTROLLER(controller, &f);
+    ask_for_orphans(&controller, &f);
+    CHECK_INT(hear_orphans(&controller, &ids[0], &heard), 2);
+    CHECK(heard);
+}
+
+TEST(a_block_goes_with_all_its_parts)
+{
+    FIXTURE(f, 64);
+    CALLER(writer, &f);
+    struct created created;
+    struct wire_extent extent;
+    struct wire_ref refs[3];
+    const uint64_t sizes[3] = {10, 5000, 70000};
+    AUTO_WRITER(body);
+    say_hello(&writer);
+    encode_block_create(&body, sizes, 3);
+    CHECK_OK(caller_call(&writer, MESSAGE_BLOCK_CREATE, bytes_of(&body)));
+    CHECK(decode_created(body_of(&writer), &created));
+    struct ds_block_id id = created.block;
+    for (int i = 0; next_extent(&created, &extent); i++)
+        refs[i] = extent.ref;
+    writer_clear(&body);
+    encode_seal(&body, 0, false, refs, 3);
+    CHECK_OK(caller_call(&writer, MESSAGE_SEAL, bytes_of(&body)));
+    CHECK_INT(stats_of(&f).objects, 3);
+    adopt_or_delete(&writer, MESSAGE_BLOCK_DELETE, &id);
+    CHECK_INT(stats_of(&f).objects, 0);
+    CHECK_INT(stats_of(&f).arena.used_bytes, 0);
+    adopt_or_delete(&writer, MESSAGE_BLOCK_ADOPT, &id); /* Nothing is there. */
+    uint32_t count;
+    const uint8_t *flags;
+    CHECK(decode_flags(body_of(&writer), &count, &flags));
+    CHECK_INT(count, 1);
+    CHECK_INT(flags[0], 0);
+}
+
+TEST_MAIN(RUN(blocks_of_a_dead_client_are_told_to_the_controller),
+          RUN(a_block_that_was_adopted_is_no_orphan),
+          RUN(orphans_are_told_again_until_they_are_settled),
+          RUN(orphans_are_found_again_after_a_restart),
+          RUN(a_block_goes_with_all_its_parts))

@@ -1,0 +1,331 @@
+#include "worker/client.h"
+
+#include "worker/fixture.h"
+#include "worker/objects.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { ENOUGH_MS = 1000 }; /* What died is cleared away within a second. */
+
+/* ---- A process of its own, that says it is done and then lives until it is killed ----
+ */
+
+struct other_process {
+    pid_t pid;
+    int done; /* Readable once it has done its part. */
+};
+
+typedef void (*part_fn)(struct caller *caller);
+
+static void
+play_part(struct fixture *fixture, part_fn part, int done)
+{
+    struct caller caller;
+    caller_open_in_child(&caller, fixture);
+    say_hello(&caller);
+    part(&caller);
+    if (write(done, "!", 1) != 1)
+        _exit(EXIT_FAILURE);
+    for (;;)
+        pause();
+}
+
+static struct other_process
+start_process(struct fixture *fixture, part_fn part)
+{
+    int ends[2];
+    CHECK(pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
+    struct other_process process = {.done = ends[0], .pid = fork()};
+    CHECK(process.pid >= 0);
+    if (process.pid == 0)
+        play_part(fixture, part, ends[1]);
+    close(ends[1]);
+    char mark = 0;
+    RUN_UNTIL(fixture, read(process.done, &mark, 1) >= 0);
+    CHECK_INT(mark, '!'); /* Else it ended in the middle. */
+    return process;
+}
+
+static void
+kill_process(struct other_process *process)
+{
+    CHECK(kill(process->pid, SIGKILL) == 0);
+    CHECK(waitpid(process->pid, NULL, 0) == process->pid);
+    close(process->done);
+}
+
+/* ---- Death ---- */
+
+static void
+create_two_and_seal_one(struct caller *caller)
+{
+    struct wire_extent extent;
+    if (call_create(caller, "unsealed", 1 << 20, &extent) != DS_OK)
+        _exit(EXIT_FAILURE);
+    (void)put(caller, "sealed", 1 << 20);
+}
+
+TEST(what_a_killed_process_had_not_sealed_is_free_within_a_second)
+{
+    FIXTURE(f, 64);
+    struct other_process process = start_process(&f, create_two_and_seal_one);
+    CHECK_INT(stats_of(&f).writing, 1);
+    kill_process(&process);
+    uint64_t begin_ms = clock_monotonic_ms();
+    RUN_UNTIL(&f, stats_of(&f).clients == 0);
+    CHECK(clock_monotonic_ms() - begin_ms < ENOUGH_MS);
+    CHECK_INT(stats_of(&f).writing, 0);
+    CHECK_INT(stats_of(&f).objects, 1); /* What was sealed is everybody's. */
+    CHECK_INT(stats_of(&f).arena.used_bytes, 1 << 20);
+    CHECK_INT(f.worker.counters.clients_died, 1);
+}
+
+TEST(what_a_killed_process_had_pinned_is_free_within_a_second)
+{
+    FIXTURE(f, 64);
+    CALLER(writer, &f);
+    say_hello(&writer);
+    struct wire_extent extent = put(&writer, "a", 1 << 20);
+    struct other_process process = start_process(&f, create_two_and_seal_one);
+    struct welcome its = {.pins_offset =
+                              writer.welcome.pins_offset + writer.welcome.pins_bytes};
+    pin(&f, &its, 5, extent); /* As the process would, in its region: the next. */
+    CHECK_OK(call_delete(&writer, "a"));
+    (void)store_tick(f.worker.store, 0);
+    CHECK_INT(stats_of(&f).dead, 1);
+    kill_process(&process);
+    RUN_UNTIL(&f, stats_of(&f).clients == 1);
+    CHECK_INT(stats_of(&f).dead, 0);
+    CHECK_INT(stats_of(&f).pins, 0);
+}
+
+static void
+create_too_much(struct caller *caller)
+{
+    send_create(caller, "a", 120 << 20); /* No reply yet: it waits for memory. */
+}
+
+TEST(a_create_that_waits_dies_with_its_process)
+{
+    FIXTURE(f, 160);
+    struct other_process process = start_process(&f, create_too_much);
+    RUN_UNTIL(&f, !list_is_empty(&f.worker.parked_creates));
+    kill_process(&process);
+    RUN_UNTIL(&f, stats_of(&f).clients == 0);
+    CHECK(list_is_empty(&f.worker.parked_creates));
+    RUN_UNTIL(&f, store_header(f.worker.store)->populated == 160 << 20);
+    CHECK_INT(stats_of(&f).writing, 0);
+}
+
+TEST(losing_every_connection_is_not_death)
+{
+    FIXTURE(f, 64);
+    struct caller before;
+    struct wire_extent extent;
+    caller_open(&before, &f);
+    say_hello(&before);
+    struct welcome welcome = before.welcome;
+    CHECK_OK(call_create(&before, "a", 100, &extent));
+    caller_close(&before);
+    RUN_UNTIL(&f, f.worker.session_count == 0);
+    for (int i = 0; i < 50; i++)
+        turn(&f);
+    CHECK_INT(stats_of(&f).writing, 1);
+
+    CALLER(after, &f);
+    CHECK_OK(say_hello_again(&after, &welcome, NULL, 0, HELLO_SHARED_MEMORY));
+    CHECK_INT(after.welcome.client, welcome.client);
+    CHECK_OK(call_seal(&after, extent.ref));
+    CHECK_INT(stats_of(&f).clients, 1);
+}
+
+TEST(a_client_is_only_who_knows_its_token)
+{
+    FIXTURE(f, 64);
+    CALLER(owner, &f);
+    CALLER(thief, &f);
+    say_hello(&owner);
+    struct welcome guess = owner.welcome;
+    guess.token ^= 1;
+    CHECK_STATUS(say_hello_again(&thief, &guess, NULL, 0, HELLO_SHARED_MEMORY),
+                 DS_NOT_FOUND);
+    CHECK_CONTAINS((const char *)thief.body, "does not know client 1");
+}
+
+/* ---- Restart ---- */
+
+TEST(after_a_restart_a_client_keeps_what_it_says_it_holds)
+{
+    FIXTURE(f, 64);
+    struct caller before;
+    struct wire_extent kept;
+    struct wire_extent dropped;
+    caller_open(&before, &f);
+    say_hello(&before);
+    struct welcome welcome = before.welcome;
+    (void)put(&before, "sealed", 100);
+    CHECK_OK(call_create(&before, "kept", 100, &kept));
+    CHECK_OK(call_create(&before, "dropped", 100, &dropped));
+    fixture_stop(&f);
+    caller_close(&before);
+    fixture_start_again(&f);
+    CHECK_INT(stats_of(&f).writing, 2);
+
+    CALLER(after, &f);
+    CHECK_STATUS(say_hello_again(&after, &welcome, NULL, 0, HELLO_SHARED_MEMORY),
+                 DS_NOT_READY);
+    CHECK_CONTAINS((const char *)after.body, "say first what client 1 still holds");
+    CHECK_INT(stats_of(&f).writing, 2);
+    CHECK_OK(say_hello_again(&after, &welcome, &kept.ref, 1,
+                             HELLO_SHARED_MEMORY | HELLO_RESUME));
+    CHECK_INT(stats_of(&f).writing, 1);
+    CHECK_OK(call_seal(&after, kept.ref));
+    CHECK_STATUS(call_seal(&after, dropped.ref), DS_INVALID);
+    CHECK_INT(stats_of(&f).objects, 2);
+
+    CALLER(second, &f); /* The client has said it; its other connections need not. */
+    CHECK_OK(say_hello_again(&second, &welcome, NULL, 0, HELLO_SHARED_MEMORY));
+}
+
+TEST(after_a_restart_nothing_of_a_living_client_is_given_up)
+{
+    FIXTURE(f, 64);
+    CALLER(writer, &f);
+    say_hello(&writer);
+    struct wire_extent pinned = put(&writer, "a", 1 << 20);
+    pin(&f, &writer.welcome, 0, pinned);
+    CHECK_OK(call_delete(&writer, "a"));
+    fixture_stop(&f);
+    fixture_start_again(&f);
+    (void)store_tick(f.worker.store, 0);
+    CHECK_INT(stats_of(&f).dead, 1);
+    CHECK_INT(stats_of(&f).pins, 1);
+}
+
+TEST(who_died_while_the_worker_was_away_is_buried_at_once)
+{
+    FIXTURE(f, 64);
+    struct other_process process = start_process(&f, create_two_and_seal_one);
+    fixture_stop(&f);
+    kill_process(&process);
+    fixture_start_again(&f);
+    CHECK_INT(stats_of(&f).clients, 0);
+    CHECK_INT(stats_of(&f).writing, 0);
+    CHECK_INT(stats_of(&f).objects, 1);
+}
+
+/* ---- Fork ---- */
+
+/* Claims what `parent` has pinned; the answer is the end of the pipe to be kept. */
+static int
+claim(struct caller *parent)
+{
+    int ends[2];
+    CHECK(pipe2(ends, O_CLOEXEC) == 0);
+    caller_send_fds(parent, MESSAGE_FORK_CLAIM, &ends[0], 1);
+    CHECK(caller_receive(parent));
+    CHECK_STATUS(parent->reply.status, DS_OK);
+    close(ends[0]);
+    return ends[1];
+}
+
+TEST(a_fork_claim_keeps_pins_until_its_pipe_closes)
+{
+    FIXTURE(f, 64);
+    CALLER(parent, &f);
+    say_hello(&parent);
+    struct wire_extent extent = put(&parent, "a", 1 << 20);
+    pin(&f, &parent.welcome, 0, extent);
+    int kept = claim(&parent);
+    CHECK_INT(stats_of(&f).pins, 2);
+
+    CHECK_OK(call_delete(&parent, "a"));
+    unpin(&f, &parent.welcome, 0);
+    (void)store_tick(f.worker.store, 0);
+    CHECK_INT(stats_of(&f).dead, 1);
+    for (int i = 0; i < 50; i++)
+        turn(&f);
+    CHECK_INT(stats_of(&f).dead, 1);
+
+    close(kept); /* The last process that held it has ended. */
+    RUN_UNTIL(&f, stats_of(&f).clients == 1);
+    CHECK_INT(stats_of(&f).dead, 0);
+    CHECK_INT(stats_of(&f).pins, 0);
+}
+
+TEST(a_fork_claim_outlives_the_parents_connections)
+{
+    FIXTURE(f, 64);
+    struct caller parent;
+    caller_open(&parent, &f);
+    say_hello(&parent);
+    struct wire_extent extent = put(&parent, "a", 1 << 20);
+    pin(&f, &parent.welcome, 0, extent);
+    int kept = claim(&parent);
+    caller_close(&parent);
+    RUN_UNTIL(&f, f.worker.session_count == 0);
+    CHECK_INT(stats_of(&f).clients, 2);
+    close(kept);
+    RUN_UNTIL(&f, stats_of(&f).clients == 1);
+}
+
+/* The pipe went with the worker that held it: such a client cannot be seen, so it has
+ * the time of --client_dead_timeout_s. */
+TEST(a_client_that_cannot_be_seen_is_given_up_after_its_time)
+{
+    FIXTURE(f, 64);
+    CALLER(parent, &f);
+    say_hello(&parent);
+    struct wire_extent extent = put(&parent, "a", 1 << 20);
+    pin(&f, &parent.welcome, 0, extent);
+    int kept = claim(&parent);
+    fixture_stop(&f);
+    f.flags.client_dead_timeout_s = 1;
+    uint64_t begin_ms = clock_monotonic_ms();
+    fixture_start_again(&f);
+    CHECK_INT(stats_of(&f).clients, 2);
+    RUN_UNTIL(&f, stats_of(&f).clients == 1);
+    CHECK(clock_monotonic_ms() - begin_ms >= 1000);
+    CHECK_INT(stats_of(&f).pins, 1);
+    close(kept);
+}
+
+TEST(a_fork_claim_is_one_descriptor_of_a_client_with_memory)
+{
+    FIXTURE(f, 64);
+    CALLER(none, &f);
+    CALLER(two, &f);
+    CALLER(stranger, &f);
+    struct welcome nobody = {0};
+    int ends[2];
+    CHECK(pipe2(ends, O_CLOEXEC) == 0);
+    say_hello(&none);
+    caller_send(&none, MESSAGE_FORK_CLAIM, slice(NULL, 0));
+    check_closed(&none);
+    say_hello(&two);
+    caller_send_fds(&two, MESSAGE_FORK_CLAIM, ends, 2);
+    check_closed(&two);
+    CHECK_OK(say_hello_again(&stranger, &nobody, NULL, 0, 0));
+    caller_send_fds(&stranger, MESSAGE_FORK_CLAIM, ends, 1);
+    check_closed(&stranger);
+    CHECK_INT(f.worker.counters.protocol_errors, 3);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+TEST_MAIN(RUN(what_a_killed_process_had_not_sealed_is_free_within_a_second),
+          RUN(what_a_killed_process_had_pinned_is_free_within_a_second),
+          RUN(a_create_that_waits_dies_with_its_process),
+          RUN(losing_every_connection_is_not_death),
+          RUN(a_client_is_only_who_knows_its_token),
+          RUN(after_a_restart_a_client_keeps_what_it_says_it_holds),
+          RUN(after_a_restart_nothing_of_a_living_client_is_given_up),
+          RUN(who_died_while_the_worker_was_away_is_buried_at_once),
+          RUN(a_fork_claim_keeps_pins_until_its_pipe_closes),
+          RUN(a_fork_claim_outlives_the_parents_connections),
+          RUN(a_client_that_cannot_be_seen_is_given_up_after_its_time),
+          RUN(a_fork_claim_is_one_descriptor_of_a_client_with_memory))
