@@ -23,6 +23,7 @@ from transfer_queue._deadline import Deadline
 from transfer_queue._gather import gather
 from transfer_queue._queue import BlockRef, GetReply, OutcomeUnknownError, QueueClient
 from transfer_queue._rows import slice_rows
+from transfer_queue._torch_fork import settle_in_child
 from transfer_queue.storage.managers.base import StorageManager
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def put_rows(
     deadline: Deadline,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The merged tags of the rows, and the fields now produced for all of them."""
+    settle_in_child()
     if fields is None or len(fields.keys()) == 0:
         reply = queue.kv_put(partition_id, keys, None, tags, deadline)
         _delete_dead(backend, reply.dead)
@@ -104,6 +106,7 @@ def get_rows(
     deadline: Deadline,
 ) -> TensorDict:
     """The rows that exist, in the order of `keys`."""
+    settle_in_child()
     missing: frozenset[bytes] = frozenset()
     missing_since = 0.0
     while True:

@@ -51,9 +51,10 @@ _CPU_PER_NODE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A Ray cluster to use; `address` None: this process is connected already."""
+    """A Ray cluster to use. It is connected to by "auto", as a user would, for which
+    Ray looks at RAY_ADDRESS and its own file and brings the token that a cluster may
+    ask for."""
 
-    address: str | None
     description: str
 
 
@@ -129,7 +130,7 @@ class RayPlace:
         import ray
 
         if not ray.is_initialized():
-            ray.init(address=self._cluster.address, logging_level=logging.WARNING)
+            ray.init(address="auto", logging_level=logging.WARNING)
 
     def _attach_to(self, actor: Any, wait_s: float) -> _session.Session:
         import ray
@@ -185,15 +186,15 @@ def find_cluster() -> Cluster | None:
     """An initialised Ray, RAY_ADDRESS, or a local cluster that this user started."""
     ray = sys.modules.get("ray")
     if ray is not None and getattr(ray, "is_initialized", lambda: False)():
-        return Cluster(None, "this process is connected to it")
+        return Cluster("this process is connected to it")
     address = os.environ.get("RAY_ADDRESS", "")
     if address and address != "local":
-        return Cluster(address, f"RAY_ADDRESS={address}")
+        return Cluster(f"RAY_ADDRESS={address}")
     file = ray_address_file()
     found = _read_own_file(file)
     if found is None or not _answers(found):
         return None
-    return Cluster(found, f"{found} by {file}")
+    return Cluster(f"{found} by {file}")
 
 
 def ray_address_file() -> Path:

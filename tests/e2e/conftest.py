@@ -50,10 +50,9 @@ def nothing_is_left(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
     """Whatever the test starts carries a mark; the machine is compared around it."""
-    cluster = None
+    cluster: Path | None = None
     if "ray_cluster" in request.fixturenames:
-        folder: Path = request.getfixturevalue("ray_cluster")
-        cluster = (folder / "ray" / "ray_current_cluster").read_text()
+        cluster = request.getfixturevalue("ray_cluster")
     mark = uuid.uuid4().hex
     before = Machine.look(mark, cluster)
     monkeypatch.setenv(MARK, mark)

@@ -48,8 +48,8 @@ class Machine:
     placement_groups: frozenset[str] = field(default_factory=frozenset)
 
     @classmethod
-    def look(cls, mark: str, ray_address: str | None = None) -> Machine:
-        groups = _placement_groups(ray_address) if ray_address else ()
+    def look(cls, mark: str, ray_folder: Path | None = None) -> Machine:
+        groups = _placement_groups(ray_folder) if ray_folder else ()
         return cls(
             placement_groups=frozenset(groups),
             processes=_marked_processes(mark),
@@ -101,16 +101,17 @@ def _listening_ports() -> frozenset[str]:
     return frozenset(listening)
 
 
-def _placement_groups(ray_address: str) -> list[str]:
-    """Those of a Ray cluster that are not removed."""
+def _placement_groups(ray_folder: Path) -> list[str]:
+    """Those of the Ray cluster with that folder that are not removed."""
     code = (
-        "import ray, sys\n"
-        "ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)\n"
+        "import ray\n"
+        "ray.init(address='auto', logging_level='ERROR', log_to_driver=False)\n"
         "for name, group in ray.util.placement_group_table().items():\n"
         "    if group['state'] != 'REMOVED': print(name)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, ray_address],
+        [sys.executable, "-c", code],
+        env={**os.environ, "RAY_TMPDIR": str(ray_folder)},
         stdout=subprocess.PIPE,
         text=True,
         timeout=60,

@@ -168,8 +168,10 @@ def test_a_call_ends_at_its_time_limit_and_says_so(site: Site) -> None:
 def test_a_forked_child_keeps_what_it_has_and_uses_the_queue(site: Site) -> None:
     done = site.run(
         """
+        import numpy as np
         tq.init(conf())
-        big = torch.arange(2_000_000, dtype=torch.int32)
+        half = 1_000_000
+        big = torch.arange(2 * half, dtype=torch.int32)
         fields = TensorDict({"big": big.reshape(2, -1), "x": torch.arange(2)}, [2])
         tq.kv_batch_put(["a", "b"], "p", fields)
         view = tq.kv_batch_get(["a", "b"], "p")
@@ -178,18 +180,21 @@ def test_a_forked_child_keeps_what_it_has_and_uses_the_queue(site: Site) -> None
             if child == 0:
                 code = 1
                 try:
-                    assert torch.equal(view["big"].values(), big)
+                    assert np.array_equal(view["big"].values().numpy(), big.numpy())
                     view["x"].zero_()
-                    tq.kv_put(f"child {turn}", "p", {"v": turn})
-                    again = tq.kv_batch_get(["b"], "p", "big")["big"]
-                    assert torch.equal(again.values(), big[1_000_000:])
+                    tq.kv_put(f"child {turn}", "p", {"v": big})
+                    again = tq.kv_batch_get(["b", "a"], "p", "big")["big"]
+                    swapped = torch.cat([big[half:], big[:half]])
+                    assert torch.equal(again.values(), swapped)
                     tq.close()  # Detaches; the parent owns the queue.
                     code = 0
                 finally:
                     sys.stderr.flush()
                     os._exit(code)
             assert os.waitpid(child, 0)[1] == 0
-            assert list(tq.kv_batch_get(f"child {turn}", "p")["v"]) == [turn]
+            back = tq.kv_batch_get(f"child {turn}", "p")["v"]
+            assert torch.equal(back.values(), big)
+            tq.kv_clear(f"child {turn}", "p")
         assert view["x"].tolist() == [0, 1]
         assert torch.equal(view["big"].values(), big)
         tq.close()
@@ -209,7 +214,9 @@ def test_a_program_may_end_with_live_tensors_and_without_close(site: Site) -> No
         """
     )
     assert done.code == 0, done.err
-    assert done.err == ""
+    # tensordict makes torch say this with some versions of the two.
+    said = [line for line in done.err.splitlines() if "is_fx_tracing" not in line]
+    assert said == []
 
 
 def test_tensors_outlive_close(site: Site) -> None:
