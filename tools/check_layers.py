@@ -24,7 +24,7 @@ MAY_INCLUDE = {
     "meta": {"base", "meta"},
     "queue": {"base", "wire", "queue"},
     "worker": {*BELOW, "worker"},
-    "controller": {*BELOW, "store", "controller"},
+    "controller": {*BELOW, "controller"},
     "client": {*BELOW, "client"},
 }
 PURE = {"base", "wire", "store", "meta", "queue"}

@@ -8,7 +8,7 @@ import sys
 
 from _repository import ROOT, files, read, report
 
-HOME = re.compile(r"/(?:home|Users)/[a-z][\w.-]*/")
+HOME = re.compile(r"(?<!\w)/(?:home|Users)/[a-z][\w.-]*/")
 
 
 def main() -> int:

@@ -35,11 +35,13 @@ def main() -> int:
         for name in _sources(build)
         if not (passed / (key := _key(name))).exists()
     ]
+    complaints = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outputs = pool.map(lambda item: _tidy(build, *item), todo)
-        complaints = [output for output in outputs if output]
-    print("\n".join(complaints), file=sys.stderr, end="")
-    print(f"clang-tidy: {len(todo)} files read, {len(complaints)} with warnings")
+        for output in pool.map(lambda item: _tidy(build, *item), todo):
+            if output:
+                complaints += 1
+                print(output, file=sys.stderr, flush=True)
+    print(f"clang-tidy: {len(todo)} files read, {complaints} with warnings")
     return 1 if complaints else 0
 
 

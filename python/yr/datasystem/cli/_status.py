@@ -20,7 +20,8 @@ def run(address: str | None, as_json: bool) -> int:
     workers = find_workers()
     if address is not None:
         workers = [worker for worker in workers if worker.address == address]
-    rows = [_describe(worker) for worker in workers]
+    pids = {worker.pid for worker in workers}
+    rows = [_describe(worker, pids - {worker.pid}) for worker in workers]
     if address is not None and not rows:
         rows = [_describe_foreign(address)]
     if as_json:
@@ -32,8 +33,12 @@ def run(address: str | None, as_json: bool) -> int:
     return 0
 
 
-def _describe(worker: Worker) -> dict[str, Any]:
-    """What the process table says, and what the worker says where it answers."""
+def _describe(worker: Worker, others: set[int]) -> dict[str, Any]:
+    """What the process table says, and what the worker says where it answers.
+
+    Who answers may be another worker: this one is then just starting, or stopping, at
+    the same address.
+    """
     row: dict[str, Any] = {
         "worker_address": worker.address,
         "pid": worker.pid,
@@ -42,13 +47,17 @@ def _describe(worker: Worker) -> dict[str, Any]:
         "state": "UNREACHABLE",
         "owner": worker.owner,
         "unix_socket": socket_of(worker.flags),
+        "alive_owner": owner_is_alive(worker.owner),
     }
     try:
-        row.update(ask_worker(worker.address))
+        answer = ask_worker(worker.address)
     except CommandError as error:
         row["error"] = str(error)
-    row["alive_owner"] = owner_is_alive(str(row["owner"]))
-    return row
+        return row
+    if answer.get("pid") in others:
+        row["error"] = f"PID {answer['pid']} answers at {worker.address}"
+        return row
+    return {**answer, **row, "state": answer["state"]}
 
 
 def _describe_foreign(address: str) -> dict[str, Any]:
