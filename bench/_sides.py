@@ -98,9 +98,7 @@ class RedisDaemon(Daemon):
         path = folder / "redis.sock"
         command = ["redis-server", "--port", "0", "--unixsocket", str(path)]
         command += ["--save", "", "--appendonly", "no"]
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, cwd=folder
-        )
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder)
         wait_until(path.exists)
         self.environment["BENCH_REDIS"] = str(path)
 
@@ -116,7 +114,9 @@ class MooncakeDaemon(Daemon):
         port = free_port()
         command = [str(PEERS / "mooncake_master"), f"--rpc_port={port}"]
         command += [f"--metrics_port={free_port()}", "--rpc_address=127.0.0.1"]
-        command += ["--default_kv_lease_ttl=50"]  # ms; what was read can be deleted then.
+        command += [
+            "--default_kv_lease_ttl=50"
+        ]  # ms; what was read can be deleted then.
         self._process = subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL,

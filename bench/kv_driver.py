@@ -2,8 +2,8 @@
 
     python kv_driver.py BACKEND
 
-The same program drives ours and the peer's transfer_queue: the API is the same. Requests
-and answers are JSON lines:
+The same program drives ours and the peer's transfer_queue: the API is the same.
+Requests and answers are JSON lines:
     {"case": "1024x10x128", "operation": "put|get|get_all|clear", "rounds": n}
         -> {"ns": [...], "cpu_us": float}
     {"lifecycle": true} -> {"init_ns": ..., "close_ns": ...}
@@ -22,9 +22,10 @@ import time
 from typing import Any
 
 import torch
-import transfer_queue as tq
 from omegaconf import OmegaConf
 from tensordict import TensorDict
+
+import transfer_queue as tq
 
 
 def configuration(backend: str) -> Any:
@@ -39,7 +40,7 @@ def configuration(backend: str) -> Any:
 
 
 def batch(case: str) -> TensorDict:
-    """"rows x fields x length" of float32; "r" before the length makes it ragged."""
+    """ "rows x fields x length" of float32; "r" before the length makes it ragged."""
     rows_text, fields_text, length_text = case.split("x")
     rows, fields = int(rows_text), int(fields_text)
     columns: dict[str, torch.Tensor] = {}

@@ -194,7 +194,9 @@ def bench_kv(quick: bool) -> list[str]:
             for operation in ("put", "get", "get_all", "clear"):
                 progress(f"kv {operation} {case}")
                 request = {"case": case, "operation": operation}
-                lines.append(row(f"{operation} {case}", measure(sides, request, rounds)))
+                lines.append(
+                    row(f"{operation} {case}", measure(sides, request, rounds))
+                )
     finally:
         for side in sides:
             side.stop()

@@ -50,7 +50,8 @@ class KVClientStore:
             self._client.set(key, value)
 
     def get(self, keys: list[str]) -> list[Any]:
-        return [memoryview(buffer) for buffer in self._client.get_buffers(keys)]
+        buffers: list[Any] = self._client.get_buffers(keys)
+        return [memoryview(buffer) for buffer in buffers]
 
     def delete(self, keys: list[str]) -> None:
         self._client.delete(keys)
@@ -68,7 +69,7 @@ class RedisStore:
         self._client.mset(dict(zip(keys, values, strict=True)))
 
     def get(self, keys: list[str]) -> list[Any]:
-        return self._client.mget(keys)
+        return list(self._client.mget(keys))
 
     def delete(self, keys: list[str]) -> None:
         self._client.delete(*keys)
@@ -105,7 +106,7 @@ class MooncakeStore:
     def get(self, keys: list[str]) -> list[Any]:
         if len(keys) == 1:
             return [self._store.get(keys[0])]
-        return self._store.get_batch(keys)
+        return list(self._store.get_batch(keys))
 
     def delete(self, keys: list[str]) -> None:
         for key in keys:
@@ -127,7 +128,7 @@ class RayStore:
             num_cpus=2,
             object_store_memory=2 << 30,
             include_dashboard=False,
-            logging_level="ERROR",
+            logging_level=40,
             _temp_dir=os.environ["BENCH_RAY_TEMP"],
         )
         self._ray = ray
@@ -140,7 +141,7 @@ class RayStore:
             self._refs[key] = self._ray.put(np.frombuffer(value, np.uint8))
 
     def get(self, keys: list[str]) -> list[Any]:
-        return self._ray.get([self._refs[key] for key in keys])
+        return list(self._ray.get([self._refs[key] for key in keys]))
 
     def delete(self, keys: list[str]) -> None:
         for key in keys:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from transfer_queue._block import encode_fields
+from transfer_queue._block import OWN_PART_BYTES_MIN, encode_fields
 from transfer_queue._gather import gather
 
 
@@ -171,3 +171,25 @@ _COMPARISONS: dict[type, Callable[[Any, Any], bool]] = {
     torch.Tensor: _same_tensors,
     TensorDict: _same_tensordicts,
 }
+
+
+def rows_of(column: Any) -> list[Any]:
+    """The rows of a column as the user sees them."""
+    if isinstance(column, torch.Tensor):
+        return list(column.unbind())
+    return list(column)
+
+
+def random_bits(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:
+    """A tensor of any dtype with random bytes (0 or 1 where they are booleans)."""
+    count = int(np.prod(shape)) * dtype.itemsize
+    high = 2 if dtype is torch.bool else 256
+    if count == 0:
+        return torch.zeros(shape, dtype=dtype)
+    raw = np.random.default_rng(seed).integers(0, high, count, np.uint8)
+    return torch.from_numpy(raw).view(dtype).view(shape)
+
+
+def large(rows: int) -> torch.Tensor:
+    """A column of exactly the size from which a column is a part of its own."""
+    return torch.arange(OWN_PART_BYTES_MIN // 4, dtype=torch.int32).view(rows, -1)
