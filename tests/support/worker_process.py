@@ -74,6 +74,11 @@ class WorkerProcess:
     def kill_child(self) -> None:
         os.kill(self.child_pid(), signal.SIGKILL)
 
+    def wait(self, timeout_s: float) -> int:
+        """The exit code of the supervisor, which must end by itself."""
+        assert self._process is not None
+        return self._process.wait(timeout_s)
+
     def stop(self) -> None:
         """SIGTERM, and SIGKILL when that does not help. Idempotent."""
         process, self._process = self._process, None
@@ -111,7 +116,10 @@ def free_port() -> int:
 
 
 def find_program(name: str) -> Path:
-    """The program of the installed package."""
+    """The program of the installed package, or of the build in DATASYSTEM_BUILD_DIR."""
+    if build := os.environ.get("DATASYSTEM_BUILD_DIR"):
+        (built,) = Path(build).glob(f"src/*/{name}")
+        return built
     spec = importlib.util.find_spec("yr.datasystem")
     assert spec is not None and spec.origin is not None
     package = Path(spec.origin).parent
