@@ -28,33 +28,36 @@ free_port() {
 print(s.getsockname()[1])'
 }
 
-# A cluster with its own port and folder, found by RAY_ADDRESS and by nobody else.
+# A cluster with its own port and folder, which RAY_TMPDIR lets the demo find as it would
+# find one that the user started.
 start_ray() {
-    local port
-    port=$(free_port)
-    RAY_TMPDIR=$folder "$bin/ray" start --head --block --disable-usage-stats \
-        --include-dashboard=false --num-cpus=16 --node-ip-address=127.0.0.1 \
-        --port="$port" --temp-dir="$folder/ray" \
-        >"$folder/ray.log" 2>&1 </dev/null &
+    : >"$folder/ray.log"
+    "$bin/ray" start --head --block --disable-usage-stats --include-dashboard=false \
+        --num-cpus=16 --port="$(free_port)" >"$folder/ray.log" 2>&1 </dev/null &
     ray_pid=$!
-    for _ in $(seq 300); do
-        grep -q "Ray runtime started" "$folder/ray.log" && break
-        kill -0 "$ray_pid" 2>/dev/null || { cat "$folder/ray.log" >&2; exit 1; }
+    for _ in $(seq 600); do
+        grep -q "Ray runtime started" "$folder/ray.log" && return
+        kill -0 "$ray_pid" 2>/dev/null || break
         sleep 0.1
     done
-    export RAY_ADDRESS=127.0.0.1:$port
+    cat "$folder/ray.log" >&2
+    exit 1
 }
 
 title() { printf '\n=== %s\n' "$*"; }
+
+unset RAY_ADDRESS TQ_CONTROLLER_ADDRESS
+export RAY_TMPDIR=$folder
 
 title "single node, on a Ray cluster"
 start_ray
 "$bin/python" examples/single_node.py
 stop_ray
-unset RAY_ADDRESS
 
+export RAY_TMPDIR=$folder/none
+mkdir "$RAY_TMPDIR"
 title "single node, without Ray"
-RAY_TMPDIR=$folder/none "$bin/python" examples/single_node.py
+"$bin/python" examples/single_node.py
 
 title "text pipeline"
-RAY_TMPDIR=$folder/none "$bin/python" examples/text_pipeline.py
+"$bin/python" examples/text_pipeline.py
