@@ -169,7 +169,7 @@ blocks_prepare(struct block_table *table, struct field_table *fields,
     DS_ASSERT(blocks_find(table, &request->id) == NULL);
     struct field_no numbers[DS_BLOCK_PARTS_MAX];
     DS_ASSERT(request->fields.count <= DS_BLOCK_PARTS_MAX);
-    struct field_set set;
+    struct field_set set = {0};
     enum ds_status status = intern_fields(fields, request, numbers, &set, err);
     if (status != DS_OK)
         return status;
