@@ -160,8 +160,8 @@ def check_batch(rows: list[int], batch: TensorDict) -> int:
     """Compare every byte with what was put; the number of bytes."""
     checked = 0
     for kind in ("prompt", "response"):
-        expected = as_column([text_of(row, kind) for row in rows])
-        column = batch[kind]
+        expected: Any = as_column([text_of(row, kind) for row in rows])
+        column: Any = batch[kind]
         same = torch.equal(column.offsets(), expected.offsets())
         if not (same and torch.equal(column.values(), expected.values())):
             raise ValueError(f"{kind} of rows {rows[0]} to {rows[-1]} is not as put")

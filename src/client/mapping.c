@@ -249,6 +249,7 @@ mapping_open(const struct welcome *welcome, const char *socket_path, const int f
             socket_close(fds[0]);
         return status;
     }
+    DS_ASSERT(mapping != NULL);
     library_lock();
     list_push_back(library_mappings(), &mapping->link);
     library_unlock();
