@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "os/files.h"
 #include "os/sockets.h"
+#include "os/tcp_peer.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -124,7 +125,14 @@ connect_tcp(const struct ds_client *client, const struct wait *wait,
                        reason.message);
     if (reason.status != DS_OK)
         return ds_fail(err, status, "%s", reason.message);
-    return status;
+    if (status != DS_OK || tcp_peer_check_listener((*out)->fd, &reason) == DS_OK)
+        return status;
+    channel_destroy(*out);
+    *out = NULL;
+    return ds_fail(err, DS_INVALID,
+                   "the worker at %s belongs to another user: %s; start one of your "
+                   "own at another port",
+                   client->address, reason.message);
 }
 
 enum ds_status

@@ -10,6 +10,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define NOBODY ((uid_t)-1)
+
 union address {
     struct sockaddr any;
     struct sockaddr_in v4;
@@ -35,29 +37,58 @@ port_of(const union address *address)
                                              : ntohs(address->v6.sin6_port);
 }
 
-/* The owner of the local socket with these two ports, from the kernel's table; false if
- * it is not listed. Each line: "sl: local:port remote:port st tx:rx tr:when retr uid".
- */
+/* A line of the kernel's tables: "sl: local:port remote:port st tx:rx tr:when retr uid".
+ * A socket that listens has the remote port 0. */
+struct row {
+    unsigned local, remote;
+    uid_t uid;
+};
+
+/* False at the end of the table. Its heading is passed over. */
 static bool
-find_owner(const char *table, unsigned local_port, unsigned remote_port, uid_t *out)
+read_row(FILE *table, struct row *out)
 {
-    FILE *file = fopen(table, "re");
-    if (file == NULL)
+    char line[512];
+    while (fgets(line, sizeof line, table) != NULL) {
+        if (sscanf(line, "%*d: %*[0-9A-F]:%x %*[0-9A-F]:%x %*x %*x:%*x %*x:%*x %*x %u",
+                   &out->local, &out->remote, &out->uid) == 3)
+            return true;
+    }
+    return false;
+}
+
+/* The owner of the local socket with these two ports; false if it is not listed. Where
+ * several are (they may listen at several addresses), `preferred` is, if among them. */
+static bool
+find_owner_in(const char *path, unsigned local_port, unsigned remote_port,
+              uid_t preferred, uid_t *out)
+{
+    FILE *table = fopen(path, "re");
+    if (table == NULL)
         return false;
     bool found = false;
-    char line[512];
-    while (!found && fgets(line, sizeof line, file) != NULL) {
-        unsigned local, remote, uid;
-        if (sscanf(line, "%*d: %*[0-9A-F]:%x %*[0-9A-F]:%x %*x %*x:%*x %*x:%*x %*x %u",
-                   &local, &remote, &uid) != 3)
+    struct row row;
+    while (!(found && *out == preferred) && read_row(table, &row)) {
+        if (row.local != local_port || row.remote != remote_port)
             continue;
-        if (local == local_port && remote == remote_port) {
-            *out = uid;
-            found = true;
-        }
+        *out = row.uid;
+        found = true;
     }
-    fclose(file);
+    fclose(table);
     return found;
+}
+
+static bool
+find_owner(unsigned local_port, unsigned remote_port, uid_t preferred, uid_t *out)
+{
+    bool v4 = find_owner_in("/proc/net/tcp", local_port, remote_port, preferred, out);
+    if (v4 && *out == preferred)
+        return true;
+    uid_t uid;
+    if (!find_owner_in("/proc/net/tcp6", local_port, remote_port, preferred, &uid))
+        return v4;
+    *out = uid;
+    return true;
 }
 
 enum ds_status
@@ -72,11 +103,25 @@ tcp_peer_check_user(int fd, struct ds_error *err)
         return DS_OK;
     uid_t uid;
     unsigned theirs = port_of(&peer), ours = port_of(&self);
-    if (!find_owner("/proc/net/tcp", theirs, ours, &uid) &&
-        !find_owner("/proc/net/tcp6", theirs, ours, &uid))
+    if (!find_owner(theirs, ours, NOBODY, &uid))
         return DS_OK;
     if (uid == geteuid() || uid == 0)
         return DS_OK;
     return ds_fail(err, DS_INVALID, "peer has uid %u, this process serves uid %u", uid,
                    geteuid());
+}
+
+enum ds_status
+tcp_peer_check_listener(int fd, struct ds_error *err)
+{
+    union address peer = {0};
+    socklen_t peer_bytes = sizeof peer;
+    if (getpeername(fd, &peer.any, &peer_bytes) < 0)
+        return ds_fail_errno(err, "address of a peer");
+    uid_t uid;
+    if (!is_loopback(&peer) || !find_owner(port_of(&peer), 0, geteuid(), &uid) ||
+        uid == geteuid())
+        return DS_OK;
+    return ds_fail(err, DS_INVALID, "port %u is user %u's, not ours (user %u)",
+                   port_of(&peer), uid, geteuid());
 }

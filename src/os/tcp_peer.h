@@ -10,4 +10,9 @@
  * another host. */
 DS_MUST_USE enum ds_status tcp_peer_check_user(int fd, struct ds_error *err);
 
+/* For who has connected: DS_INVALID if only other users (root too) listen at the peer's
+ * port of this host. The uid is that of the listener, as a connection that nobody has
+ * accepted yet has none. */
+DS_MUST_USE enum ds_status tcp_peer_check_listener(int fd, struct ds_error *err);
+
 #endif
