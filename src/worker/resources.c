@@ -119,7 +119,7 @@ check_huge_pages(uint64_t arena_bytes, struct ds_error *err)
 /* A memory file has no quota of its own: filling one that does not fit ends with the
  * kernel's out-of-memory killer, so the size is refused here. */
 static enum ds_status
-check_memory(uint64_t arena_bytes, struct ds_error *err)
+check_memory(uint64_t arena_bytes, int64_t asked_mb, struct ds_error *err)
 {
     struct memory_limit limit;
     memory_limit_read(&limit);
@@ -127,10 +127,10 @@ check_memory(uint64_t arena_bytes, struct ds_error *err)
         return DS_OK;
     return ds_fail(err, DS_NO_MEMORY,
                    "failed to mmap shared memory: Cannot allocate memory "
-                   "(--shared_memory_size_mb %ju, but only %ju MB are available: %s; "
+                   "(--shared_memory_size_mb %jd, but only %ju MB are available: %s; "
                    "reduce --shared_memory_size_mb or free memory)",
-                   (uintmax_t)(arena_bytes >> 20),
-                   (uintmax_t)(limit.available_bytes >> 20), limit.source);
+                   (intmax_t)asked_mb, (uintmax_t)(limit.available_bytes >> 20),
+                   limit.source);
 }
 
 static enum ds_status
@@ -143,8 +143,10 @@ create_memory(const struct worker_flags *flags, struct resources *resources,
     resources->geometry =
         store_geometry_default(arena_bytes, (uint32_t)flags->max_client_num);
 
-    enum ds_status status = flags->enable_huge_tlb ? check_huge_pages(arena_bytes, err)
-                                                   : check_memory(arena_bytes, err);
+    enum ds_status status =
+        flags->enable_huge_tlb
+            ? check_huge_pages(arena_bytes, err)
+            : check_memory(arena_bytes, flags->shared_memory_size_mb, err);
     if (status == DS_OK)
         status = memfile_create("datasystem_arena", arena_bytes,
                                 resources->huge_page_bytes, &resources->arena_fd, err);
