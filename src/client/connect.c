@@ -95,6 +95,7 @@ static enum ds_status
 read_discovered(struct ds_client *client, const struct channel *channel,
                 bool *out_shared, struct ds_error *err)
 {
+    DS_ASSERT(channel != NULL);
     struct discovered worker;
     if (channel->reply.status != DS_OK)
         return fail_reply(channel, err);
@@ -170,6 +171,7 @@ say_hello(struct channel *channel, const struct hello *hello,
 static enum ds_status
 hello_tcp(struct channel *channel, const struct wait *wait, struct ds_error *err)
 {
+    DS_ASSERT(channel != NULL);
     struct hello hello = {.layout_version = LAYOUT_VERSION,
                           .protocol_version = PROTOCOL_VERSION};
     enum ds_status status = say_hello(channel, &hello, NULL, 0, wait, err);

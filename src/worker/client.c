@@ -153,10 +153,11 @@ enum ds_status
 client_add_fork_claim(struct client *parent, int pipe_fd, struct ds_error *err)
 {
     struct client_identity identity = {.token = random_u64()};
-    struct client *claim;
+    struct client *claim = NULL;
     enum ds_status status = add(parent->worker, &identity, pipe_fd, &claim, err);
     if (status != DS_OK)
         return status;
+    DS_ASSERT(claim != NULL);
     store_client_copy_pins(parent->worker->store, parent->region, claim->region);
     return DS_OK;
 }

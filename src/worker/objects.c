@@ -134,7 +134,7 @@ create_all(struct session *session, uint32_t sequence, struct create message,
            struct writer *writer, struct ds_error *err)
 {
     encode_created_begin(writer, (struct ds_block_id){{0}}, message.objects.count);
-    struct object_view view[1];
+    struct object_view view[1] = {0};
     struct ds_slice key;
     uint64_t size;
     while (next_sized_key(&message.objects, &key, &size)) {
@@ -167,7 +167,7 @@ block_create_all(struct session *session, uint32_t sequence, struct size_list si
             .sequence = sequence,
             .flags = SLOT_FLAG_BLOCK | SLOT_FLAG_PROVISIONAL,
         };
-        struct object_view view;
+        struct object_view view = {0};
         enum ds_status status =
             size == 0
                 ? ds_fail(err, DS_INVALID, "part %u of a block is empty", part)

@@ -17,9 +17,9 @@
 #include <unistd.h>
 
 enum {
-    PARKED_COUNT_MAX = 1024, /* Requests of one session that wait. */
-    PARKED_BYTES_MAX = 64 << 20,
-    OWNER_BYTES_MAX = 1024, /* As told; the flag has no limit. */
+    PARKED_COUNT_MAX = 1024,      /* Requests of one session that wait. */
+    PARKED_BYTES_MAX = 128 << 20, /* More than the largest lookup takes. */
+    OWNER_BYTES_MAX = 1024,       /* As told; the flag has no limit. */
 };
 
 void
@@ -428,6 +428,7 @@ session_open(struct worker *worker, int fd, enum session_kind kind)
         close(fd);
         return;
     }
+    DS_ASSERT(session != NULL);
     session->worker = worker;
     session->kind = kind;
     list_init(&session->waiters);
