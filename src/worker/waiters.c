@@ -7,11 +7,20 @@
 #include <stdlib.h>
 #include <xxhash.h>
 
-struct waiting_key {
-    struct hmap_node node; /* In worker->waiting_keys, unless it has appeared. */
+/* A key that somebody waits for. However many wait for it, each of them joins and
+ * leaves in one step. Owner: worker->waiting_keys, while `places` is not empty. */
+struct awaited_key {
+    struct hmap_node node; /* In worker->waiting_keys. */
+    struct list places;    /* Of struct place. */
+    size_t key_bytes;
+    uint8_t key[];
+};
+
+/* One waiter's place at one key. */
+struct place {
+    struct list link; /* In awaited->places, unless the key has appeared. */
     struct waiter *waiter;
-    struct ds_slice key; /* In the waiter's body. */
-    bool missing;
+    struct awaited_key *awaited; /* NULL once it has appeared. */
 };
 
 /* Owner: loop thread; freed from the close callback of its timer. */
@@ -24,10 +33,12 @@ struct waiter {
     uint8_t *body;
     size_t body_bytes;
     size_t missing_count;
-    size_t key_count; /* Different ones, at most `room`. */
+    size_t place_count; /* One per different key, at most `room`. */
     size_t room;
-    struct waiting_key keys[];
+    struct place places[];
 };
+
+/* ---- Keys ---- */
 
 static uint64_t
 hash_of(struct ds_slice key)
@@ -35,31 +46,93 @@ hash_of(struct ds_slice key)
     return XXH3_64bits(key.data, key.len);
 }
 
-static void
-on_timer_closed(uv_handle_t *handle)
+/* NULL if nobody waits for it. */
+static struct awaited_key *
+find_awaited(const struct worker *worker, struct ds_slice key, uint64_t hash)
 {
-    struct waiter *waiter = handle->data;
+    struct hmap_node *node = hmap_chain(&worker->waiting_keys, hash);
+    for (; node != NULL; node = node->next) {
+        struct awaited_key *awaited = CONTAINER_OF(node, struct awaited_key, node);
+        if (node->hash == hash &&
+            slice_equal(slice(awaited->key, awaited->key_bytes), key))
+            return awaited;
+    }
+    return NULL;
+}
+
+/* NULL when out of memory. */
+static struct awaited_key *
+find_or_add_awaited(struct worker *worker, struct ds_slice key)
+{
+    uint64_t hash = hash_of(key);
+    struct awaited_key *awaited = find_awaited(worker, key, hash);
+    if (awaited != NULL)
+        return awaited;
+    awaited = malloc(sizeof *awaited + key.len);
+    if (awaited == NULL)
+        return NULL;
+    list_init(&awaited->places);
+    awaited->key_bytes = key.len;
+    if (key.len > 0)
+        memcpy(awaited->key, key.data, key.len);
+    if (hmap_insert(&worker->waiting_keys, &awaited->node, hash))
+        return awaited;
+    free(awaited);
+    return NULL;
+}
+
+static void
+place_leave(struct worker *worker, struct place *place)
+{
+    struct awaited_key *awaited = place->awaited;
+    if (awaited == NULL)
+        return;
+    place->awaited = NULL;
+    list_remove(&place->link);
+    if (!list_is_empty(&awaited->places))
+        return;
+    hmap_remove(&worker->waiting_keys, &awaited->node);
+    free(awaited);
+}
+
+/* ---- Waiters ---- */
+
+/* What one that waits for `room` keys takes at most, but for the keys' bytes, which are
+ * in its body as well. */
+static size_t
+waiter_bytes(size_t room, size_t body_bytes)
+{
+    size_t per_key = sizeof(struct place) + sizeof(struct awaited_key);
+    return sizeof(struct waiter) + room * per_key + 2 * body_bytes;
+}
+
+static void
+waiter_free(struct waiter *waiter)
+{
     free(waiter->body);
     free(waiter);
 }
 
-static size_t
-waiter_bytes(size_t key_count, size_t body_bytes)
+static void
+on_timer_closed(uv_handle_t *handle)
 {
-    return sizeof(struct waiter) + key_count * sizeof(struct waiting_key) + body_bytes;
+    waiter_free(handle->data);
+}
+
+static void
+leave_all(struct waiter *waiter)
+{
+    struct session *session = waiter->session;
+    for (size_t i = 0; i < waiter->place_count; i++)
+        place_leave(session->worker, &waiter->places[i]);
+    session_unpark(session, waiter_bytes(waiter->room, waiter->body_bytes));
 }
 
 static void
 waiter_end(struct waiter *waiter)
 {
-    struct session *session = waiter->session;
-    for (size_t i = 0; i < waiter->key_count; i++) {
-        if (waiter->keys[i].missing)
-            hmap_remove(&session->worker->waiting_keys, &waiter->keys[i].node);
-        waiter->keys[i].missing = false;
-    }
+    leave_all(waiter);
     list_remove(&waiter->link);
-    session_unpark(session, waiter_bytes(waiter->room, waiter->body_bytes));
     uv_close((uv_handle_t *)&waiter->timer, on_timer_closed);
 }
 
@@ -77,44 +150,43 @@ on_timer(uv_timer_t *timer)
     waiter_answer(timer->data);
 }
 
+/* A key that is asked for many times is waited for once: its place was the last taken
+ * there. False when out of memory. */
 static bool
-waits_for(const struct waiter *waiter, struct ds_slice key, uint64_t hash)
+wait_for(struct waiter *waiter, struct ds_slice key)
 {
-    const struct hmap *map = &waiter->session->worker->waiting_keys;
-    for (struct hmap_node *node = hmap_chain(map, hash); node; node = node->next) {
-        struct waiting_key *wanted = CONTAINER_OF(node, struct waiting_key, node);
-        if (wanted->waiter == waiter && node->hash == hash &&
-            slice_equal(wanted->key, key))
-            return true;
-    }
-    return false;
+    struct awaited_key *awaited = find_or_add_awaited(waiter->session->worker, key);
+    if (awaited == NULL)
+        return false;
+    struct place *last = CONTAINER_OF(awaited->places.prev, struct place, link);
+    if (!list_is_empty(&awaited->places) && last->waiter == waiter)
+        return true;
+    DS_ASSERT(waiter->place_count < waiter->room);
+    struct place *place = &waiter->places[waiter->place_count++];
+    place->waiter = waiter;
+    place->awaited = awaited;
+    list_push_back(&awaited->places, &place->link);
+    return true;
 }
 
-/* `key` is a slice of `body`; it becomes one of the waiter's copy. A key that is asked
- * for many times is waited for once. */
-static void
-wait_for(struct waiter *waiter, struct ds_slice body, struct ds_slice key)
+static bool
+wait_for_all(struct waiter *waiter, const struct ds_slice *keys, size_t count)
 {
-    uint64_t hash = hash_of(key);
-    if (waits_for(waiter, key, hash))
-        return;
-    size_t at = (size_t)((const uint8_t *)key.data - (const uint8_t *)body.data);
-    struct waiting_key *wanted = &waiter->keys[waiter->key_count++];
-    wanted->waiter = waiter;
-    wanted->key = slice(waiter->body + at, key.len);
-    wanted->missing =
-        hmap_insert(&waiter->session->worker->waiting_keys, &wanted->node, hash);
-    DS_ASSERT(wanted->missing); /* Reserved by waiter_new(). */
+    for (size_t i = 0; i < count; i++) {
+        if (!wait_for(waiter, keys[i]))
+            return false;
+    }
+    waiter->missing_count = waiter->place_count;
+    return true;
 }
 
 /* NULL when out of memory. */
 static struct waiter *
 waiter_new(struct session *session, struct ds_slice body, size_t room)
 {
-    struct hmap *map = &session->worker->waiting_keys;
-    struct waiter *waiter = calloc(1, waiter_bytes(room, 0));
+    struct waiter *waiter = calloc(1, sizeof *waiter + room * sizeof(struct place));
     uint8_t *copy = malloc(body.len);
-    if (waiter == NULL || copy == NULL || !hmap_reserve(map, map->count + room)) {
+    if (waiter == NULL || copy == NULL) {
         free(waiter);
         free(copy);
         return NULL;
@@ -125,6 +197,15 @@ waiter_new(struct session *session, struct ds_slice body, size_t room)
     waiter->body_bytes = body.len;
     waiter->room = room;
     return waiter;
+}
+
+static void
+waiter_start(struct waiter *waiter, uint32_t wait_ms)
+{
+    list_push_back(&waiter->session->waiters, &waiter->link);
+    uv_timer_init(&waiter->session->worker->loop, &waiter->timer);
+    waiter->timer.data = waiter;
+    uv_timer_start(&waiter->timer, on_timer, wait_ms, 0);
 }
 
 enum ds_status
@@ -143,27 +224,13 @@ waiters_park(struct session *session, const struct frame_header *header,
     }
     waiter->header = *header;
     waiter->answer = answer;
-    for (size_t i = 0; i < missing_count; i++)
-        wait_for(waiter, body, missing[i]);
-    waiter->missing_count = waiter->key_count;
-    list_push_back(&session->waiters, &waiter->link);
-    uv_timer_init(&session->worker->loop, &waiter->timer);
-    waiter->timer.data = waiter;
-    uv_timer_start(&waiter->timer, on_timer, wait_ms, 0);
-    return DS_OK;
-}
-
-/* One that waits for `key` and has not been told; NULL if there is none. */
-static struct waiting_key *
-find_waiting(struct worker *worker, struct ds_slice key, uint64_t hash)
-{
-    struct hmap_node *node = hmap_chain(&worker->waiting_keys, hash);
-    for (; node != NULL; node = node->next) {
-        struct waiting_key *wanted = CONTAINER_OF(node, struct waiting_key, node);
-        if (node->hash == hash && slice_equal(wanted->key, key))
-            return wanted;
+    if (!wait_for_all(waiter, missing, missing_count)) {
+        leave_all(waiter);
+        waiter_free(waiter);
+        return ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
     }
-    return NULL;
+    waiter_start(waiter, wait_ms);
+    return DS_OK;
 }
 
 void
@@ -171,15 +238,18 @@ waiters_key_appeared(struct worker *worker, struct ds_slice key)
 {
     if (worker->waiting_keys.count == 0)
         return;
-    uint64_t hash = hash_of(key);
-    struct waiting_key *wanted;
-    while ((wanted = find_waiting(worker, key, hash)) != NULL) {
-        hmap_remove(&worker->waiting_keys, &wanted->node);
-        wanted->missing = false;
-        struct waiter *waiter = wanted->waiter;
+    struct awaited_key *awaited = find_awaited(worker, key, hash_of(key));
+    if (awaited == NULL)
+        return;
+    bool last;
+    do {
+        struct place *place = CONTAINER_OF(awaited->places.next, struct place, link);
+        struct waiter *waiter = place->waiter;
+        last = awaited->places.next == awaited->places.prev;
+        place_leave(worker, place); /* The last takes `awaited` along. */
         if (--waiter->missing_count == 0)
             waiter_answer(waiter);
-    }
+    } while (!last);
 }
 
 void

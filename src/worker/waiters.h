@@ -5,7 +5,7 @@
 
 #include "worker/session.h"
 
-/* Park a lookup some of whose keys, slices of its body, are missing. `answer` is called
+/* Park a lookup some of whose keys are missing; they are copied, as is the body. `answer` is called
  * once, when nothing is missing or after wait_ms, unless the session closes first.
  *   DS_NO_MEMORY
  *   DS_FULL        too much of this session waits already */

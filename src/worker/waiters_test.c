@@ -2,6 +2,7 @@
 
 #include "worker/fixture.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { LONG_MS = 60000 };
@@ -123,6 +124,35 @@ TEST(a_key_that_is_asked_for_many_times_is_waited_for_once)
     CHECK(clock_monotonic_ms() - begin_ms < FIXTURE_WAIT_MS / 2);
 }
 
+/* The time that a key takes does not grow with how many wait for it. */
+TEST(many_may_wait_for_the_same_keys)
+{
+    enum { KEYS = 1000, READERS = 500 };
+    FIXTURE(f, 64);
+    CALLER(other, &f);
+    struct caller reader;
+    static char names[KEYS][8];
+    const char *keys[KEYS];
+    for (int i = 0; i < KEYS; i++) {
+        snprintf(names[i], sizeof names[i], "k%d", i);
+        keys[i] = names[i];
+    }
+    say_hello(&other);
+    caller_open(&reader, &f);
+    say_hello(&reader);
+    uint64_t begin_ms = clock_monotonic_ms();
+    for (int i = 0; i < READERS; i++)
+        send_lookup(&reader, keys, KEYS, LONG_MS);
+    CHECK_OK(caller_call(&reader, MESSAGE_PING, slice(NULL, 0)));
+    CHECK_INT(f.worker.waiting_keys.count, KEYS);
+    (void)put(&other, "k7", 10);
+    CHECK_INT(f.worker.waiting_keys.count, KEYS - 1);
+    caller_close(&reader);
+    RUN_UNTIL(&f, f.worker.session_count == 1);
+    CHECK_INT(f.worker.waiting_keys.count, 0);
+    CHECK(clock_monotonic_ms() - begin_ms < FIXTURE_WAIT_MS / 2);
+}
+
 TEST(more_keys_than_a_reply_has_room_for_are_refused)
 {
     FIXTURE(f, 64);
@@ -192,6 +222,7 @@ TEST_MAIN(RUN(a_lookup_waits_until_all_its_keys_are_there),
           RUN(a_lookup_goes_with_its_connection),
           RUN(who_waits_can_ask_for_other_things),
           RUN(a_key_that_is_asked_for_many_times_is_waited_for_once),
+          RUN(many_may_wait_for_the_same_keys),
           RUN(more_keys_than_a_reply_has_room_for_are_refused),
           RUN(what_one_connection_may_have_waiting_is_bounded),
           RUN(the_bytes_that_one_connection_may_have_waiting_are_bounded))

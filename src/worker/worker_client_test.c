@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,6 +26,7 @@ static void
 play_part(struct fixture *fixture, part_fn part, int done)
 {
     struct caller caller;
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* Should the test fail. */
     caller_open_in_child(&caller, fixture);
     say_hello(&caller);
     part(&caller);
