@@ -81,3 +81,10 @@ test_random(uint64_t *seed)
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
 }
+
+uint64_t
+test_seed(uint64_t usual)
+{
+    const char *shift = getenv("TEST_SEED");
+    return shift == NULL ? usual : usual + strtoull(shift, NULL, 10);
+}

@@ -52,4 +52,8 @@ void test_remove_folder(const char *path); /* With everything in it. */
 /* A small deterministic generator (SplitMix64, Steele et al. 2014). */
 uint64_t test_random(uint64_t *seed);
 
+/* `usual`, shifted by the environment's TEST_SEED where that is set: `make soak` repeats
+ * the random tests with a new one each round. */
+uint64_t test_seed(uint64_t usual);
+
 #endif
