@@ -1,5 +1,6 @@
 #include "worker/fixture.h"
 
+#include "base/check.h"
 #include "base/log.h"
 #include "os/files.h"
 #include "os/sockets.h"
@@ -265,8 +266,8 @@ caller_receive(struct caller *caller)
     free(caller->payload);
     caller->body = malloc((size_t)caller->reply.body_bytes + 1);
     caller->payload = malloc(caller->reply.payload_bytes + 1);
-    CHECK(caller->body != NULL);
-    CHECK(caller->payload != NULL);
+    DS_ASSERT(caller->body != NULL);
+    DS_ASSERT(caller->payload != NULL);
     caller->body[caller->reply.body_bytes] = '\0';
     return receive(caller, caller->body, caller->reply.body_bytes) &&
            receive(caller, caller->payload, caller->reply.payload_bytes);
@@ -406,7 +407,7 @@ send_lookup(struct caller *caller, const char *const *keys, size_t count,
 {
     struct lookup message = {.wait_ms = wait_ms};
     struct ds_slice *names = calloc(count + 1, sizeof *names);
-    CHECK(names != NULL);
+    DS_ASSERT(names != NULL);
     for (size_t i = 0; i < count; i++)
         names[i] = slice_of_text(keys[i]);
     AUTO_WRITER(body);

@@ -1,5 +1,6 @@
 #include "worker/objects.h"
 
+#include "base/check.h"
 #include "base/list.h"
 #include "worker/fixture.h"
 #include "worker/populate.h"
@@ -169,7 +170,7 @@ static uint8_t *
 make_value(void)
 {
     uint8_t *value = malloc(VALUE_BYTES);
-    CHECK(value != NULL);
+    DS_ASSERT(value != NULL);
     for (size_t i = 0; i < VALUE_BYTES; i++)
         value[i] = (uint8_t)(i * 7 + i / 251);
     return value;

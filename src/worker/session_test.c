@@ -1,5 +1,6 @@
 #include "worker/session.h"
 
+#include "base/check.h"
 #include "worker/fixture.h"
 #include "worker/worker.h"
 
@@ -88,7 +89,7 @@ TEST(a_malformed_body_of_any_type_closes_the_connection)
 {
     FIXTURE(f, 64);
     int closed = 0;
-    for (uint16_t type = 1; type < MESSAGE_TYPE_COUNT; type++) {
+    for (int type = 1; type < MESSAGE_TYPE_COUNT; type++) {
         CALLER(caller, &f);
         if (type != MESSAGE_DISCOVER && type != MESSAGE_HELLO)
             say_hello(&caller);
@@ -138,7 +139,7 @@ TEST(silent_connections_are_bounded_and_keep_nobody_out)
     CALLER(before, &f);
     say_hello(&before);
     struct caller *silent = calloc(SILENT, sizeof *silent);
-    CHECK(silent != NULL);
+    DS_ASSERT(silent != NULL);
     for (int i = 0; i < SILENT; i++) {
         caller_open(&silent[i], &f);
         turn(&f);

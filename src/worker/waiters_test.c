@@ -1,5 +1,6 @@
 #include "worker/waiters.h"
 
+#include "base/check.h"
 #include "worker/fixture.h"
 
 #include <stdio.h>
@@ -112,7 +113,7 @@ TEST(a_key_that_is_asked_for_many_times_is_waited_for_once)
     CALLER(reader, &f);
     say_hello(&reader);
     const char **keys = calloc(LOOKUP_KEYS_MAX, sizeof *keys);
-    CHECK(keys != NULL);
+    DS_ASSERT(keys != NULL);
     for (size_t i = 0; i < LOOKUP_KEYS_MAX; i++)
         keys[i] = i % 2 == 0 ? "a" : "b";
     uint64_t begin_ms = clock_monotonic_ms();
@@ -159,7 +160,7 @@ TEST(more_keys_than_a_reply_has_room_for_are_refused)
     CALLER(reader, &f);
     say_hello(&reader);
     const char **keys = calloc(LOOKUP_KEYS_MAX + 1, sizeof *keys);
-    CHECK(keys != NULL);
+    DS_ASSERT(keys != NULL);
     for (size_t i = 0; i <= LOOKUP_KEYS_MAX; i++)
         keys[i] = "a";
     send_lookup(&reader, keys, LOOKUP_KEYS_MAX + 1, 0);

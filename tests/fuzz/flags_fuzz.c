@@ -4,7 +4,7 @@
 
 #include "worker/flags.h"
 
-enum { ARGUMENTS_MAX = 32, LINE_BYTES_MAX = 4096 };
+enum { ARGUMENTS_MAX = 32, LINE_BYTES_MAX = 512 };
 
 /* Cuts `line` at its zeros; it ends in one. */
 static int
