@@ -36,12 +36,18 @@ def client() -> KVClient:
 
 
 def test_import_loads_nothing_else() -> None:
+    """Without site (-S), whose hook for editable installs loads modules of its own."""
     code = (
-        "import sys; before = set(sys.modules); import yr.datasystem; "
-        "print(*sorted(set(sys.modules) - before))"
+        "import sys; before = set(sys.modules); sys.path.insert(0, sys.argv[1]); "
+        "import yr.datasystem; print(*sorted(set(sys.modules) - before))"
     )
+    folder = str(Path(datasystem.__file__).parents[2])
     run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-S", "-c", code, folder],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     loaded = set(run.stdout.split()) - {"__future__", "yr"}
     assert loaded == {"yr.datasystem", "yr.datasystem._conflict"}
