@@ -1,6 +1,6 @@
 """Measures us beside the peers and writes the tables of docs/benchmarks.md.
 
-    python bench/run.py [--quick] [--only store|kv|start|memory]
+    python bench/run.py [--quick] [--dry] [--only store|kv|start|memory]
 
 Both sides of a row run in one go, in alternating chunks, after a warm-up chunk that is
 not counted; a ratio is the best peer's p50 divided by ours.
@@ -259,9 +259,7 @@ def bench_memory(quick: bool) -> list[str]:
         text=True,
         check=True,
     )
-    workers = json.loads(status.stdout)
-    entry = workers[0] if isinstance(workers, list) else workers["workers"][0]
-    pid = int(entry["pid"])
+    pid = int(json.loads(status.stdout)["pid"])
     before = pss_bytes(pid)
     begin = time.perf_counter()
     subprocess.run(
@@ -297,13 +295,14 @@ def write_section(name: str, lines: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few rounds, no file")
+    parser.add_argument("--quick", action="store_true", help="few rounds")
+    parser.add_argument("--dry", action="store_true", help="do not write the tables")
     parser.add_argument("--only", choices=sorted(BENCHES), action="append")
     options = parser.parse_args()
     for name in options.only or list(BENCHES):
         lines = BENCHES[name](options.quick)
         print("\n".join(lines), flush=True)
-        if not options.quick:
+        if not options.dry:
             write_section(name, lines)
 
 

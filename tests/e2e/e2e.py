@@ -199,9 +199,10 @@ class Site:
         return finish(self.start(code, environment=environment), timeout_s)
 
     def command(self, *words: str, timeout_s: float = 90) -> Done:
-        """Run a program of this environment, such as dscli."""
+        """Run a program of this environment, such as dscli: it need not be on PATH."""
+        program = Path(sys.executable).parent / words[0]
         done = subprocess.run(
-            words,
+            [str(program), *words[1:]],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
