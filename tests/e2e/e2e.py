@@ -157,6 +157,7 @@ class Site:
             "RAY_TMPDIR": str(folder),  # No Ray cluster of this user is found there.
             "RAY_USAGE_STATS_ENABLED": "0",
             "PYTHONUNBUFFERED": "1",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # dscli
             "TQ_TEST_WORKER_PORT": str(self.worker_port),
             "TQ_TEST_METASTORE_PORT": str(self.metastore_port),
         }

@@ -38,8 +38,9 @@ def client() -> KVClient:
 def test_import_loads_nothing_else() -> None:
     """Without site (-S), whose hook for editable installs loads modules of its own."""
     code = (
-        "import sys; before = set(sys.modules); sys.path.insert(0, sys.argv[1]); "
-        "import yr.datasystem; print(*sorted(set(sys.modules) - before))"
+        "import os, sys; before = set(sys.modules); "
+        "sys.path.insert(0, sys.argv[1]); import yr.datasystem; "
+        "print(*sorted(set(sys.modules) - before))"
     )
     folder = str(Path(datasystem.__file__).parents[2])
     run = subprocess.run(
