@@ -184,7 +184,6 @@ recover_one(struct worker *worker, uint32_t region,
     if (identity->pid == 0 || watch_fd >= 0)
         client = client_new(worker, region, identity, watch_fd);
     if (client == NULL) {
-        orphans_collect(worker, region);
         store_client_remove(worker->store, region);
         return;
     }
@@ -200,6 +199,7 @@ clients_recover(struct worker *worker)
         if (store_client_get(worker->store, i, &identity))
             recover_one(worker, i, &identity);
     }
+    orphans_recover(worker);
 }
 
 void

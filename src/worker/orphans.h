@@ -11,6 +11,10 @@
 /* Note the provisional blocks that the region's client made. */
 void orphans_collect(struct worker *worker, uint32_t region);
 
+/* After a restart: note those of all clients that are gone, also of those that had gone
+ * before it. */
+void orphans_recover(struct worker *worker);
+
 /* Tell a waiting controller about those that have waited long enough for an adoption
  * that was under way. */
 void orphans_tick(struct worker *worker, uint64_t now_ms);
