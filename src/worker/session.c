@@ -84,6 +84,8 @@ handle_discover(struct session *session, const struct frame_header *header,
         session_reject(session, "malformed DISCOVER");
         return;
     }
+    const struct resources *resources = session->worker->resources;
+    bool shares_memory = session->worker->flags->ipc_through_shared_memory;
     char boot_id[64];
     if (!files_read("/proc/sys/kernel/random/boot_id", boot_id, sizeof boot_id))
         boot_id[0] = '\0';
@@ -94,7 +96,7 @@ handle_discover(struct session *session, const struct frame_header *header,
         .uid = geteuid(),
         .pid = (uint32_t)getppid(),
         .boot_id = slice(boot_id, strcspn(boot_id, "\n")),
-        .socket_path = slice_of_text(session->worker->resources->socket_path),
+        .socket_path = slice_of_text(shares_memory ? resources->socket_path : ""),
         .version = slice_of_text(DS_VERSION),
         .owner = slice(owner, strnlen(owner, OWNER_BYTES_MAX)),
     };

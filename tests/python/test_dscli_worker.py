@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from yr.datasystem import BlockClient
 from yr.datasystem.cli._processes import find_workers_at, owner_is_alive
 
 
@@ -215,6 +216,17 @@ def test_the_environment_reaches_the_worker_without_proxies(site: Site) -> None:
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         assert b"UCX_TLS=rc" in environment
         assert not any(b"proxy=" in entry.lower() for entry in environment)
+
+
+def test_without_shared_memory_bytes_travel_through_the_socket(site: Site) -> None:
+    done = site.start("--ipc_through_shared_memory", "false")
+    assert done.returncode == 0, done.stderr
+    host, port = site.address.split(":")
+    client = BlockClient(host, int(port), 5000, 5000)
+    assert not client.uses_shared_memory
+    client.put("key", b"value" * 1000, 0, False, 0)
+    assert client.get_bytes(["key"], 0) == [b"value" * 1000]
+    client.close()
 
 
 def test_stop_of_nothing_is_an_error(site: Site) -> None:
