@@ -233,16 +233,16 @@ static enum ds_status
 take_reply(const struct request *request, struct channel *channel,
            const struct wait *wait, bool *out_answered, struct ds_error *err)
 {
-    struct ds_slice body = channel_body(channel);
     if (channel->reply.status != DS_OK) {
         *out_answered = true;
-        return ds_fail(err, channel->reply.status, "%.*s", (int)body.len,
-                       body.len == 0 ? "" : (const char *)body.data);
+        return channel_fail_reply(channel, err);
     }
     if (request->on_reply == NULL)
         return DS_OK;
-    struct reply reply = {
-        .channel = channel, .body = body, .mapping = channel->mapping, .wait = wait};
+    struct reply reply = {.channel = channel,
+                          .body = channel_body(channel),
+                          .mapping = channel->mapping,
+                          .wait = wait};
     return request->on_reply(request->arg, &reply, err);
 }
 

@@ -282,6 +282,14 @@ channel_body(const struct channel *channel)
     return slice(channel->input + FRAME_HEADER_BYTES, channel->reply.body_bytes);
 }
 
+enum ds_status
+channel_fail_reply(const struct channel *channel, struct ds_error *err)
+{
+    struct ds_slice body = channel_body(channel);
+    return ds_fail(err, channel->reply.status, "%.*s", (int)body.len,
+                   body.len == 0 ? "" : (const char *)body.data);
+}
+
 uint64_t
 channel_payload_left(const struct channel *channel)
 {

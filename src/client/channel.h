@@ -76,6 +76,9 @@ channel_send(struct channel *channel, const struct outgoing *message,
 DS_MUST_USE enum ds_status
 channel_receive(struct channel *channel, const struct wait *wait, struct ds_error *err);
 struct ds_slice channel_body(const struct channel *channel);
+
+/* The reply is a refusal: its status, and its text as the error's. */
+enum ds_status channel_fail_reply(const struct channel *channel, struct ds_error *err);
 uint64_t channel_payload_left(const struct channel *channel);
 
 /* The next `bytes` of the payload. */

@@ -40,14 +40,6 @@ greet(struct channel *channel, const struct outgoing *message, const struct wait
     return status == DS_OK ? DS_OK : fail_later(status, &reason, err);
 }
 
-static enum ds_status
-fail_reply(const struct channel *channel, struct ds_error *err)
-{
-    struct ds_slice body = channel_body(channel);
-    return ds_fail(err, channel->reply.status, "%.*s", (int)body.len,
-                   body.len == 0 ? "" : (const char *)body.data);
-}
-
 /* ---- DISCOVER ---- */
 
 static bool
@@ -98,7 +90,7 @@ read_discovered(struct ds_client *client, const struct channel *channel,
     DS_ASSERT(channel != NULL);
     struct discovered worker;
     if (channel->reply.status != DS_OK)
-        return fail_reply(channel, err);
+        return channel_fail_reply(channel, err);
     if (!decode_discovered(channel_body(channel), &worker))
         return ds_fail(err, DS_IO, "what answers at %s is not a datasystem_worker",
                        client->address);
@@ -176,7 +168,7 @@ hello_tcp(struct channel *channel, const struct wait *wait, struct ds_error *err
                           .protocol_version = PROTOCOL_VERSION};
     enum ds_status status = say_hello(channel, &hello, NULL, 0, wait, err);
     if (status == DS_OK && channel->reply.status != DS_OK)
-        status = fail_reply(channel, err);
+        status = channel_fail_reply(channel, err);
     return status;
 }
 
@@ -335,23 +327,20 @@ hello_shared(struct ds_client *client, struct channel *channel,
         else
             break;
     }
-    return fail_reply(channel, err);
+    return channel_fail_reply(channel, err);
 }
 
 static enum ds_status
 check_owner(const struct ds_client *client, const struct channel *channel,
             struct ds_error *err)
 {
-    struct peer peer;
-    enum ds_status status = socket_peer(channel->fd, &peer, err);
-    if (status != DS_OK)
+    uid_t user = 0;
+    enum ds_status status = socket_peer_user(channel->fd, &user, err);
+    if (status != DS_OK || user == geteuid())
         return status;
-    socket_close(peer.pidfd);
-    if (peer.uid == geteuid())
-        return DS_OK;
     return ds_fail(err, DS_INVALID,
                    "the socket of the worker at %s belongs to user %u, not to us (%u)",
-                   client->address, (unsigned)peer.uid, (unsigned)geteuid());
+                   client->address, (unsigned)user, (unsigned)geteuid());
 }
 
 static void

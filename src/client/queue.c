@@ -65,26 +65,17 @@ fail_channel(const struct ds_queue *queue, enum ds_status status,
 /* ---- Connecting ---- */
 
 static enum ds_status
-fail_reply(const struct channel *channel, struct ds_error *err)
-{
-    struct ds_slice body = channel_body(channel);
-    return ds_fail(err, channel->reply.status, "%.*s", (int)body.len,
-                   body.len == 0 ? "" : (const char *)body.data);
-}
-
-static enum ds_status
 greet(const struct ds_queue *queue, struct channel *channel, const struct wait *wait,
       struct ds_error *err)
 {
-    struct peer peer;
-    enum ds_status status = socket_peer(channel->fd, &peer, err);
+    uid_t user = 0;
+    enum ds_status status = socket_peer_user(channel->fd, &user, err);
     if (status != DS_OK)
         return status;
-    socket_close(peer.pidfd);
-    if (peer.uid != geteuid())
+    if (user != geteuid())
         return ds_fail(err, DS_INVALID,
                        "the socket %s belongs to user %u, not to us (%u)",
-                       queue->address, (unsigned)peer.uid, (unsigned)geteuid());
+                       queue->address, (unsigned)user, (unsigned)geteuid());
     struct hello hello = {.layout_version = LAYOUT_VERSION,
                           .protocol_version = PROTOCOL_VERSION};
     AUTO_WRITER(writer);
@@ -95,7 +86,7 @@ greet(const struct ds_queue *queue, struct channel *channel, const struct wait *
                                .body = slice(writer.data, writer.len)};
     status = channel_call(channel, &message, wait, err);
     if (status == DS_OK && channel->reply.status != DS_OK)
-        status = fail_reply(channel, err);
+        status = channel_fail_reply(channel, err);
     return status;
 }
 
@@ -250,7 +241,7 @@ ds_queue_call(struct ds_queue *queue, struct ds_slice request, uint32_t timeout_
     status = channel_receive(channel, &wait, &reason);
     if (status == DS_OK && channel->reply.status != DS_OK) {
         answered = true;
-        status = fail_reply(channel, err);
+        status = channel_fail_reply(channel, err);
     } else if (status == DS_OK) {
         status = take_payload(channel, &wait, out_reply, out_reply_bytes, &reason);
     }

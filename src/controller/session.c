@@ -358,15 +358,12 @@ check_peer(const struct controller *controller, int fd, struct ds_error *err)
     if (controller->unproven_count >= CONTROLLER_UNPROVEN_MAX)
         return ds_fail(err, DS_FULL, "%u connections have not said HELLO yet",
                        controller->unproven_count);
-    struct peer peer;
-    enum ds_status status = socket_peer(fd, &peer, err);
-    if (status != DS_OK)
+    uid_t user = 0;
+    enum ds_status status = socket_peer_user(fd, &user, err);
+    if (status != DS_OK || user == geteuid())
         return status;
-    socket_close(peer.pidfd);
-    if (peer.uid == geteuid())
-        return DS_OK;
-    return ds_fail(err, DS_INVALID, "peer has uid %u, this queue is of uid %u",
-                   peer.uid, geteuid());
+    return ds_fail(err, DS_INVALID, "peer has uid %u, this queue is of uid %u", user,
+                   geteuid());
 }
 
 static enum ds_status

@@ -384,15 +384,12 @@ static const struct conn_ops link_ops = {
 static enum ds_status
 check_peer(int fd, struct ds_error *err)
 {
-    struct peer peer;
-    enum ds_status status = socket_peer(fd, &peer, err);
-    if (status != DS_OK)
+    uid_t user = 0;
+    enum ds_status status = socket_peer_user(fd, &user, err);
+    if (status != DS_OK || user == geteuid())
         return status;
-    socket_close(peer.pidfd);
-    if (peer.uid == geteuid())
-        return DS_OK;
     return ds_fail(err, DS_INVALID, "the worker has uid %u, this queue is of uid %u",
-                   peer.uid, geteuid());
+                   user, geteuid());
 }
 
 static enum ds_status

@@ -103,16 +103,35 @@ has_ended(int pidfd)
     return poll(&watched, 1, 0) != 0;
 }
 
+static enum ds_status
+read_credentials(int fd, struct ucred *out, struct ds_error *err)
+{
+    socklen_t len = sizeof *out;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, out, &len) < 0)
+        return ds_fail_errno(err, "who is at the other end of the socket");
+    return DS_OK;
+}
+
+enum ds_status
+socket_peer_user(int fd, uid_t *out, struct ds_error *err)
+{
+    struct ucred credentials = {0};
+    enum ds_status status = read_credentials(fd, &credentials, err);
+    if (status == DS_OK)
+        *out = credentials.uid;
+    return status;
+}
+
 enum ds_status
 socket_peer(int fd, struct peer *out, struct ds_error *err)
 {
-    struct ucred credentials;
-    socklen_t len = sizeof credentials;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &len) < 0)
-        return ds_fail_errno(err, "who is at the other end of the socket");
+    struct ucred credentials = {0};
+    enum ds_status status = read_credentials(fd, &credentials, err);
+    if (status != DS_OK)
+        return status;
     struct peer peer = {.pid = credentials.pid, .uid = credentials.uid, .pidfd = -1};
     int pidfd = -1;
-    len = sizeof pidfd;
+    socklen_t len = sizeof pidfd;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) == 0) {
         peer.pidfd = pidfd;
         peer.start_time = process_start_time(peer.pid);

@@ -66,6 +66,9 @@ struct peer {
 };
 DS_MUST_USE enum ds_status socket_peer(int fd, struct peer *out, struct ds_error *err);
 
+/* Only its user: opens no descriptor and reads nothing from /proc. */
+DS_MUST_USE enum ds_status socket_peer_user(int fd, uid_t *out, struct ds_error *err);
+
 void socket_close(int fd); /* Accepts -1. */
 
 #endif

@@ -293,6 +293,9 @@ TEST(peer_is_known_by_process_and_user)
     struct pollfd watched = {.fd = peer.pidfd, .events = POLLIN};
     CHECK_INT(poll(&watched, 1, 0), 0);
     close(peer.pidfd);
+    uid_t user = getuid() + 1;
+    CHECK_OK(socket_peer_user(pair[0], &user, &err));
+    CHECK_INT(user, getuid());
     close_pair(pair);
 }
 

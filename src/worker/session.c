@@ -391,15 +391,12 @@ check_peer(int fd, enum session_kind kind, struct ds_error *err)
 {
     if (kind != SESSION_UNIX)
         return tcp_peer_check_user(fd, err);
-    struct peer peer;
-    enum ds_status status = socket_peer(fd, &peer, err);
-    if (status != DS_OK)
+    uid_t user = 0;
+    enum ds_status status = socket_peer_user(fd, &user, err);
+    if (status != DS_OK || user == geteuid())
         return status;
-    socket_close(peer.pidfd);
-    if (peer.uid == geteuid())
-        return DS_OK;
-    return ds_fail(err, DS_INVALID, "peer has uid %u, this worker serves uid %u",
-                   peer.uid, geteuid());
+    return ds_fail(err, DS_INVALID, "peer has uid %u, this worker serves uid %u", user,
+                   geteuid());
 }
 
 /* Too many have not said HELLO: the one that had the most time to makes room, so that
