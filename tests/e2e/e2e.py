@@ -200,10 +200,9 @@ class Site:
         return finish(self.start(code, environment=environment), timeout_s)
 
     def command(self, *words: str, timeout_s: float = 90) -> Done:
-        """Run a program of this environment, such as dscli: it need not be on PATH."""
-        program = Path(sys.executable).parent / words[0]
+        """Run a program of this environment, such as dscli."""
         done = subprocess.run(
-            [str(program), *words[1:]],
+            words,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
