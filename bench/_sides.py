@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -137,6 +138,7 @@ class RayTemp(Daemon):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
+        self.environment.update(ray_token())
         self.environment["BENCH_RAY_TEMP"] = str(folder)
 
 
@@ -151,7 +153,9 @@ class RayCluster(Daemon):
         command += ["--num-cpus", "16", "--temp-dir", str(folder)]
         command += ["--include-dashboard", "false", "--disable-usage-stats"]
         command += ["--node-ip-address", "127.0.0.1", "--block"]
-        environment = dict(os.environ, PATH=f"{programs}:{os.environ['PATH']}")
+        self.environment.update(ray_token())
+        environment = {**os.environ, **self.environment}
+        environment["PATH"] = f"{programs}:{os.environ['PATH']}"
         self._process = subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL,
@@ -166,6 +170,11 @@ class RayCluster(Daemon):
 
     def stop(self) -> None:
         stop_process(self._process)
+
+
+def ray_token() -> dict[str, str]:
+    """Nobody else reaches the cluster, and no token is written to the home folder."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def answers(port: int) -> bool:

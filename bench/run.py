@@ -172,6 +172,7 @@ def bench_store(quick: bool) -> list[str]:
                 lines.append(
                     row(f"{operation} {label}", measure(able, request, rounds))
                 )
+                progress(lines[-1])
     finally:
         for side in sides:
             side.stop()
@@ -197,6 +198,7 @@ def bench_kv(quick: bool) -> list[str]:
                 lines.append(
                     row(f"{operation} {case}", measure(sides, request, rounds))
                 )
+                progress(lines[-1])
     finally:
         for side in sides:
             side.stop()

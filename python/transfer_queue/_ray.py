@@ -52,10 +52,27 @@ _CPU_PER_NODE = 0.1
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """A Ray cluster to use. It is connected to by "auto", as a user would, for which
-    Ray looks at RAY_ADDRESS and its own file and brings the token that a cluster may
-    ask for."""
+    Ray looks at RAY_ADDRESS and its own file."""
 
     description: str
+
+
+def _bring_token() -> None:
+    """Lets Ray show the user's token if there is one and RAY_AUTH_MODE is not set.
+
+    `ray start` asks every client for a token once ~/.ray/auth_token exists, but a client
+    that finds the cluster by RAY_ADDRESS does not bring it by itself; a cluster that asks
+    for none takes no notice of it. As Ray does, this sets RAY_AUTH_MODE of the process.
+    """
+    try:
+        from ray._raylet import AuthenticationTokenLoader, Config
+    except ImportError:  # A Ray without tokens.
+        return
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    if AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        Config.initialize("")  # Read before, when ray was imported.
 
 
 class YuanrongWorkerActor:
@@ -130,6 +147,7 @@ class RayPlace:
         import ray
 
         if not ray.is_initialized():
+            _bring_token()
             ray.init(address="auto", logging_level=logging.WARNING)
 
     def _attach_to(self, actor: Any, wait_s: float) -> _session.Session:
