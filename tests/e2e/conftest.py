@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -14,35 +16,51 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from e2e import MARK, Machine, Site, free_port
+from e2e import MARK, Machine, RayCluster, Site, free_port
 
 _SETTLE_S = 5.0  # Processes that were told to end may take so long.
 
 
-@pytest.fixture(scope="module")
-def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A Ray cluster of one node; the value is its folder, for RAY_TMPDIR."""
+@contextlib.contextmanager
+def _ray_cluster(factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """One node on a port, in a folder and with a token of its own."""
     folder = Path(f"/tmp/tq-ray-{uuid.uuid4().hex[:8]}")  # Short: Ray's sockets.
     folder.mkdir(mode=0o700)
+    cluster = RayCluster(folder, f"127.0.0.1:{free_port()}")
+    cluster.token.write_text(secrets.token_hex(32))
     environment = {
         **os.environ,
-        "RAY_TMPDIR": str(folder),
+        **cluster.environment,
+        "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
         MARK: "cluster-" + folder.name,
     }
     ray = str(Path(sys.executable).parent / "ray")
-    start = [ray, "start", "--head", f"--port={free_port()}", "--num-cpus=4"]
+    start = [ray, "start", "--head", f"--port={cluster.port}", "--num-cpus=4"]
     start += ["--include-dashboard=false", "--disable-usage-stats"]
     start += ["--min-worker-port=0", "--max-worker-port=0"]
-    log = tmp_path_factory.mktemp("ray") / "log"
+    log = factory.mktemp("ray") / "log"
     with log.open("w") as sink:
         subprocess.run(
             start, env=environment, stdout=sink, stderr=sink, check=True, timeout=90
         )
-    yield folder
-    cluster = Site(tmp_path_factory.mktemp("cluster"), environment[MARK])
-    cluster.end()
+    yield cluster
+    Site(factory.mktemp("cluster"), environment[MARK]).end()
     subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """A Ray cluster of one node."""
+    with _ray_cluster(tmp_path_factory) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def other_ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """Another one on the same host."""
+    with _ray_cluster(tmp_path_factory) as cluster:
+        yield cluster
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +68,9 @@ def nothing_is_left(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
     """Whatever the test starts carries a mark; the machine is compared around it."""
-    cluster: Path | None = None
+    cluster: RayCluster | None = None
+    if "other_ray_cluster" in request.fixturenames:
+        request.getfixturevalue("other_ray_cluster")  # Up before the first look.
     if "ray_cluster" in request.fixturenames:
         cluster = request.getfixturevalue("ray_cluster")
     mark = uuid.uuid4().hex

@@ -32,6 +32,27 @@ _OURS = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class RayCluster:
+    """A Ray cluster of the tests. Owner: its fixture."""
+
+    folder: Path
+    address: str
+
+    @property
+    def port(self) -> str:
+        return self.address.rpartition(":")[2]
+
+    @property
+    def token(self) -> Path:
+        return self.folder / "token"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """By which a user's program finds it and is let in."""
+        return {"RAY_TMPDIR": str(self.folder), "RAY_AUTH_TOKEN_PATH": str(self.token)}
+
+
 # ---- What a machine has --------------------------------------------------------------
 
 
@@ -48,8 +69,8 @@ class Machine:
     placement_groups: frozenset[str] = field(default_factory=frozenset)
 
     @classmethod
-    def look(cls, mark: str, ray_folder: Path | None = None) -> Machine:
-        groups = _placement_groups(ray_folder) if ray_folder else ()
+    def look(cls, mark: str, cluster: RayCluster | None = None) -> Machine:
+        groups = _placement_groups(cluster) if cluster else ()
         return cls(
             placement_groups=frozenset(groups),
             processes=_marked_processes(mark),
@@ -101,8 +122,8 @@ def _listening_ports() -> frozenset[str]:
     return frozenset(listening)
 
 
-def _placement_groups(ray_folder: Path) -> list[str]:
-    """Those of the Ray cluster with that folder that are not removed."""
+def _placement_groups(cluster: RayCluster) -> list[str]:
+    """Those of the Ray cluster that are not removed."""
     code = (
         "import ray\n"
         "ray.init(address='auto', logging_level='ERROR', log_to_driver=False)\n"
@@ -111,7 +132,7 @@ def _placement_groups(ray_folder: Path) -> list[str]:
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "RAY_TMPDIR": str(ray_folder)},
+        env={**os.environ, **cluster.environment, "RAY_AUTH_MODE": "token"},
         stdout=subprocess.PIPE,
         text=True,
         timeout=60,

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from e2e import Site, expect_line, finish, tell
+from e2e import RayCluster, Site, expect_line, finish, free_port, tell
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "single_node.py"
 
@@ -22,9 +22,9 @@ say("closed")
 
 
 @pytest.fixture
-def in_ray(site: Site, ray_cluster: Path) -> Site:
+def in_ray(site: Site, ray_cluster: RayCluster) -> Site:
     """A site whose programs find the cluster as a user's do."""
-    site.environment["RAY_TMPDIR"] = str(ray_cluster)
+    site.environment.update(ray_cluster.environment)
     return site
 
 
@@ -177,3 +177,38 @@ def test_a_second_cluster_has_a_queue_of_its_own(in_ray: Site) -> None:
     assert done.out.startswith("TransferQueueController has not been initialized yet.")
     tell(owner)
     expect_line(owner, "closed")
+
+
+def test_two_clusters_on_one_host_do_not_mix(
+    in_ray: Site, other_ray_cluster: RayCluster
+) -> None:
+    """Each has a queue and a worker of its own, also for the same keys, and the end of
+    one does not touch the other. The second is named by RAY_ADDRESS."""
+    owner = """
+    tq.init(conf())
+    tq.kv_put("key", "p", fields={"v": os.environ["TQ_TEST_NAME"]})
+    say("ready")
+    wait_for_line()
+    say(tq.kv_batch_get("key", "p")["v"][0], [*tq.kv_list("p")["p"]])
+    tq.close()
+    say("closed")
+    """
+    other = {
+        **other_ray_cluster.environment,
+        "RAY_TMPDIR": str(in_ray.folder),
+        "RAY_ADDRESS": other_ray_cluster.address,
+        "TQ_TEST_WORKER_PORT": str(free_port()),
+        "TQ_TEST_METASTORE_PORT": str(free_port()),
+        "TQ_TEST_NAME": "second",
+    }
+    first = in_ray.start(owner, environment={"TQ_TEST_NAME": "first"})
+    expect_line(first, "ready")
+    second = in_ray.start(owner, environment=other)
+    expect_line(second, "ready")
+    tell(first)
+    expect_line(first, "first ['key']")
+    expect_line(first, "closed")
+    tell(second)
+    expect_line(second, "second ['key']")
+    expect_line(second, "closed")
+    assert (finish(first).code, finish(second).code) == (0, 0)
