@@ -256,3 +256,4 @@ def test_other_distribution_of_the_same_files_is_named(
         assert done.code == 1
         assert f"{name} is installed in {packages_of(python)}" in done.err
         assert f"`pip uninstall {name}`" in done.err
+    assert "Traceback" not in installed.dscli("-h").err

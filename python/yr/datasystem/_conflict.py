@@ -11,6 +11,9 @@ _OTHERS = ("openyuanrong_datasystem-", "openyuanrong_datasystem_sdk-")
 def refuse_other_distribution() -> None:
     """Raise ImportError if openyuanrong-datasystem is installed in this environment.
 
+    The program dscli ends with that text alone: it imports this package before any code
+    of its own could catch the error.
+
     Reads the names in the folders of sys.path, as any import does; importlib.metadata
     says the same in ten times the time.
     """
@@ -21,7 +24,10 @@ def refuse_other_distribution() -> None:
             continue
         for name in names:
             if name.startswith(_OTHERS) and name.endswith((".dist-info", ".egg-info")):
-                raise ImportError(_explain(name, folder))
+                explanation = _explain(name, folder)
+                if [os.path.basename(word) for word in sys.argv[:1]] == ["dscli"]:
+                    raise SystemExit(f"dscli: {explanation}")
+                raise ImportError(explanation)
 
 
 def _explain(name: str, folder: str) -> str:
