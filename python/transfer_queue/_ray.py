@@ -60,9 +60,9 @@ class Cluster:
 def _bring_token() -> None:
     """Lets Ray show the user's token if there is one and RAY_AUTH_MODE is not set.
 
-    `ray start` asks every client for a token once ~/.ray/auth_token exists, but a client
-    that finds the cluster by RAY_ADDRESS does not bring it by itself; a cluster that asks
-    for none takes no notice of it. As Ray does, this sets RAY_AUTH_MODE of the process.
+    `ray start` asks every client for a token once ~/.ray/auth_token exists, but a
+    client that finds the cluster by RAY_ADDRESS does not bring it by itself; a cluster
+    that asks for none takes no notice of it. This sets RAY_AUTH_MODE, as Ray does.
     """
     try:
         from ray._raylet import AuthenticationTokenLoader, Config
