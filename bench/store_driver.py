@@ -144,8 +144,8 @@ class RayStore:
         return list(self._ray.get([self._refs[key] for key in keys]))
 
     def delete(self, keys: list[str]) -> None:
-        # Dropping a reference only queues the deletion; this asks the store for it.
-        self._ray._private.internal_api.free([self._refs.pop(key) for key in keys])
+        for key in keys:
+            del self._refs[key]  # Ray has no other way; the store frees it later.
 
 
 STORES = {
