@@ -7,10 +7,13 @@ the same size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+
+from transfer_queue._warm_memory import warm_memory
 
 _CARRIERS = {
     1: torch.uint8,
@@ -71,12 +74,11 @@ def byte_array(tensor: torch.Tensor) -> np.ndarray:
     return flat.view(torch.uint8).numpy()
 
 
-def empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    """A contiguous CPU tensor to be filled in. Exotic types would warn if made so."""
-    return torch.empty(shape, dtype=carrier_of(dtype)).view(dtype)
-
-
-def writable_bytes(tensor: torch.Tensor) -> np.ndarray:
-    """The bytes of a tensor just allocated, to be filled in."""
-    assert tensor.is_contiguous()
-    return tensor.view(carrier_of(tensor.dtype)).reshape(-1).view(torch.uint8).numpy()
+def allocate(
+    shape: Sequence[int], dtype: torch.dtype
+) -> tuple[torch.Tensor, np.ndarray]:
+    """A contiguous CPU tensor, and its bytes to be filled in."""
+    array = warm_memory.take(math.prod(shape) * dtype.itemsize)
+    if len(array) == 0:  # Without elements there is no view of another size.
+        return torch.empty(shape, dtype=carrier_of(dtype)).view(dtype), array
+    return torch.from_numpy(array).view(dtype).view(tuple(shape)), array

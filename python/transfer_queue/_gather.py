@@ -28,12 +28,12 @@ from tensordict import TensorDict
 from transfer_queue._block import Column
 from transfer_queue._columns import Kind, offsets_of, varying_dims
 from transfer_queue._copy_runs import Ranges, copy_runs
-from transfer_queue._dtypes import DTYPE_OF_NAME, carrier_of, empty, writable_bytes
+from transfer_queue._dtypes import DTYPE_OF_NAME, allocate, carrier_of
 from transfer_queue._errors import BlockCorruptError
+from transfer_queue._jagged import Offsets
 from transfer_queue._rowwise import (
     RowReader,
     column_from_rows,
-    jagged_tensor,
     row_reader,
 )
 from transfer_queue._stored import OpenBlock, StoredColumn
@@ -156,13 +156,11 @@ def _column(name: str, runs: _Runs, offsets: _SharedOffsets) -> Any:
     if shape.ragged_dim == 0:
         return _fixed_rows(shape, stored, runs)
     if shape.length is not None:
-        out_offsets = np.arange(runs.rows + 1, dtype=np.int64) * shape.length
         values = _fixed_rows(shape, stored, runs)
-        values = values.view(int(out_offsets[-1]), *shape.rest)
-    else:
-        values, out_offsets = _ragged_rows(shape, stored, runs)
-    known = offsets.shared(out_offsets)
-    return jagged_tensor(values, out_offsets, known, shape.ragged_dim)
+        values = values.view(runs.rows * shape.length, *shape.rest)
+        return offsets.equal(runs.rows, shape.length).jagged(values, 1)
+    values, out_offsets = _ragged_rows(shape, stored, runs)
+    return offsets.shared(out_offsets).jagged(values, shape.ragged_dim)
 
 
 def _rows_one_by_one(readers: dict[int, RowReader], runs: _Runs) -> list[Any]:
@@ -246,9 +244,9 @@ def _fixed_rows(
     if viewed is not None:
         return viewed
     row_elements = math.prod(shape.rest) * (1 if shape.length is None else shape.length)
-    out = empty([runs.rows * row_elements], shape.dtype)
+    out, out_bytes = allocate([runs.rows * row_elements], shape.dtype)
     copy_runs(
-        writable_bytes(out),
+        out_bytes,
         {number: column.data() for number, column in stored.items()},
         Ranges(runs.block, runs.first, runs.dest, runs.count),
         row_elements * shape.dtype.itemsize,
@@ -271,9 +269,9 @@ def _ragged_rows(
         starts[mine] = rows_begin[runs.first[mine]]
     dest = out_offsets[runs.dest]
     lengths = out_offsets[runs.dest + runs.count] - dest
-    values = empty((int(out_offsets[-1]), *shape.rest), shape.dtype)
+    values, value_bytes = allocate((int(out_offsets[-1]), *shape.rest), shape.dtype)
     copy_runs(
-        writable_bytes(values),
+        value_bytes,
         {number: _steps(column, shape) for number, column in stored.items()},
         Ranges(runs.block, starts, dest, lengths),
         shape.step_bytes(),
@@ -331,12 +329,20 @@ class _SharedOffsets:
     """Equal offsets become one tensor: torch then knows that columns fit together."""
 
     def __init__(self) -> None:
-        self._known: list[tuple[np.ndarray, torch.Tensor]] = []
+        self._known: list[Offsets] = []
+        self._equal: dict[tuple[int, int], Offsets] = {}
 
-    def shared(self, offsets: np.ndarray) -> torch.Tensor:
-        for known, tensor in self._known:
-            if np.array_equal(known, offsets):
-                return tensor
-        tensor = torch.from_numpy(offsets)
-        self._known.append((offsets, tensor))
-        return tensor
+    def shared(self, array: np.ndarray) -> Offsets:
+        for known in self._known:
+            if np.array_equal(known.array, array):
+                return known
+        self._known.append(Offsets(array))
+        return self._known[-1]
+
+    def equal(self, rows: int, length: int) -> Offsets:
+        """Those of rows of one length."""
+        found = self._equal.get((rows, length))
+        if found is None:
+            found = self.shared(np.arange(rows + 1, dtype=np.int64) * length)
+            self._equal[rows, length] = found
+        return found

@@ -64,15 +64,17 @@ def _bring_token() -> None:
     client that finds the cluster by RAY_ADDRESS does not bring it by itself; a cluster
     that asks for none takes no notice of it. This sets RAY_AUTH_MODE, as Ray does.
     """
-    try:
-        from ray._raylet import AuthenticationTokenLoader, Config
-    except ImportError:  # A Ray without tokens.
-        return
+    from ray import _raylet
+
+    raylet: Any = _raylet
     if "RAY_AUTH_MODE" in os.environ:
         return
-    if AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+    if not hasattr(raylet, "AuthenticationTokenLoader"):  # A Ray without tokens.
+        return
+    loader = raylet.AuthenticationTokenLoader.instance()
+    if loader.has_token(ignore_auth_mode=True):
         os.environ["RAY_AUTH_MODE"] = "token"
-        Config.initialize("")  # Read before, when ray was imported.
+        raylet.Config.initialize("")  # Read before, when ray was imported.
 
 
 class YuanrongWorkerActor:

@@ -14,8 +14,9 @@ from tensordict.base import is_tensor_collection
 
 from transfer_queue._block import Column
 from transfer_queue._columns import Kind, offsets_of, shapes_of_tensors, varying_dims
-from transfer_queue._dtypes import DTYPE_OF_NAME, carrier_of, empty, writable_bytes
+from transfer_queue._dtypes import DTYPE_OF_NAME, allocate, carrier_of
 from transfer_queue._errors import BlockCorruptError
+from transfer_queue._jagged import Offsets
 from transfer_queue._stored import StoredColumn
 from transfer_queue._values import Mark, decode_msgpack_run, decode_value
 
@@ -42,27 +43,8 @@ def _column_from_tensors(
         return _strided_nested(tensors)
     dim = varying[0] if varying else 0
     values = torch.cat([t.view(carrier) for t in tensors], dim=dim).view(dtype)
-    offsets = offsets_of([shape[dim] for shape in shapes])
-    return jagged_tensor(values, offsets, torch.from_numpy(offsets), dim + 1)
-
-
-def jagged_tensor(
-    values: torch.Tensor, offsets: np.ndarray, known: torch.Tensor, ragged_dim: int
-) -> torch.Tensor:
-    """A jagged nested tensor of rows that begin at `offsets`; `known` is the same as a
-    tensor. Takes both.
-
-    The bounds of the lengths must be given: torch does not look for them, and pads to
-    the length of all rows together when they are missing.
-    """
-    lengths = np.diff(offsets)
-    return torch.nested.nested_tensor_from_jagged(
-        values,
-        known,
-        jagged_dim=ragged_dim,
-        min_seqlen=int(lengths.min(initial=offsets[-1])),
-        max_seqlen=int(lengths.max(initial=0)),
-    )
+    offsets = Offsets(offsets_of([shape[dim] for shape in shapes]))
+    return offsets.jagged(values, dim + 1)
 
 
 def _strided_nested(tensors: list[torch.Tensor]) -> Any:
@@ -86,8 +68,8 @@ def _dense_rows(stored: StoredColumn) -> RowReader:
     data = stored.data()
 
     def read(first: int, count: int) -> list[Any]:
-        out = empty((count, *shape), dtype)
-        writable_bytes(out)[:] = data[first * nbytes : (first + count) * nbytes]
+        out, out_bytes = allocate((count, *shape), dtype)
+        out_bytes[:] = data[first * nbytes : (first + count) * nbytes]
         return list(out.view(carrier_of(dtype)).unbind())
 
     return lambda first, count: [row.view(dtype) for row in read(first, count)]
@@ -100,8 +82,8 @@ def _ragged_rows_one_by_one(stored: StoredColumn) -> RowReader:
 
     def row(index: int) -> torch.Tensor:
         start, end = int(offsets[index]), int(offsets[index + 1])
-        out = empty((end - start, *column.shape), dtype)
-        writable_bytes(out)[:] = data[start * unit : end * unit]
+        out, out_bytes = allocate((end - start, *column.shape), dtype)
+        out_bytes[:] = data[start * unit : end * unit]
         turned = out.view(carrier_of(dtype)).movedim(0, column.ragged_dim - 1)
         return turned.contiguous().view(dtype)
 
@@ -116,8 +98,8 @@ def _shaped_rows(stored: StoredColumn) -> RowReader:
     offsets, data = offsets_of(sizes) * dtype.itemsize, stored.data()
 
     def row(index: int) -> torch.Tensor:
-        out = empty(shapes[index].tolist(), dtype)
-        writable_bytes(out)[:] = data[offsets[index] : offsets[index + 1]]
+        out, out_bytes = allocate(shapes[index].tolist(), dtype)
+        out_bytes[:] = data[offsets[index] : offsets[index + 1]]
         return out
 
     return lambda first, count: [row(index) for index in range(first, first + count)]

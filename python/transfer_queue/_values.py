@@ -32,11 +32,10 @@ from tensordict.utils import LinkedList
 from transfer_queue._dtypes import (
     DTYPE_OF_NAME,
     NAME_OF_DTYPE,
+    allocate,
     byte_array,
-    empty,
     is_plain,
     settled,
-    writable_bytes,
 )
 from transfer_queue._errors import (
     BlockCorruptError,
@@ -409,8 +408,8 @@ class _Unpacker:
         name, shape, offset = self.content(data)
         dtype = DTYPE_OF_NAME[name]
         source = self.attached(offset, _count(shape) * dtype.itemsize)
-        tensor = empty(shape, dtype)
-        writable_bytes(tensor)[:] = source
+        tensor, tensor_bytes = allocate(shape, dtype)
+        tensor_bytes[:] = source
         return tensor
 
     def tensordict(self, data: memoryview) -> TensorDict:
