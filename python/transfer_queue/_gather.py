@@ -120,6 +120,7 @@ class _Runs:
         self.block, self.first, self.count = request.runs.T
         self.dest = offsets_of(self.count)[:-1]
         self.rows = request.rows
+        self.used_blocks = sorted(set(self.block.tolist()))
         if len(self.block) == 0:
             return
         if self.block.min() < 0 or self.block.max() >= len(blocks):
@@ -138,16 +139,13 @@ class _Runs:
         """True if the result is one block as it is."""
         return len(self) == 1 and self.rows == self.blocks[self.block[0]].reader.rows
 
-    def used_blocks(self) -> list[int]:
-        return [int(number) for number in np.unique(self.block)]
-
 
 # ---- Columns -----------------------------------------------------------------------
 
 
 def _column(name: str, runs: _Runs, offsets: _SharedOffsets) -> Any:
     stored = {
-        number: StoredColumn(runs.blocks[number], name) for number in runs.used_blocks()
+        number: StoredColumn(runs.blocks[number], name) for number in runs.used_blocks
     }
     shape = _common_shape([column.description for column in stored.values()])
     if shape is None:

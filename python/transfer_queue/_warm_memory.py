@@ -62,7 +62,7 @@ class _Lease:
         self.__array_interface__: dict[str, Any] = {
             "shape": (nbytes,),
             "typestr": "|u1",
-            "data": (buffer.ctypes.data, False),
+            "data": buffer.__array_interface__["data"],
             "version": 3,
         }
 

@@ -384,7 +384,7 @@ def _checked_keys(keys: Sequence[str] | str) -> list[str]:
         raise TypeError("Only string or list of strings are allowed as `keys`.")
     if not keys:
         raise ValueError("Received an empty list as keys.")
-    if not all(isinstance(key, str) for key in keys):
+    if set(map(type, keys)) != {str} and not all(isinstance(k, str) for k in keys):
         raise TypeError("Not all elements in `keys` are strings.")
     return list(keys)
 
