@@ -11,7 +11,7 @@
 #include "base/check.h"
 #include "base/slice.h"
 #include "base/status.h"
-#include "os/files.h"
+#include "os/boot_id.h"
 #include "os/sockets.h"
 #include "os/tcp_peer.h"
 
@@ -45,11 +45,8 @@ greet(struct channel *channel, const struct outgoing *message, const struct wait
 static bool
 is_on_this_machine(const struct discovered *worker)
 {
-    char boot_id[64];
-    if (!files_read("/proc/sys/kernel/random/boot_id", boot_id, sizeof boot_id))
-        return false;
-    struct ds_slice ours = slice(boot_id, strcspn(boot_id, "\n"));
-    return ours.len > 0 && slice_equal(ours, worker->boot_id);
+    char ours[BOOT_ID_BYTES];
+    return boot_id_get(ours) && slice_equal(slice_of_text(ours), worker->boot_id);
 }
 
 static enum ds_status

@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "base/slice.h"
 #include "base/status.h"
-#include "os/files.h"
+#include "os/boot_id.h"
 #include "os/sockets.h"
 #include "os/tcp_peer.h"
 #include "worker/client.h"
@@ -86,16 +86,15 @@ handle_discover(struct session *session, const struct frame_header *header,
     }
     const struct resources *resources = session->worker->resources;
     bool shares_memory = session->worker->flags->ipc_through_shared_memory;
-    char boot_id[64];
-    if (!files_read("/proc/sys/kernel/random/boot_id", boot_id, sizeof boot_id))
-        boot_id[0] = '\0';
+    char boot_id[BOOT_ID_BYTES];
+    (void)boot_id_get(boot_id); /* Empty: nobody is on the same machine as we. */
     const char *owner = session->worker->flags->owner;
     struct discovered message = {
         .layout_version = LAYOUT_VERSION,
         .protocol_version = PROTOCOL_VERSION,
         .uid = geteuid(),
         .pid = (uint32_t)getppid(),
-        .boot_id = slice(boot_id, strcspn(boot_id, "\n")),
+        .boot_id = slice_of_text(boot_id),
         .socket_path = slice_of_text(shares_memory ? resources->socket_path : ""),
         .version = slice_of_text(DS_VERSION),
         .owner = slice(owner, strnlen(owner, OWNER_BYTES_MAX)),
