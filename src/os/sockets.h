@@ -25,14 +25,14 @@ socket_listen_tcp(const char *host, uint16_t port, int backlog, int *out_fd,
 
 /* Start connecting; the socket turns writable when done, socket_connect_result() tells.
  * Numeric addresses and names both work for TCP ("localhost"); a name blocks while it
- * is resolved. TCP_NODELAY is set. */
+ * is resolved. TCP_NODELAY and SO_KEEPALIVE are set. */
 DS_MUST_USE enum ds_status
 socket_connect_unix(const char *path, int *out_fd, struct ds_error *err);
 DS_MUST_USE enum ds_status
 socket_connect_tcp(const char *host, uint16_t port, int *out_fd, struct ds_error *err);
 DS_MUST_USE enum ds_status socket_connect_result(int fd, struct ds_error *err);
 
-/* Next waiting connection; *out_fd is -1 when there is none. Sets TCP_NODELAY. DS_IO
+/* Next waiting connection; *out_fd is -1 when there is none. Options as above. DS_IO
  * with errno text for EMFILE and the like: stop accepting for a while. */
 DS_MUST_USE enum ds_status
 socket_accept(int listener, int *out_fd, struct ds_error *err);

@@ -329,6 +329,16 @@ TEST(peer_that_has_ended_is_not_mistaken_for_another)
 
 /* ---- TCP ---- */
 
+/* A machine that vanishes says nothing: the kernel asks. */
+static void
+check_keepalive(int fd)
+{
+    int on = 0;
+    socklen_t bytes = sizeof on;
+    CHECK(getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, &bytes) == 0);
+    CHECK(on != 0);
+}
+
 static void
 check_tcp(const char *listen_at, const char *connect_to)
 {
@@ -343,6 +353,8 @@ check_tcp(const char *listen_at, const char *connect_to)
     int served = accept_one(listener);
     check_talk(client, served);
     check_talk(served, client);
+    check_keepalive(client);
+    check_keepalive(served);
     socket_close(served);
     socket_close(client);
     socket_close(listener);

@@ -53,7 +53,7 @@ store_client_remove(struct store *store, uint32_t region)
 
 /* The pending entry of a WRITING object of `client`, or NULL. */
 static struct pending *
-writing_entry(struct store *store, struct object_ref ref, uint32_t client)
+writing_entry(const struct store *store, struct object_ref ref, uint32_t client)
 {
     if (ref.slot >= table_slots_used(&store->table))
         return NULL;
@@ -62,6 +62,16 @@ writing_entry(struct store *store, struct object_ref ref, uint32_t client)
         return NULL;
     struct pending *pending = &store->pending[store->link[ref.slot]];
     return pending->client == client ? pending : NULL;
+}
+
+bool
+store_find_writing(const struct store *store, struct object_ref ref, uint32_t client,
+                   struct object_view *out)
+{
+    if (client == 0 || writing_entry(store, ref, client) == NULL)
+        return false;
+    view_of(store, ref.slot, out);
+    return true;
 }
 
 void

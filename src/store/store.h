@@ -137,6 +137,11 @@ bool store_find(struct store *store, struct ds_slice key, uint64_t now_ds,
 bool store_inspect(const struct store *store, uint32_t slot, struct object_view *out,
                    enum slot_state *out_state);
 
+/* The unsealed object that `ref` names and `client` (region number + 1) reserved; false
+ * if there is none. */
+bool store_find_writing(const struct store *store, struct object_ref ref,
+                        uint32_t client, struct object_view *out);
+
 /* The key of a slot that is not FREE; borrowed from the table, or from `buffer`
  * (DS_KEY_BYTES_MAX). */
 struct ds_slice store_key(const struct store *store, uint32_t slot, uint8_t *buffer);

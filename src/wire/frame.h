@@ -3,8 +3,8 @@
  *      magic u32 | type u16 | status u16 | sequence u32 | body_bytes u32 | payload u64
  *
  * then the body (a message of wire/message.h, or an error's text when status != DS_OK),
- * then the payload: value bytes of PUT and FETCH, which go straight into or out of the
- * arena and have no limit but the arena. A reply repeats type and sequence. */
+ * then the payload: value bytes of PUT, FILL and FETCH, which go straight into or out of
+ * the arena and have no limit but the arena. A reply repeats type and sequence. */
 #ifndef WIRE_FRAME_H
 #define WIRE_FRAME_H
 
@@ -39,6 +39,7 @@ enum message_type {
     MESSAGE_ORPHANS = 17,
     MESSAGE_FORK_CLAIM = 18,
     MESSAGE_QUEUE_CALL = 19, /* To a controller; the payload is MessagePack. */
+    MESSAGE_FILL = 20,
     MESSAGE_TYPE_COUNT
 };
 

@@ -168,7 +168,7 @@ decode_welcome(struct ds_slice body, struct welcome *out)
     return true;
 }
 
-/* ---- CREATE, SEAL, ABORT ---- */
+/* ---- CREATE, FILL, SEAL, ABORT ---- */
 
 bool
 next_sized_key(struct sized_key_list *list, struct ds_slice *out_key,
@@ -293,6 +293,25 @@ next_extent(struct created *list, struct wire_extent *out)
     out->ref = read_ref(&list->at);
     out->offset = read_u64(&list->at);
     return reader_ok(&list->at);
+}
+
+void
+encode_fill(struct writer *writer, const struct fill *message)
+{
+    write_ref(writer, message->ref);
+    write_u64(writer, message->offset);
+}
+
+bool
+decode_fill(struct ds_slice body, struct fill *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct fill message = {.ref = read_ref(&reader)};
+    message.offset = read_u64(&reader);
+    if (!reader_done(&reader))
+        return false;
+    *out = message;
+    return true;
 }
 
 void

@@ -25,6 +25,7 @@
  *   BLOCK_ADOPT   block_ids               flags (1: was there)
  *   ORPHANS       (empty)                 block_ids; parked until there is one
  *   FORK_CLAIM    (empty), 1 descriptor   (empty)
+ *   FILL          fill, payload: bytes    (empty)
  */
 #ifndef WIRE_MESSAGE_H
 #define WIRE_MESSAGE_H
@@ -67,6 +68,7 @@ bool next_ref(struct ref_list *list, struct wire_ref *out);
 enum hello_flags {
     HELLO_SHARED_MEMORY = 1 << 0, /* Wants the memory files. */
     HELLO_RESUME = 1 << 1,
+    HELLO_MEMBER = 1 << 2, /* Wants a number without them, to reserve objects. */
 };
 struct hello {
     uint32_t layout_version;
@@ -84,7 +86,7 @@ bool decode_hello(struct ds_slice body, struct hello *out);
 struct welcome {
     uint32_t node;
     uint32_t incarnation;
-    uint32_t client; /* Region number + 1; 0 without shared memory. */
+    uint32_t client; /* Region number + 1; 0: none was wanted. */
     uint64_t token;
     uint64_t arena_bytes;
     uint64_t table_bytes;
@@ -95,7 +97,7 @@ struct welcome {
 void encode_welcome(struct writer *writer, const struct welcome *message);
 bool decode_welcome(struct ds_slice body, struct welcome *out);
 
-/* ---- CREATE, SEAL, ABORT ---- */
+/* ---- CREATE, FILL, SEAL, ABORT ---- */
 
 /* More in one request is DS_INVALID: their reply would not fit into a frame. */
 #define CREATE_OBJECTS_MAX 500000u
@@ -140,6 +142,15 @@ encode_created_begin(struct writer *writer, struct ds_block_id block, uint32_t c
 void encode_created_extent(struct writer *writer, struct wire_extent extent);
 bool decode_created(struct ds_slice body, struct created *out);
 bool next_extent(struct created *list, struct wire_extent *out);
+
+/* Bytes for an object that its client reserved and cannot reach: [offset, offset +
+ * payload). Said again, it changes nothing. */
+struct fill {
+    struct wire_ref ref;
+    uint64_t offset; /* In the object. */
+};
+void encode_fill(struct writer *writer, const struct fill *message);
+bool decode_fill(struct ds_slice body, struct fill *out);
 
 struct seal {
     uint32_t ttl_seconds;

@@ -53,6 +53,23 @@ TEST(hello_carries_what_the_client_holds)
     CHECK(!next_ref(&got.holding, &ref));
 }
 
+TEST(fill_comes_back_as_it_was_and_nothing_else_is_one)
+{
+    AUTO_WRITER(w);
+    struct fill sent = {.ref = {.slot = 5, .generation = 1ull << 50},
+                        .offset = 1ull << 40};
+    encode_fill(&w, &sent);
+
+    struct fill got;
+    CHECK(decode_fill(body_of(&w), &got));
+    CHECK(got.ref.slot == 5 && got.ref.generation == 1ull << 50);
+    CHECK(got.offset == 1ull << 40);
+    for (size_t len = 0; len < w.len; len++)
+        CHECK(!decode_fill(slice(w.data, len), &got));
+    write_u8(&w, 0);
+    CHECK(!decode_fill(body_of(&w), &got));
+}
+
 TEST(found_objects_come_back_in_order)
 {
     AUTO_WRITER(w);
@@ -135,6 +152,7 @@ TEST(block_keys_are_never_user_keys)
 }
 
 TEST_MAIN(RUN(create_comes_back_as_it_was), RUN(hello_carries_what_the_client_holds),
+          RUN(fill_comes_back_as_it_was_and_nothing_else_is_one),
           RUN(found_objects_come_back_in_order), RUN(truncated_messages_are_refused),
           RUN(a_count_without_elements_is_refused),
           RUN(frame_of_another_protocol_is_refused), RUN(a_huge_body_is_refused),

@@ -1,9 +1,10 @@
-/* A process that shares our memory: one region of the pins file, watched until it dies.
+/* A process that shares our memory, or reserves in it over TCP: one region of the pins
+ * file, watched until it dies.
  *
  * Dead means that the process is dead (its pidfd says so). Losing every connection is
  * not death: a living process keeps its pins and unsealed objects, and claims them when
- * it connects again. Only where the pid is not visible (another pid namespace) do the
- * connections count.
+ * it connects again. Only where the pid is not visible (over TCP, or in another pid
+ * namespace) do the connections count.
  *
  * A fork claim is a client without connections: it holds copies of its parent's pins
  * until the pipe that the child inherited closes.

@@ -335,6 +335,13 @@ say_hello(struct caller *caller)
 }
 
 void
+say_hello_as_member(struct caller *caller)
+{
+    struct welcome nobody = {0};
+    CHECK_OK(say_hello_again(caller, &nobody, NULL, 0, HELLO_MEMBER));
+}
+
+void
 send_create(struct caller *caller, const char *key, uint64_t size)
 {
     struct ds_slice name = slice_of_text(key);
@@ -381,6 +388,30 @@ call_seal(struct caller *caller, struct wire_ref ref)
     AUTO_WRITER(body);
     encode_seal(&body, 0, false, &ref, 1);
     return caller_call(caller, MESSAGE_SEAL, bytes_of(&body));
+}
+
+void
+send_fill(struct caller *caller, struct fill fill, const void *data, size_t bytes,
+          size_t sent_bytes)
+{
+    AUTO_WRITER(body);
+    encode_fill(&body, &fill);
+    struct frame_header header = next_header(caller, MESSAGE_FILL, body.len);
+    uint8_t head[FRAME_HEADER_BYTES];
+    header.payload_bytes = bytes;
+    frame_encode(&header, head);
+    caller_send_bytes(caller, head, sizeof head);
+    caller_send_bytes(caller, body.data, body.len);
+    caller_send_bytes(caller, data, sent_bytes);
+}
+
+enum ds_status
+call_fill(struct caller *caller, struct fill fill, const void *data, size_t bytes)
+{
+    send_fill(caller, fill, data, bytes, bytes);
+    CHECK(caller_receive(caller));
+    CHECK_INT(caller->reply.type, MESSAGE_FILL);
+    return caller->reply.status;
 }
 
 enum ds_status

@@ -102,8 +102,9 @@ struct ds_slice bytes_of(const struct writer *writer);
 
 /* ---- Requests ---- */
 
-/* As a new client with shared memory. */
+/* As a new client with shared memory, or one without that only wants a number. */
 void say_hello(struct caller *caller);
+void say_hello_as_member(struct caller *caller);
 
 /* As the client that `welcome` was said to. */
 enum ds_status
@@ -115,6 +116,12 @@ enum ds_status call_create(struct caller *caller, const char *key, uint64_t size
 enum ds_status call_block_create(struct caller *caller, uint64_t size,
                                  struct ds_block_id *out_id, struct wire_ref *out_ref);
 enum ds_status call_seal(struct caller *caller, struct wire_ref ref);
+
+/* Sends a FILL of so many bytes, but only the first `sent_bytes` of them. */
+void send_fill(struct caller *caller, struct fill fill, const void *data, size_t bytes,
+               size_t sent_bytes);
+enum ds_status
+call_fill(struct caller *caller, struct fill fill, const void *data, size_t bytes);
 enum ds_status call_delete(struct caller *caller, const char *key);
 
 /* Creates and seals. */

@@ -1,4 +1,6 @@
 /* LOOKUP (where objects are) and FETCH (their bytes through the socket). */
+#include "worker/lookup.h"
+
 #include "base/check.h"
 #include "base/slice.h"
 #include "base/status.h"
@@ -9,9 +11,9 @@
 
 #include <stdlib.h>
 
-static bool
-find(struct worker *worker, const struct lookup *message, struct ds_slice key,
-     struct object_view *out)
+bool
+lookup_find(struct worker *worker, const struct lookup *message, struct ds_slice key,
+            struct object_view *out)
 {
     bool legal = (message->flags & LOOKUP_BLOCKS) != 0 ? key.len == BLOCK_KEY_BYTES
                                                        : wire_user_key_is_legal(key);
@@ -36,7 +38,8 @@ answer_lookup(struct session *session, const struct frame_header *header,
     struct ds_slice key;
     while (next_key(&message.keys, &key)) {
         struct object_view view;
-        struct wire_object object = {.found = find(worker, &message, key, &view)};
+        struct wire_object object = {.found =
+                                         lookup_find(worker, &message, key, &view)};
         if (object.found) {
             object.slot = view.ref.slot;
             object.commit = view.commit;
@@ -64,7 +67,7 @@ park_for_missing(struct session *session, const struct frame_header *header,
     struct ds_slice key;
     while (next_key(&keys, &key)) {
         struct object_view view;
-        if (!find(session->worker, message, key, &view))
+        if (!lookup_find(session->worker, message, key, &view))
             missing[count++] = key;
     }
     enum ds_status status = DS_OK;

@@ -267,7 +267,7 @@ handle_create(struct session *session, const struct frame_header *header,
               struct ds_slice body)
 {
     if (session->client == NULL || !is_well_formed(header, body)) {
-        session_reject(session, session->client == NULL ? "CREATE without shared memory"
+        session_reject(session, session->client == NULL ? "CREATE by who is no member"
                                                         : "malformed CREATE");
         return;
     }
@@ -316,7 +316,7 @@ keep_open_puts(const struct worker *worker, const struct client *client,
     size_t count = 0;
     LIST_FOREACH (link, &worker->sessions) {
         const struct session *session = CONTAINER_OF(link, struct session, link);
-        if (session->client == client && session->put_open)
+        if (session->client == client && session->put_open && !session->put_is_fill)
             out[count++] = session->put.ref;
     }
     return count;

@@ -154,6 +154,31 @@ TEST(orphans_are_told_again_until_they_are_settled)
     CHECK_INT(stats_of(&f).objects, 1);
 }
 
+/* Over TCP nobody sees a process end: it is dead once all its connections are closed and
+ * it stayed away for --client_dead_timeout_s. */
+TEST(blocks_of_a_client_over_tcp_that_stays_away_are_told_to_the_controller)
+{
+    FIXTURE(f, 64);
+    CONTROLLER(controller, &f);
+    struct caller writer;
+    struct block sealed, unsealed;
+    bool heard;
+    ask_for_orphans(&controller, &f);
+    caller_open_tcp(&writer, &f, f.address);
+    say_hello_as_member(&writer);
+    CHECK_OK(call_block_create(&writer, 4096, &sealed.id, &sealed.ref));
+    CHECK_OK(call_block_create(&writer, 4096, &unsealed.id, &unsealed.ref));
+    CHECK_OK(call_seal(&writer, sealed.ref));
+    caller_close(&writer);
+    CHECK_INT(stats_of(&f).writing, 1);
+    RUN_UNTIL(&f, stats_of(&f).clients == 0);
+    CHECK_INT(stats_of(&f).writing, 0);
+    CHECK_INT(hear_orphans(&controller, &sealed.id, &heard), 1);
+    CHECK(heard);
+    adopt_or_delete(&controller, MESSAGE_BLOCK_DELETE, &sealed.id);
+    CHECK_INT(stats_of(&f).arena.used_bytes, 0);
+}
+
 /* The worker restarts between the death and the telling. */
 TEST(orphans_are_found_again_after_a_restart)
 {
@@ -214,5 +239,6 @@ TEST(a_block_goes_with_all_its_parts)
 TEST_MAIN(RUN(blocks_of_a_dead_client_are_told_to_the_controller),
           RUN(a_block_that_was_adopted_is_no_orphan),
           RUN(orphans_are_told_again_until_they_are_settled),
+          RUN(blocks_of_a_client_over_tcp_that_stays_away_are_told_to_the_controller),
           RUN(orphans_are_found_again_after_a_restart),
           RUN(a_block_goes_with_all_its_parts))

@@ -159,8 +159,10 @@ join(struct session *session, const struct hello *hello, struct ds_error *err)
     if (hello->client != 0 && hello->incarnation == incarnation)
         return rejoin(session, hello, err);
 
-    struct peer peer;
-    enum ds_status status = socket_peer(conn_fd(session->conn), &peer, err);
+    struct peer peer = {.pidfd = -1}; /* Over TCP no process is visible. */
+    enum ds_status status = DS_OK;
+    if (session->kind == SESSION_UNIX)
+        status = socket_peer(conn_fd(session->conn), &peer, err);
     if (status != DS_OK)
         return status;
     struct client *client;
@@ -171,7 +173,7 @@ join(struct session *session, const struct hello *hello, struct ds_error *err)
 }
 
 static void
-welcome(struct session *session, const struct frame_header *header)
+welcome(struct session *session, const struct frame_header *header, bool wants_memory)
 {
     struct worker *worker = session->worker;
     const struct table_header *table = store_header(worker->store);
@@ -191,7 +193,7 @@ welcome(struct session *session, const struct frame_header *header)
         message.token = session->client->identity.token;
         message.pins_offset = 4096 + session->client->region * pins->region_bytes;
         message.pins_bytes = pins->region_bytes;
-        fd_count = 3;
+        fd_count = wants_memory ? 3 : 0;
     }
     AUTO_WRITER(writer);
     encode_welcome(&writer, &message);
@@ -236,14 +238,14 @@ handle_hello(struct session *session, const struct frame_header *header,
     if (status == DS_OK && wants_memory && session->kind != SESSION_UNIX)
         status = ds_fail(&err, DS_UNSUPPORTED,
                          "shared memory is handed out on the Unix socket only");
-    if (status == DS_OK && wants_memory)
+    if (status == DS_OK && (wants_memory || (hello.flags & HELLO_MEMBER) != 0))
         status = join(session, &hello, &err);
     if (status != DS_OK) {
         conn_reply_error(session->conn, header, &err);
         return;
     }
     prove(session);
-    welcome(session, header);
+    welcome(session, header, wants_memory);
 }
 
 /* ---- PING, FORK_CLAIM ---- */
@@ -301,6 +303,7 @@ static const struct {
     [MESSAGE_BLOCK_DELETE] = {handle_block_delete, false, false},
     [MESSAGE_BLOCK_ADOPT] = {handle_block_adopt, false, false},
     [MESSAGE_ORPHANS] = {handle_orphans, false, false},
+    [MESSAGE_FILL] = {handle_fill, false, false},
 };
 
 static bool
@@ -308,7 +311,8 @@ is_allowed(const struct session *session, const struct frame_header *header)
 {
     if (header->status != DS_OK)
         return false;
-    if (header->payload_bytes != 0 && header->type != MESSAGE_PUT)
+    bool takes_payload = header->type == MESSAGE_PUT || header->type == MESSAGE_FILL;
+    if (header->payload_bytes != 0 && !takes_payload)
         return false;
     if (session->kind == SESSION_METASTORE && !handlers[header->type].on_metastore)
         return false;
@@ -342,6 +346,8 @@ on_payload_begin(struct conn *conn, const struct frame_header *header,
         session_reject(session, "a payload out of turn");
         return NULL;
     }
+    if (header->type == MESSAGE_FILL)
+        return fill_payload_begin(session, header, body);
     return put_payload_begin(session, header, body);
 }
 

@@ -17,7 +17,7 @@ struct session {
     bool proven;           /* Said HELLO. */
     bool is_stranger;      /* Not so, and counted in worker->unproven_count. */
     bool rejected;         /* It broke the protocol. */
-    struct client *client; /* NULL without shared memory. */
+    struct client *client; /* NULL: reserves nothing. */
     uint32_t creator;      /* Of objects made here: region + 1, or 0. */
 
     struct list waiters;        /* Its parked lookups. */
@@ -27,8 +27,9 @@ struct session {
     struct list orphan_link; /* In worker->orphan_readers while parked. */
     struct frame_header orphan_request;
 
-    struct object_view put;  /* The object that a PUT's payload is arriving in. */
-    bool put_open;           /* `put` is reserved, and held. */
+    struct object_view put; /* The object that a payload is arriving in. */
+    bool put_open;          /* `put` is reserved, and held. */
+    bool put_is_fill; /* By an earlier request, which decides what becomes of it. */
     struct ds_error put_err; /* Why it could not be. */
 };
 
@@ -68,7 +69,10 @@ void handle_lookup(struct session *, const struct frame_header *, struct ds_slic
 
 /* transfer.c */
 void handle_put(struct session *, const struct frame_header *, struct ds_slice);
+void handle_fill(struct session *, const struct frame_header *, struct ds_slice);
 void *put_payload_begin(struct session *, const struct frame_header *, struct ds_slice);
+void *
+fill_payload_begin(struct session *, const struct frame_header *, struct ds_slice);
 void put_abandon(struct session *);
 
 /* orphans.c */

@@ -25,7 +25,7 @@ TEST(memory_is_handed_out_on_the_unix_socket_only)
     CHECK_OK(caller_call(&tcp, MESSAGE_PING, slice(NULL, 0)));
     send_create(&tcp, "a", 100);
     check_closed(&tcp);
-    CHECK_CONTAINS(f.last_line, "CREATE without shared memory");
+    CHECK_CONTAINS(f.last_line, "CREATE by who is no member");
     caller_close(&tcp);
 }
 

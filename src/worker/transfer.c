@@ -5,6 +5,7 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
+#include "worker/lookup.h"
 #include "worker/objects.h"
 #include "worker/populate.h"
 
@@ -55,8 +56,7 @@ fetch_one(struct session *session, const struct lookup *message, struct ds_slice
     struct worker *worker = session->worker;
     struct object_view view;
     struct wire_object object = {0};
-    bool found = wire_user_key_is_legal(key) &&
-                 store_find(worker->store, key, clock_boot_ds(), &view);
+    bool found = lookup_find(worker, message, key, &view);
     worker->counters.hits += found;
     worker->counters.misses += !found;
     if (!found) {
@@ -129,7 +129,7 @@ fetch_answer(struct session *session, const struct frame_header *header,
     writer_fini(&fetch.found);
 }
 
-/* ---- PUT ---- */
+/* ---- PUT and FILL ---- */
 
 /* The same request again, after its reply was lost: the object is there already. */
 static bool
@@ -141,6 +141,18 @@ is_repeat(struct session *session, const struct frame_header *header,
            store_find_creator(session->worker->store, message->key, clock_boot_ds(),
                               &client, &sequence) &&
            client == session->creator && sequence == header->sequence;
+}
+
+/* Keeps `view` until the payload is in it, whatever becomes of it meanwhile. */
+static void
+receive_into(struct session *session, const struct object_view *view, bool is_fill)
+{
+    DS_ASSERT(!session->put_open);
+    session->put = *view;
+    session->put_err = (struct ds_error){0};
+    session->put_open = true;
+    session->put_is_fill = is_fill;
+    store_hold(session->worker->store, view);
 }
 
 /* Where the value goes, or NULL with session->put_err saying why it cannot. A peer on a
@@ -159,22 +171,56 @@ put_payload_begin(struct session *session, const struct frame_header *header,
     }
     if (is_repeat(session, header, &message))
         return NULL;
+    struct object_view view = {0};
     enum ds_status status =
         objects_create(session, message.key, header->payload_bytes, message.write_mode,
-                       header->sequence, &session->put, &session->put_err);
+                       header->sequence, &view, &session->put_err);
     while (status == DS_FULL && objects_could_fit(worker, header->payload_bytes) &&
            populate_step_now(worker->populate))
         status = objects_create(session, message.key, header->payload_bytes,
-                                message.write_mode, header->sequence, &session->put,
+                                message.write_mode, header->sequence, &view,
                                 &session->put_err);
     if (status != DS_OK) {
         worker->counters.out_of_memory += status == DS_FULL;
         return NULL;
     }
-    session->put_err = (struct ds_error){0};
-    session->put_open = true;
-    store_hold(worker->store, &session->put); /* Whatever becomes of it meanwhile. */
-    return worker->arena + session->put.offset;
+    receive_into(session, &view, false);
+    return worker->arena + view.offset;
+}
+
+/* The object that is to be filled, if it is still the session's client's to fill. */
+static enum ds_status
+find_reserved(struct session *session, const struct fill *message, uint64_t bytes,
+              struct object_view *out, struct ds_error *err)
+{
+    struct object_ref ref = {message->ref.slot, message->ref.generation};
+    if (!store_find_writing(session->worker->store, ref, session->creator, out))
+        return ds_fail(
+            err, DS_INVALID,
+            "nothing to fill in slot %u: the object was given up, sealed, or "
+            "never created; create it again",
+            ref.slot);
+    if (bytes > 0 && message->offset < out->size &&
+        bytes <= out->size - message->offset)
+        return DS_OK;
+    return ds_fail(err, DS_OUT_OF_RANGE,
+                   "bytes [%ju, +%ju) are outside an object of %ju bytes",
+                   (uintmax_t)message->offset, (uintmax_t)bytes, (uintmax_t)out->size);
+}
+
+/* Where the bytes go, or NULL. */
+void *
+fill_payload_begin(struct session *session, const struct frame_header *header,
+                   struct ds_slice body)
+{
+    struct fill message;
+    struct object_view view;
+    put_abandon(session);
+    if (!decode_fill(body, &message) ||
+        find_reserved(session, &message, header->payload_bytes, &view, NULL) != DS_OK)
+        return NULL; /* handle_fill() says why. */
+    receive_into(session, &view, true);
+    return session->worker->arena + view.offset + message.offset;
 }
 
 /* The last byte has arrived, or none will. */
@@ -191,7 +237,8 @@ put_abandon(struct session *session)
 {
     if (!session->put_open)
         return;
-    store_abort(session->worker->store, session->put.ref);
+    if (!session->put_is_fill)
+        store_abort(session->worker->store, session->put.ref);
     put_arrived(session);
 }
 
@@ -218,4 +265,24 @@ handle_put(struct session *session, const struct frame_header *header,
     else
         conn_reply_error(session->conn, header, &session->put_err);
     session->put_err = (struct ds_error){0};
+}
+
+/* The object may have been given up while its bytes arrived. */
+void
+handle_fill(struct session *session, const struct frame_header *header,
+            struct ds_slice body)
+{
+    struct fill message;
+    struct object_view view;
+    struct ds_error err = {0};
+    if (session->put_open)
+        put_arrived(session);
+    if (!decode_fill(body, &message)) {
+        session_reject(session, "malformed FILL");
+        return;
+    }
+    if (find_reserved(session, &message, header->payload_bytes, &view, &err) == DS_OK)
+        conn_reply(session->conn, header, (struct ds_slice){0});
+    else
+        conn_reply_error(session->conn, header, &err);
 }

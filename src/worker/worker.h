@@ -2,7 +2,7 @@
  * clients.
  *
  *   session   one connection; speaks the messages of wire/message.h
- *   client    one process with shared memory: a region of the pins file, any number of
+ *   client    one process that reserves objects: a region of the pins file, any number of
  *             sessions; lives until its process is dead
  *   waiter    a lookup parked until its keys appear
  *   orphan    a provisional block whose client died: the queue's controller decides

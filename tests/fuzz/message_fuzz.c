@@ -244,12 +244,22 @@ rewrite_block_ids(struct ds_slice body, struct writer *out)
     return true;
 }
 
+static bool
+rewrite_fill(struct ds_slice body, struct writer *out)
+{
+    struct fill message;
+    if (!decode_fill(body, &message))
+        return false;
+    encode_fill(out, &message);
+    return true;
+}
+
 /* The committed inputs go by these positions: add at the end. */
 static const rewrite_fn rewrites[] = {
     rewrite_discovered, rewrite_hello,     rewrite_welcome,      rewrite_create,
     rewrite_created,    rewrite_seal,      rewrite_refs,         rewrite_keys,
     rewrite_lookup,     rewrite_found,     rewrite_expire,       rewrite_put,
-    rewrite_flags,      rewrite_block_ids, rewrite_block_create,
+    rewrite_flags,      rewrite_block_ids, rewrite_block_create, rewrite_fill,
 };
 
 int

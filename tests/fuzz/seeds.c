@@ -79,6 +79,10 @@ seed_frames(void)
                                             .sequence = 0xffffffff,
                                             .body_bytes = 20,
                                             .payload_bytes = UINT64_MAX});
+    seed_frame("fill", (struct frame_header){.type = MESSAGE_FILL,
+                                             .sequence = 2,
+                                             .body_bytes = 20,
+                                             .payload_bytes = 16 << 20});
     seed_frame("error", (struct frame_header){.type = MESSAGE_QUEUE_CALL,
                                               .status = DS_STATUS_COUNT - 1,
                                               .body_bytes = FRAME_BODY_BYTES_MAX});
@@ -166,6 +170,11 @@ seed_creation(void)
     writer = message(6);
     encode_refs(&writer, two_refs, 2);
     seed_message("refs", writer);
+
+    writer = message(15);
+    struct fill fill = {.ref = two_refs[1], .offset = 1 << 20};
+    encode_fill(&writer, &fill);
+    seed_message("fill", writer);
 
     writer = message(11);
     struct put put = {.ttl_seconds = 60, .write_mode = 1, .key = two_keys[1]};

@@ -30,7 +30,8 @@ STATS = 11
 PUT = 12
 FETCH = 13
 ORPHANS = 17
-TYPES = range(1, 20)  # All that a header may have.
+FILL = 20
+TYPES = range(1, 21)  # All that a header may have.
 
 SHARED_MEMORY = 1
 
