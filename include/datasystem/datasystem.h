@@ -104,7 +104,12 @@ ds_client_stats(struct ds_client *client, char **out_json, struct ds_error *err)
  *
  *      ds_create ──► [writable] ── ds_seal ──► [read-only] ── ds_buffer_release ──► gone
  *                        └── ds_buffer_release ──► gone; the object never existed
- *      ds_get    ──► [read-only] */
+ *      ds_get    ──► [read-only]
+ *
+ * Over TCP a buffer is memory of this process. The worker keeps room for what is
+ * writable, and the seal sends the bytes: after a seal that failed they may still be on
+ * their way, so try again with the same bytes or release the buffer. The death of this
+ * process is then noticed by its silence (--client_dead_timeout_s of the worker). */
 struct ds_buffer;
 
 /* First byte; 64-byte aligned in shared memory, page-aligned for parts of a page or more
@@ -230,7 +235,7 @@ ds_block_create(struct ds_client *client, const uint64_t *sizes, size_t count,
                 struct ds_block_id *out_id, struct ds_buffer **out,
                 struct ds_error *err);
 
-/* Publish all parts with one request; provisional. Errors as ds_seal(). */
+/* Publish all parts at once; provisional. Errors as ds_seal(). */
 DS_API DS_MUST_USE enum ds_status
 ds_block_seal(struct ds_client *client, struct ds_buffer *const *parts, size_t count,
               struct ds_error *err);

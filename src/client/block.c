@@ -7,19 +7,6 @@
 
 #include <stdlib.h>
 
-/* A block is filled and read in place, so there is none without shared memory. */
-static enum ds_status
-check_shared(const struct ds_client *client, struct ds_error *err)
-{
-    enum ds_status status = check_client(client, err);
-    if (status != DS_OK || client->shares_memory)
-        return status;
-    return ds_fail(err, DS_UNSUPPORTED,
-                   "blocks need shared memory, and the worker at %s is reached through "
-                   "TCP; connect to a worker of this machine and user",
-                   client->address);
-}
-
 static enum ds_status
 check_sizes(const uint64_t *sizes, size_t count, struct ds_error *err)
 {
@@ -39,7 +26,7 @@ ds_block_create(struct ds_client *client, const uint64_t *sizes, size_t count,
 {
     if (out_id == NULL || out == NULL)
         return ds_fail(err, DS_INVALID, "no place for the block");
-    enum ds_status status = check_shared(client, err);
+    enum ds_status status = check_client(client, err);
     if (status == DS_OK)
         status = check_sizes(sizes, count, err);
     if (status != DS_OK)
@@ -63,10 +50,10 @@ enum ds_status
 ds_block_seal(struct ds_client *client, struct ds_buffer *const *parts, size_t count,
               struct ds_error *err)
 {
-    enum ds_status status = check_shared(client, err);
+    enum ds_status status = check_client(client, err);
     if (status == DS_OK)
         status = check_sealable(parts, count, true, err);
-    return status == DS_OK ? seal_shared(client, parts, count, err) : status;
+    return status == DS_OK ? seal_all(client, parts, count, err) : status;
 }
 
 /* Keys of the parts, and the bytes that they point at, in one allocation. */
@@ -113,7 +100,7 @@ ds_block_get(struct ds_client *client, const struct ds_block_id *ids,
 {
     if (out == NULL)
         return ds_fail(err, DS_INVALID, "no place for the buffers");
-    enum ds_status status = check_shared(client, err);
+    enum ds_status status = check_client(client, err);
     if (status == DS_OK)
         status = check_ids(ids, count, err);
     if (status == DS_OK)
@@ -123,7 +110,7 @@ ds_block_get(struct ds_client *client, const struct ds_block_id *ids,
     struct ds_slice *keys = part_keys(ids, parts, count);
     if (keys == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for %zu keys", count);
-    status = lookup_shared(client, keys, count, LOOKUP_BLOCKS, 0, out, err);
+    status = lookup_keys(client, keys, count, LOOKUP_BLOCKS, 0, out, err);
     free(keys);
     return status;
 }

@@ -1,9 +1,13 @@
-/* Blocks against a real worker. */
+/* Blocks against a real worker, through shared memory and through TCP. */
+#include "base/check.h"
+#include "client/client.h"
 #include "client/testing.h"
 
 #include <string.h>
+#include <unistd.h>
 
 static struct worker_process worker;
+static struct ds_client *client;
 
 static int
 group_setup(void **state)
@@ -21,11 +25,34 @@ group_teardown(void **state)
     return 0;
 }
 
+static int
+open_shared(void **state)
+{
+    test_before(state);
+    client = open_client(&worker, false);
+    return 0;
+}
+
+static int
+open_tcp(void **state)
+{
+    test_before(state);
+    client = open_client(&worker, true);
+    return 0;
+}
+
+static int
+close_any(void **state)
+{
+    ds_client_close(client);
+    return test_after(state);
+}
+
 enum { PARTS = 3 };
 static const uint64_t sizes[PARTS] = {100, 4096, 1 << 20};
 
 static struct ds_block_id
-store_block(struct ds_client *client, uint8_t fill)
+store_block(uint8_t fill)
 {
     struct ds_block_id id;
     struct ds_buffer *parts[PARTS];
@@ -40,9 +67,8 @@ store_block(struct ds_client *client, uint8_t fill)
 
 TEST(parts_of_several_blocks_come_back_in_the_order_asked_for)
 {
-    struct ds_client *client = open_client(&worker, false);
-    struct ds_block_id a = store_block(client, 10);
-    struct ds_block_id b = store_block(client, 20);
+    struct ds_block_id a = store_block(10);
+    struct ds_block_id b = store_block(20);
     struct ds_block_id ids[] = {b, a, b};
     uint32_t wanted[] = {2, 1, 0};
     struct ds_buffer *got[3];
@@ -54,12 +80,10 @@ TEST(parts_of_several_blocks_come_back_in_the_order_asked_for)
         CHECK(bytes[0] == first[i] && bytes[sizes[wanted[i]] - 1] == first[i]);
         ds_buffer_release(got[i]);
     }
-    ds_client_close(client);
 }
 
 TEST(parts_of_a_page_or_more_are_page_aligned)
 {
-    struct ds_client *client = open_client(&worker, false);
     struct ds_block_id id;
     struct ds_buffer *parts[PARTS];
     CHECK_OK(ds_block_create(client, sizes, PARTS, &id, parts, NULL));
@@ -68,13 +92,11 @@ TEST(parts_of_a_page_or_more_are_page_aligned)
     CHECK_INT((uintptr_t)ds_buffer_data(parts[2]) % 4096, 0);
     for (int i = 0; i < PARTS; i++)
         ds_buffer_release(parts[i]);
-    ds_client_close(client);
 }
 
 TEST(a_deleted_block_is_gone_but_held_parts_stay)
 {
-    struct ds_client *client = open_client(&worker, false);
-    struct ds_block_id ids[] = {store_block(client, 30), store_block(client, 40)};
+    struct ds_block_id ids[] = {store_block(30), store_block(40)};
     uint32_t part = 1;
     uint32_t wanted[] = {1, 1};
     struct ds_buffer *held = NULL;
@@ -88,12 +110,10 @@ TEST(a_deleted_block_is_gone_but_held_parts_stay)
     ds_buffer_release(got[1]);
     ds_buffer_release(held);
     CHECK_STATUS(ds_block_get(client, ids, &part, 1, got, NULL), DS_NOT_FOUND);
-    ds_client_close(client);
 }
 
 TEST(block_and_object_seals_are_not_mixed)
 {
-    struct ds_client *client = open_client(&worker, false);
     struct ds_error err = {0};
     struct ds_block_id id;
     struct ds_buffer *part = NULL;
@@ -104,12 +124,10 @@ TEST(block_and_object_seals_are_not_mixed)
     CHECK_CONTAINS(err.message, "ds_seal()");
     ds_buffer_release(object);
     ds_buffer_release(part);
-    ds_client_close(client);
 }
 
 TEST(bad_blocks_are_refused)
 {
-    struct ds_client *client = open_client(&worker, false);
     struct ds_error err = {0};
     struct ds_block_id id = {0};
     struct ds_buffer *part = NULL;
@@ -119,30 +137,146 @@ TEST(bad_blocks_are_refused)
     CHECK_STATUS(ds_block_create(client, &none, 1, &id, &part, &err), DS_INVALID);
     CHECK_CONTAINS(err.message, "part 0");
     CHECK_STATUS(ds_block_get(client, &id, &number, 1, &part, &err), DS_INVALID);
-    ds_client_close(client);
 }
 
-TEST(blocks_over_tcp_are_refused_with_the_reason)
+TEST(a_block_that_was_never_sealed_leaves_nothing)
 {
-    struct ds_client *client = open_client(&worker, true);
+    struct ds_block_id id;
+    struct ds_buffer *parts[PARTS];
+    struct ds_buffer *got = NULL;
+    uint32_t part = 0;
+    CHECK_OK(ds_block_create(client, sizes, PARTS, &id, parts, NULL));
+    CHECK_INT(worker_stat(client, "objects_unsealed"), PARTS);
+    CHECK_STATUS(ds_block_get(client, &id, &part, 1, &got, NULL), DS_NOT_FOUND);
+    for (int i = 0; i < PARTS; i++)
+        ds_buffer_release(parts[i]);
+    CHECK_OK(ds_client_ping(client, 0, NULL)); /* The next request says so. */
+    CHECK_INT(worker_stat(client, "objects_unsealed"), 0);
+}
+
+TEST(what_is_unsealed_when_its_client_closes_is_given_up)
+{
+    struct ds_block_id id;
+    struct ds_buffer *parts[PARTS];
+    struct ds_error err = {0};
+    CHECK_OK(ds_block_create(client, sizes, PARTS, &id, parts, NULL));
+    ds_client_close(client);
+    client = open_client(&worker, true);
+    for (int i = 0; i < 500 && worker_stat(client, "objects_unsealed") > 0; i++)
+        usleep(10000);
+    CHECK_INT(worker_stat(client, "objects_unsealed"), 0);
+    CHECK_STATUS(ds_block_seal(client, parts, PARTS, &err), DS_INVALID);
+    CHECK_CONTAINS(err.message, "was closed");
+    for (int i = 0; i < PARTS; i++)
+        ds_buffer_release(parts[i]);
+}
+
+TEST(a_block_larger_than_the_arena_is_refused_at_once)
+{
     struct ds_error err = {0};
     struct ds_block_id id;
-    struct ds_buffer *part = NULL;
-    CHECK_STATUS(ds_block_create(client, sizes, 1, &id, &part, &err), DS_UNSUPPORTED);
-    CHECK_CONTAINS(err.message, "shared memory");
-    ds_client_close(client);
+    struct ds_buffer *parts[2];
+    const uint64_t too_much[2] = {1 << 20, 1ull << 30};
+    CHECK_STATUS(ds_block_create(client, too_much, 2, &id, parts, &err), DS_FULL);
+    CHECK_CONTAINS(err.message, "Shared memory no space in arena");
+    CHECK_INT(worker_stat(client, "objects_unsealed"), 0);
 }
+
+/* ---- One client over TCP, one with shared memory ---- */
+
+/* Over TCP the larger part travels in more than one piece. */
+enum { SMALL_BYTES = 1001, LARGE_BYTES = (20 << 20) + 3 };
+static const uint64_t mixed_sizes[2] = {SMALL_BYTES, LARGE_BYTES};
+
+static void
+fill(uint8_t *bytes, uint64_t count, uint64_t seed)
+{
+    for (uint64_t i = 0; i < count; i++)
+        bytes[i] = (uint8_t)((i * 7 + i / 251) ^ seed);
+}
+
+static struct ds_block_id
+write_block(struct ds_client *writer, uint64_t seed)
+{
+    struct ds_block_id id;
+    struct ds_buffer *parts[2];
+    CHECK_OK(ds_block_create(writer, mixed_sizes, 2, &id, parts, NULL));
+    for (int i = 0; i < 2; i++)
+        fill(ds_buffer_data(parts[i]), mixed_sizes[i], seed);
+    CHECK_OK(ds_block_seal(writer, parts, 2, NULL));
+    for (int i = 0; i < 2; i++) {
+        CHECK(ds_buffer_is_sealed(parts[i]));
+        ds_buffer_release(parts[i]);
+    }
+    return id;
+}
+
+static void
+check_block(struct ds_client *reader, struct ds_block_id id, uint64_t seed)
+{
+    struct ds_block_id ids[2] = {id, id};
+    const uint32_t numbers[2] = {0, 1};
+    struct ds_buffer *parts[2];
+    uint8_t *wanted = malloc(LARGE_BYTES);
+    DS_ASSERT(wanted != NULL);
+    fill(wanted, LARGE_BYTES, seed);
+    CHECK_OK(ds_block_get(reader, ids, numbers, 2, parts, NULL));
+    for (int i = 0; i < 2; i++) {
+        CHECK_INT(ds_buffer_size(parts[i]), mixed_sizes[i]);
+        CHECK(memcmp(ds_buffer_data(parts[i]), wanted, mixed_sizes[i]) == 0);
+        ds_buffer_release(parts[i]);
+    }
+    free(wanted);
+}
+
+TEST(clients_with_and_without_shared_memory_read_each_others_blocks)
+{
+    struct ds_client *other = open_client(&worker, false);
+    struct ds_block_id ids[2] = {write_block(client, 1), write_block(other, 2)};
+    for (uint64_t i = 0; i < 2; i++) {
+        check_block(client, ids[i], i + 1);
+        check_block(other, ids[i], i + 1);
+    }
+    CHECK_OK(ds_block_delete(client, ids, 2, NULL));
+    CHECK_INT(worker_stat(other, "objects_unsealed"), 0);
+    ds_client_close(other);
+}
+
+/* Most clients over TCP only read: they do not use up the worker's client numbers. */
+TEST(a_client_over_tcp_takes_a_number_when_it_first_reserves)
+{
+    put_text(client, "key", "value");
+    check_value(client, "key", "value");
+    CHECK(client->mapping == NULL);
+    (void)store_block(50);
+    CHECK(client->mapping != NULL);
+    uint64_t clients = worker_stat(client, "clients");
+    (void)store_block(60);
+    CHECK_INT(worker_stat(client, "clients"), clients);
+    CHECK_INT(worker_stat(client, "connections"), 1);
+}
+
+#define SHARED(name) cmocka_unit_test_setup_teardown(name, open_shared, close_any)
+#define TCP(name)                                     \
+    {                                                 \
+        "tcp_" #name, name, open_tcp, close_any, NULL \
+    }
+#define BOTH(name) SHARED(name), TCP(name)
 
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        RUN(parts_of_several_blocks_come_back_in_the_order_asked_for),
-        RUN(parts_of_a_page_or_more_are_page_aligned),
-        RUN(a_deleted_block_is_gone_but_held_parts_stay),
-        RUN(block_and_object_seals_are_not_mixed),
-        RUN(bad_blocks_are_refused),
-        RUN(blocks_over_tcp_are_refused_with_the_reason),
+        BOTH(parts_of_several_blocks_come_back_in_the_order_asked_for),
+        SHARED(parts_of_a_page_or_more_are_page_aligned),
+        BOTH(a_deleted_block_is_gone_but_held_parts_stay),
+        BOTH(block_and_object_seals_are_not_mixed),
+        BOTH(bad_blocks_are_refused),
+        BOTH(a_block_that_was_never_sealed_leaves_nothing),
+        BOTH(what_is_unsealed_when_its_client_closes_is_given_up),
+        BOTH(a_block_larger_than_the_arena_is_refused_at_once),
+        TCP(clients_with_and_without_shared_memory_read_each_others_blocks),
+        TCP(a_client_over_tcp_takes_a_number_when_it_first_reserves),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

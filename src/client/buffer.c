@@ -48,11 +48,11 @@ buffer_open(const struct extent *extent, enum buffer_state state,
 }
 
 struct ds_buffer *
-buffer_allocate(uint64_t size, struct ds_slice key)
+buffer_allocate(uint64_t size)
 {
     if (size == 0 || size > SIZE_MAX - DATA_ALIGNMENT)
         return NULL;
-    struct ds_buffer *buffer = calloc(1, sizeof *buffer + key.len);
+    struct ds_buffer *buffer = calloc(1, sizeof *buffer);
     void *data = NULL;
     if (buffer == NULL || posix_memalign(&data, DATA_ALIGNMENT, size) != 0) {
         free(buffer);
@@ -60,12 +60,23 @@ buffer_allocate(uint64_t size, struct ds_slice key)
     }
     list_init(&buffer->link);
     atomic_init(&buffer->holders, 1);
-    buffer->state = key.len > 0 ? BUFFER_UNSEALED : BUFFER_SEALED;
+    buffer->state = BUFFER_SEALED;
     buffer->data = data;
     buffer->size = size;
-    buffer->key_bytes = key.len;
-    if (key.len > 0)
-        memcpy(buffer->key, key.data, key.len);
+    buffer->owns_data = true;
+    return buffer;
+}
+
+struct ds_buffer *
+buffer_allocate_unsealed(struct mapping *mapping, struct wire_ref ref, uint64_t size)
+{
+    struct ds_buffer *buffer = buffer_allocate(size);
+    if (buffer == NULL)
+        return NULL;
+    buffer->state = BUFFER_UNSEALED;
+    buffer->mapping = mapping_ref(mapping);
+    buffer->ref = ref;
+    list_push_back(&mapping->unsealed, &buffer->link);
     return buffer;
 }
 
@@ -73,6 +84,7 @@ enum ds_status
 buffer_cut(struct ds_buffer *buffer, uint64_t offset, uint64_t size,
            struct ds_error *err)
 {
+    DS_ASSERT(!buffer->owns_data);
     if (offset >= buffer->size || size > buffer->size - offset)
         return ds_fail(err, DS_OUT_OF_RANGE,
                        "bytes [%ju, +%ju) are outside an object of %ju bytes",
@@ -113,7 +125,8 @@ leave_mapping(struct ds_buffer *buffer)
     if (!mapping->inherited) {
         if (buffer->state == BUFFER_UNSEALED)
             mapping_abort_later(mapping, buffer->ref);
-        pins_release(&mapping->pins, buffer->extent_offset);
+        if (!buffer->owns_data)
+            pins_release(&mapping->pins, buffer->extent_offset);
     }
     mapping_unref(mapping);
 }
@@ -144,7 +157,7 @@ buffers_release(struct ds_buffer **buffers, size_t count)
             continue;
         if (buffer->mapping != NULL)
             leave_mapping(buffer);
-        else
+        if (buffer->owns_data)
             free(buffer->data);
         free(buffer);
     }
@@ -199,7 +212,7 @@ ds_view_map(struct ds_buffer *buffer, void **out_data, struct ds_error *err)
 {
     if (buffer == NULL || out_data == NULL || buffer->state != BUFFER_SEALED)
         return ds_fail(err, DS_INVALID, "a view needs a sealed buffer");
-    if (buffer->mapping == NULL || buffer->mapping->huge_page_bytes != 0)
+    if (buffer->owns_data || buffer->mapping->huge_page_bytes != 0)
         return ds_fail(err, DS_UNSUPPORTED,
                        "no private view of these bytes: they are not in a shared "
                        "memory file of small pages; copy them");

@@ -26,13 +26,12 @@ struct ds_buffer {
     enum buffer_state state;
     uint8_t *data;
     uint64_t size;
-    struct mapping *mapping; /* Counted. NULL: `data` is our own memory. */
-    uint64_t extent_offset;
-    struct wire_ref ref; /* Of what is unsealed. */
+    bool owns_data;          /* `data` is our own memory: it travels by message. */
+    struct mapping *mapping; /* Counted. NULL: nothing there is kept for this. */
+    uint64_t extent_offset;  /* Of what is pinned. */
+    struct wire_ref ref;     /* Of what is unsealed. */
     bool is_block_part;
     struct ds_set_options options; /* For the seal. */
-    size_t key_bytes;              /* Kept only where seal sends the value. */
-    uint8_t key[];
 };
 
 /* A buffer over an object in shared memory, pinned. Lock held. Another result than
@@ -47,10 +46,14 @@ struct extent {
 enum pin_result buffer_open(const struct extent *extent, enum buffer_state state,
                             struct ds_buffer **out);
 
-/* A buffer of `size` bytes of our own memory; NULL when there is none. */
-struct ds_buffer *buffer_allocate(uint64_t size, struct ds_slice key);
+/* A sealed buffer of `size` bytes of our own memory; NULL when there is none. */
+struct ds_buffer *buffer_allocate(uint64_t size);
 
-/* Shrink a sealed buffer to a part of it. */
+/* An unsealed one, for what the worker reserved under `ref`. Lock held. */
+struct ds_buffer *
+buffer_allocate_unsealed(struct mapping *mapping, struct wire_ref ref, uint64_t size);
+
+/* Shrink a sealed, pinned buffer to a part of it. */
 DS_MUST_USE enum ds_status buffer_cut(struct ds_buffer *buffer, uint64_t offset,
                                       uint64_t size, struct ds_error *err);
 

@@ -36,6 +36,7 @@ request_name(enum message_type type)
         [MESSAGE_BLOCK_DELETE] = "BLOCK_DELETE",
         [MESSAGE_FORK_CLAIM] = "FORK_CLAIM",
         [MESSAGE_QUEUE_CALL] = "QUEUE_CALL",
+        [MESSAGE_FILL] = "FILL",
     };
     const char *name = type < MESSAGE_TYPE_COUNT ? names[type] : NULL;
     return name == NULL ? "request" : name;
@@ -104,7 +105,15 @@ client_drop_channels(struct ds_client *client)
 
 /* ---- Taking and leaving channels ---- */
 
-/* An idle channel that speaks of the current memory. Lock held. */
+/* It speaks of the current memory, or of none where none is needed. Lock held. */
+static bool
+is_current(const struct ds_client *client, const struct channel *channel)
+{
+    bool lacks_number = client->is_member && channel->mapping == NULL;
+    return channel->mapping == client->mapping && !lacks_number;
+}
+
+/* An idle channel that is current. Lock held. */
 static struct channel *
 take_idle(struct ds_client *client)
 {
@@ -112,7 +121,7 @@ take_idle(struct ds_client *client)
     if (client->mapping != NULL && client->mapping->resume_needed)
         return NULL; /* The next connection begins by saying what we hold. */
     struct channel *channel = pool_take(&client->pool);
-    while (channel != NULL && channel->mapping != client->mapping) {
+    while (channel != NULL && !is_current(client, channel)) {
         drop_channel(client, channel);
         channel = pool_take(&client->pool);
     }
@@ -188,9 +197,14 @@ leave_channel(struct ds_client *client, struct channel *channel, enum ds_status 
 
 /* ---- One attempt ---- */
 
-/* Let go what nobody wants, before anything else is asked for. */
+/* Sends ABORT for what nobody wants by `say`, channel_call() or channel_send(). */
+typedef enum ds_status (*say_fn)(struct channel *channel,
+                                 const struct outgoing *message,
+                                 const struct wait *wait, struct ds_error *err);
+
 static enum ds_status
-flush_aborts(struct channel *channel, const struct wait *wait, struct ds_error *err)
+say_aborts(struct channel *channel, say_fn say, const struct wait *wait,
+           struct ds_error *err)
 {
     struct mapping *mapping = channel->mapping;
     if (mapping == NULL)
@@ -208,7 +222,7 @@ flush_aborts(struct channel *channel, const struct wait *wait, struct ds_error *
                                .body = slice(writer.data, writer.len)};
     enum ds_status status = writer.failed
                                 ? ds_fail(err, DS_NO_MEMORY, "out of memory for ABORT")
-                                : channel_call(channel, &message, wait, err);
+                                : say(channel, &message, wait, err);
     if (status != DS_OK) {
         library_lock();
         for (size_t i = 0; i < count; i++)
@@ -222,6 +236,12 @@ flush_aborts(struct channel *channel, const struct wait *wait, struct ds_error *
 static enum ds_status
 fail_memory_changed(const struct ds_client *client, struct ds_error *err)
 {
+    if (!client->shares_memory)
+        return ds_fail(err, DS_IO,
+                       "the worker at %s came back without its memory, or gave this "
+                       "client up after a long silence: objects that were created and "
+                       "not sealed are gone; create them again",
+                       client->address);
     return ds_fail(err, DS_IO,
                    "the worker at %s came back without its memory: objects that were "
                    "created and not sealed are gone; create them again",
@@ -267,7 +287,8 @@ attempt(struct ds_client *client, const struct request *request, uint32_t sequen
         leave_channel(client, channel, DS_OK);
         return fail_memory_changed(client, err);
     }
-    enum ds_status status = flush_aborts(channel, wait, err);
+    /* First let go what nobody wants. */
+    enum ds_status status = say_aborts(channel, channel_call, wait, err);
     if (status == DS_OK) {
         set_wait_left(request, wait);
         struct outgoing message = {
@@ -280,6 +301,21 @@ attempt(struct ds_client *client, const struct request *request, uint32_t sequen
         status = take_reply(request, channel, wait, out_answered, err);
     leave_channel(client, channel, *out_answered ? DS_OK : status);
     return status;
+}
+
+void
+client_send_aborts(struct ds_client *client)
+{
+    struct wait now = {0};
+    library_lock();
+    struct channel *channel = take_idle(client);
+    library_unlock();
+    if (channel == NULL)
+        return;
+    (void)say_aborts(channel, channel_send, &now, NULL); /* Else RESUME says it. */
+    library_lock();
+    drop_channel(client, channel);
+    library_unlock();
 }
 
 /* ---- Repeating ---- */
@@ -331,6 +367,15 @@ is_lost(enum ds_status status)
     return status == DS_IO || status == DS_NOT_READY;
 }
 
+/* What is reserved needs an owner, whose death the worker notices. */
+static void
+become_member(struct ds_client *client)
+{
+    library_lock();
+    client->is_member = true;
+    library_unlock();
+}
+
 enum ds_status
 client_call(struct ds_client *client, const struct request *request,
             const struct wait *wait, struct ds_error *err)
@@ -338,6 +383,8 @@ client_call(struct ds_client *client, const struct request *request,
     if (request->body != NULL && request->body->failed)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for %s",
                        request_name(request->type));
+    if (reserves(request->type) && !client->shares_memory)
+        become_member(client);
     uint32_t sequence = library_next_sequence();
     struct ds_error last = {0};
     bool answered = false;

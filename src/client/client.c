@@ -203,7 +203,7 @@ ds_client_open(const struct ds_client_options *options, struct ds_client **out,
 static bool
 leaves_unsealed(const struct mapping *mapping)
 {
-    return mapping != NULL && !mapping->inherited &&
+    return mapping != NULL && !mapping->inherited && !mapping_is_remote(mapping) &&
            (mapping->resume_needed || mapping->abort_count > 0);
 }
 
@@ -213,10 +213,14 @@ ds_client_close(struct ds_client *client)
     if (client == NULL)
         return;
     library_lock();
+    if (client->mapping != NULL && !client->mapping->inherited)
+        buffers_abandon(client->mapping);
+    library_unlock();
+    if (client->is_member)
+        client_send_aborts(client);
+    library_lock();
     client_drop_channels(client);
     struct mapping *mapping = TAKE(client->mapping);
-    if (mapping != NULL && !mapping->inherited)
-        buffers_abandon(mapping);
     bool unsealed = leaves_unsealed(mapping);
     library_unlock();
     if (unsealed)

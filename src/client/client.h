@@ -9,8 +9,8 @@
 
 #include <datasystem/datasystem.h>
 
-/* Owner: the caller of ds_client_open(). `pool` and `mapping` are guarded by
- * the library's lock; the rest does not change after the open. */
+/* Owner: the caller of ds_client_open(). `pool`, `mapping` and `is_member` are
+ * guarded by the library's lock; the rest does not change after the open. */
 struct ds_client {
     char *host;
     uint16_t port;
@@ -22,7 +22,8 @@ struct ds_client {
     void *interrupted_arg;
 
     struct pool pool;
-    struct mapping *mapping; /* The current one; NULL over TCP and before the first. */
+    struct mapping *mapping; /* The current one; NULL before the first. */
+    bool is_member;          /* Over TCP: has reserved something, so has a mapping. */
     char *socket_path;       /* Of the worker, as it told us; NULL: ask. Only the thread
                                 that connects reads or changes it. */
 };
@@ -47,7 +48,7 @@ client_discover(struct ds_client *client, const struct wait *wait, bool *out_sha
                 struct ds_error *err);
 
 /* Tell the worker, without waiting for an answer, that what is unsealed will never be
- * sealed. */
+ * sealed. Not over TCP. */
 void client_give_up_unsealed(struct mapping *mapping);
 
 /* ---- Calling (call.c) ---- */
@@ -56,11 +57,15 @@ void client_give_up_unsealed(struct mapping *mapping);
  */
 void client_drop_channels(struct ds_client *client);
 
+/* As client_give_up_unsealed(), on a connection of the client that is idle, if there is
+ * one: over TCP it could not open another without waiting. */
+void client_send_aborts(struct ds_client *client);
+
 /* A reply whose channel is still ours. Borrowed. */
 struct reply {
     struct channel *channel;
     struct ds_slice body;
-    struct mapping *mapping; /* What it speaks of; NULL over TCP. */
+    struct mapping *mapping; /* What it speaks of; NULL: over TCP, by no member. */
     const struct wait *wait;
 };
 
@@ -113,18 +118,18 @@ struct creation {
 DS_MUST_USE enum ds_status
 creation_on_reply(void *creation, const struct reply *reply, struct ds_error *err);
 DS_MUST_USE enum ds_status
-seal_shared(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
-            struct ds_error *err);
+seal_all(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
+         struct ds_error *err);
 DS_MUST_USE enum ds_status
 check_sealable(struct ds_buffer *const *buffers, size_t count, bool is_block,
                struct ds_error *err);
 
-/* In lookup.c: opens what is there, pinned; the rest of `out` is NULL. DS_NOT_FOUND if
+/* In lookup.c: opens what is there, pinned or fetched; the rest of `out` is NULL. DS_NOT_FOUND if
  * nothing is. `flags` as in struct lookup. */
 DS_MUST_USE enum ds_status
-lookup_shared(struct ds_client *client, const struct ds_slice *keys, size_t count,
-              uint32_t flags, uint32_t wait_ms, struct ds_buffer **out,
-              struct ds_error *err);
+lookup_keys(struct ds_client *client, const struct ds_slice *keys, size_t count,
+            uint32_t flags, uint32_t wait_ms, struct ds_buffer **out,
+            struct ds_error *err);
 
 /* Wire names of requests, for messages: "SEAL". */
 const char *request_name(enum message_type type);

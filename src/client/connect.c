@@ -1,7 +1,8 @@
 /* Finding the worker and introducing ourselves.
  *
- *      TCP: DISCOVER ──► same machine and user? ── yes ──► Unix socket: HELLO ──►
- * memory └── no ──► TCP: HELLO; values travel by PUT and FETCH
+ *      TCP: DISCOVER ──► same machine and user?
+ *               ├── yes ──► Unix socket: HELLO ──► memory
+ *               └── no ───► TCP: HELLO; bytes travel by PUT, FILL and FETCH
  *
  * A client that comes back says HELLO with its number and token. A worker that was
  * restarted then wants to know first what the client still holds: HELLO with `resume`.
@@ -141,7 +142,7 @@ client_discover(struct ds_client *client, const struct wait *wait, bool *out_sha
     return status;
 }
 
-/* ---- HELLO over TCP ---- */
+/* ---- HELLO over TCP, by no member ---- */
 
 static enum ds_status
 say_hello(struct channel *channel, const struct hello *hello,
@@ -169,10 +170,11 @@ hello_tcp(struct channel *channel, const struct wait *wait, struct ds_error *err
     return status;
 }
 
-/* ---- HELLO over the Unix socket ---- */
+/* ---- HELLO of a member: over the Unix socket, or over TCP to reserve objects ---- */
 
 /* Who we say we are: what the client knows now. The mapping is counted. */
 struct introduction {
+    uint32_t flags;
     struct mapping *mapping;
     struct identity identity;
 };
@@ -187,7 +189,8 @@ introduce(struct ds_client *client, struct introduction *out)
         mapping_unref(mapping);
         mapping = NULL;
     }
-    *out = (struct introduction){0};
+    *out = (struct introduction){.flags = client->shares_memory ? HELLO_SHARED_MEMORY
+                                                                : HELLO_MEMBER};
     if (mapping != NULL) {
         out->mapping = mapping_ref(mapping);
         out->identity = (struct identity){
@@ -197,7 +200,9 @@ introduce(struct ds_client *client, struct introduction *out)
             .resume_needed = mapping->resume_needed,
         };
     } else {
-        out->identity = identity_take(client->socket_path);
+        const char *place =
+            client->shares_memory ? client->socket_path : client->address;
+        out->identity = identity_take(place);
     }
     library_unlock();
 }
@@ -239,7 +244,7 @@ hello_once(struct channel *channel, const struct introduction *who,
     struct hello hello = {
         .layout_version = LAYOUT_VERSION,
         .protocol_version = PROTOCOL_VERSION,
-        .flags = HELLO_SHARED_MEMORY | (resume ? HELLO_RESUME : 0u),
+        .flags = who->flags | (resume ? HELLO_RESUME : 0u),
         .client = who->identity.client,
         .token = who->identity.token,
         .incarnation = who->identity.incarnation,
@@ -255,18 +260,26 @@ hello_once(struct channel *channel, const struct introduction *who,
     return status;
 }
 
+static enum ds_status
+open_mapping(const struct ds_client *client, struct channel *channel,
+             const struct welcome *welcome, struct mapping **out, struct ds_error *err)
+{
+    int fds[CHANNEL_FDS_MAX];
+    if (!client->shares_memory)
+        return mapping_open_remote(welcome, client->address, out, err);
+    if (!channel_take_fds(channel, fds))
+        return ds_fail(err, DS_IO, "the worker at %s sent no memory files",
+                       client->address);
+    return mapping_open(welcome, client->socket_path, fds, out, err);
+}
+
 /* The worker has a memory that we do not know yet (or we have a new number in it). */
 static enum ds_status
 take_over_memory(struct ds_client *client, struct channel *channel,
                  const struct welcome *welcome, struct ds_error *err)
 {
-    int fds[CHANNEL_FDS_MAX];
     struct mapping *mapping;
-    if (!channel_take_fds(channel, fds))
-        return ds_fail(err, DS_IO, "the worker at %s sent no memory files",
-                       client->address);
-    enum ds_status status =
-        mapping_open(welcome, client->socket_path, fds, &mapping, err);
+    enum ds_status status = open_mapping(client, channel, welcome, &mapping, err);
     if (status != DS_OK)
         return status;
     library_lock();
@@ -295,6 +308,7 @@ be_welcomed(struct ds_client *client, struct channel *channel,
                        client->address);
     if (!is_known(who->mapping, &welcome))
         return take_over_memory(client, channel, &welcome, err);
+    DS_ASSERT(who->mapping != NULL);
     channel_close_fds(channel);
     library_lock();
     channel->mapping = mapping_ref(who->mapping);
@@ -307,8 +321,8 @@ be_welcomed(struct ds_client *client, struct channel *channel,
  * until that client has said what it holds, and NOT_FOUND to one that it does not know.
  */
 static enum ds_status
-hello_shared(struct ds_client *client, struct channel *channel,
-             struct introduction *who, const struct wait *wait, struct ds_error *err)
+hello_known(struct ds_client *client, struct channel *channel, struct introduction *who,
+            const struct wait *wait, struct ds_error *err)
 {
     for (int i = 0; i < GREETINGS_MAX; i++) {
         enum ds_status status = hello_once(channel, who, wait, err);
@@ -325,6 +339,18 @@ hello_shared(struct ds_client *client, struct channel *channel,
             break;
     }
     return channel_fail_reply(channel, err);
+}
+
+static enum ds_status
+hello_member(struct ds_client *client, struct channel *channel, const struct wait *wait,
+             struct ds_error *err)
+{
+    DS_ASSERT(channel != NULL);
+    struct introduction who;
+    introduce(client, &who);
+    enum ds_status status = hello_known(client, channel, &who, wait, err);
+    introduction_fini(&who);
+    return status;
 }
 
 static enum ds_status
@@ -371,17 +397,22 @@ connect_shared(struct ds_client *client, const struct wait *wait, struct channel
                        reason.message);
     }
     status = check_owner(client, channel, err);
-    if (status == DS_OK) {
-        struct introduction who;
-        introduce(client, &who);
-        status = hello_shared(client, channel, &who, wait, err);
-        introduction_fini(&who);
-    }
+    if (status == DS_OK)
+        status = hello_member(client, channel, wait, err);
     if (status == DS_OK)
         *out = channel;
     else
         channel_destroy(channel);
     return status;
+}
+
+static bool
+wants_number(const struct ds_client *client)
+{
+    library_lock();
+    bool wants = client->is_member;
+    library_unlock();
+    return wants;
 }
 
 enum ds_status
@@ -394,7 +425,8 @@ client_connect(struct ds_client *client, const struct wait *wait, struct channel
     enum ds_status status = connect_tcp(client, wait, &channel, err);
     if (status != DS_OK)
         return status;
-    status = hello_tcp(channel, wait, err);
+    status = wants_number(client) ? hello_member(client, channel, wait, err)
+                                  : hello_tcp(channel, wait, err);
     if (status == DS_OK)
         *out = channel;
     else
@@ -409,7 +441,7 @@ void
 client_give_up_unsealed(struct mapping *mapping)
 {
     struct channel *channel = NULL;
-    if (channel_connect_unix(mapping->socket_path, &channel, NULL) != DS_OK)
+    if (channel_connect_unix(mapping->place, &channel, NULL) != DS_OK)
         return;
     struct hello hello = {
         .layout_version = LAYOUT_VERSION,

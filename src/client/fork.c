@@ -52,7 +52,7 @@ claim_pins(const struct mapping *mapping, const struct wait *wait)
     if (pipe2(ends, O_CLOEXEC) < 0)
         return -1;
     struct channel *channel = NULL;
-    enum ds_status status = channel_connect_unix(mapping->socket_path, &channel, NULL);
+    enum ds_status status = channel_connect_unix(mapping->place, &channel, NULL);
     if (status == DS_OK)
         status = send_claim(channel, mapping, ends[0], wait);
     channel_destroy(channel);

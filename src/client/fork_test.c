@@ -183,10 +183,38 @@ TEST(a_fork_goes_on_without_the_worker)
     ds_client_close(client);
 }
 
+/* Over TCP, too, what the parent has reserved is none of the child's business. */
+TEST(over_tcp_a_child_reserves_under_a_number_of_its_own)
+{
+    struct ds_client *client = open_client(&worker, true);
+    struct ds_buffer *unsealed = create_one(client, "unsealed", 4);
+    pid_t child = fork();
+    if (child == 0) {
+        const uint64_t size = 5000;
+        struct ds_block_id id;
+        struct ds_buffer *part = NULL;
+        ds_buffer_release(unsealed);
+        CHILD_CHECK(ds_block_create(client, &size, 1, &id, &part, NULL) == DS_OK);
+        memset(ds_buffer_data(part), 'c', size);
+        CHILD_CHECK(ds_block_seal(client, &part, 1, NULL) == DS_OK);
+        ds_buffer_release(part);
+        ds_client_close(client);
+        _exit(0);
+    }
+    join_child(child);
+    CHECK_INT(worker_stat(client, "clients"), 3); /* With that of worker_start(). */
+    memcpy(ds_buffer_data(unsealed), "mine", 4);
+    CHECK_OK(ds_seal(client, &unsealed, 1, NULL));
+    check_value(client, "unsealed", "mine");
+    ds_buffer_release(unsealed);
+    ds_client_close(client);
+}
+
 #define EACH(name) cmocka_unit_test_setup_teardown(name, before_each, after_each)
 
 TEST_MAIN(EACH(a_child_uses_the_client_on_a_connection_of_its_own),
           EACH(a_release_in_the_child_leaves_the_parents_pin),
           EACH(what_a_child_inherited_stays_right_after_the_parent_lets_go),
           EACH(a_fork_without_pins_asks_the_worker_nothing),
-          EACH(a_fork_goes_on_without_the_worker))
+          EACH(a_fork_goes_on_without_the_worker),
+          EACH(over_tcp_a_child_reserves_under_a_number_of_its_own))

@@ -143,7 +143,7 @@ finish(enum ds_status status, struct ds_buffer **found, size_t count,
     return status;
 }
 
-enum ds_status
+static enum ds_status
 lookup_shared(struct ds_client *client, const struct ds_slice *keys, size_t count,
               uint32_t flags, uint32_t wait_ms, struct ds_buffer **out,
               struct ds_error *err)
@@ -184,7 +184,7 @@ fetch_one(const struct reply *reply, uint64_t size, struct ds_buffer **out,
 {
     if (size == 0 || size > channel_payload_left(reply->channel))
         return fail_malformed(err);
-    struct ds_buffer *buffer = buffer_allocate(size, (struct ds_slice){0});
+    struct ds_buffer *buffer = buffer_allocate(size);
     if (buffer == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for a value of %ju bytes",
                        (uintmax_t)size);
@@ -242,6 +242,19 @@ fetch(struct ds_client *client, const struct ds_slice *keys, size_t count,
     return status;
 }
 
+/* ---- Either way ---- */
+
+enum ds_status
+lookup_keys(struct ds_client *client, const struct ds_slice *keys, size_t count,
+            uint32_t flags, uint32_t wait_ms, struct ds_buffer **out,
+            struct ds_error *err)
+{
+    if (client->shares_memory)
+        return lookup_shared(client, keys, count, flags, wait_ms, out, err);
+    struct lookup lookup = {.flags = flags, .wait_ms = wait_ms};
+    return fetch(client, keys, count, &lookup, out, err);
+}
+
 /* ---- Public ---- */
 
 enum ds_status
@@ -255,10 +268,7 @@ ds_get(struct ds_client *client, const struct ds_slice *keys, size_t count,
         status = check_known_keys(keys, count, DS_BATCH_KEYS_MAX, err);
     if (status != DS_OK)
         return status;
-    if (client->shares_memory)
-        return lookup_shared(client, keys, count, 0, wait_ms, out, err);
-    struct lookup lookup = {.wait_ms = wait_ms};
-    return fetch(client, keys, count, &lookup, out, err);
+    return lookup_keys(client, keys, count, 0, wait_ms, out, err);
 }
 
 static enum ds_status

@@ -1,5 +1,6 @@
 #include "client/mapping.h"
 
+#include "base/auto.h"
 #include "base/check.h"
 #include "base/numeric.h"
 #include "base/status.h"
@@ -17,7 +18,7 @@ enum { PAGE_BYTES = 4096, IDENTITIES_MAX = 64 };
 struct free_identity {
     struct list link;
     struct identity identity;
-    char *socket_path;
+    char *place;
 };
 
 /* Oldest first. Guarded by the library's lock. */
@@ -29,11 +30,11 @@ identity_drop(struct free_identity *entry)
 {
     list_remove(&entry->link);
     identity_count--;
-    free(entry->socket_path);
+    free(entry->place);
     free(entry);
 }
 
-/* Takes the path from the mapping. Out of memory, the number is lost until we end. */
+/* Takes the place from the mapping. Out of memory, the number is lost until we end. */
 static void
 identity_keep(struct mapping *mapping)
 {
@@ -46,8 +47,7 @@ identity_keep(struct mapping *mapping)
         .incarnation = mapping->incarnation,
         .resume_needed = mapping->resume_needed || mapping->abort_count > 0,
     };
-    entry->socket_path = mapping->socket_path;
-    mapping->socket_path = NULL;
+    entry->place = TAKE(mapping->place);
     if (identity_count == IDENTITIES_MAX)
         identity_drop(CONTAINER_OF(identities.next, struct free_identity, link));
     list_push_back(&identities, &entry->link);
@@ -55,12 +55,12 @@ identity_keep(struct mapping *mapping)
 }
 
 struct identity
-identity_take(const char *socket_path)
+identity_take(const char *place)
 {
     struct identity identity = {0};
     LIST_FOREACH (link, &identities) {
         struct free_identity *entry = CONTAINER_OF(link, struct free_identity, link);
-        if (identity.client != 0 || strcmp(entry->socket_path, socket_path) != 0)
+        if (identity.client != 0 || strcmp(entry->place, place) != 0)
             continue;
         identity = entry->identity;
         identity_drop(entry);
@@ -188,7 +188,7 @@ mapping_free(struct mapping *mapping)
     socket_close(mapping->fork_pipe);
     pins_fini(&mapping->pins);
     free(mapping->aborts);
-    free(mapping->socket_path);
+    free(mapping->place);
     free(mapping);
 }
 
@@ -202,8 +202,10 @@ static enum ds_status
 map_all(struct mapping *mapping, const struct welcome *welcome, const int fds[3],
         struct ds_error *err)
 {
-    if (mapping->socket_path == NULL)
-        return ds_fail(err, DS_NO_MEMORY, "out of memory for a mapping");
+    mapping->arena_bytes = welcome->arena_bytes;
+    mapping->huge_page_bytes = welcome->huge_page_bytes;
+    mapping->table_bytes = welcome->table_bytes;
+    mapping->region_bytes = welcome->pins_bytes;
     enum ds_status status = map_table(mapping, fds[1], err);
     if (status == DS_OK)
         status = map_region(mapping, fds[2], welcome->pins_offset, err);
@@ -212,48 +214,70 @@ map_all(struct mapping *mapping, const struct welcome *welcome, const int fds[3]
     return status;
 }
 
-enum ds_status
-mapping_open(const struct welcome *welcome, const char *socket_path, const int fds[3],
-             struct mapping **out, struct ds_error *err)
+/* Nothing mapped yet. Takes arena_fd; NULL when out of memory. */
+static struct mapping *
+mapping_new(const struct welcome *welcome, const char *place, int arena_fd)
 {
     struct mapping *mapping = calloc(1, sizeof *mapping);
-    enum ds_status status = DS_OK;
-    if (mapping == NULL) {
-        status = ds_fail(err, DS_NO_MEMORY, "out of memory for a mapping");
-    } else {
-        *mapping = (struct mapping){
-            .holders = 1,
-            .destroy.run = run_free,
-            .incarnation = welcome->incarnation,
-            .client = welcome->client,
-            .token = welcome->token,
-            .socket_path = strdup(socket_path),
-            .arena_bytes = welcome->arena_bytes,
-            .arena_fd = fds[0],
-            .huge_page_bytes = welcome->huge_page_bytes,
-            .table_bytes = welcome->table_bytes,
-            .region_bytes = welcome->pins_bytes,
-            .fork_pipe = -1,
-            .claim_pipe = -1,
-        };
-        list_init(&mapping->link);
-        list_init(&mapping->unsealed);
-        status = map_all(mapping, welcome, fds, err);
+    char *copy = strdup(place);
+    if (mapping == NULL || copy == NULL) {
+        free(mapping);
+        free(copy);
+        socket_close(arena_fd);
+        return NULL;
     }
-    socket_close(fds[1]);
-    socket_close(fds[2]);
-    if (status != DS_OK) {
-        if (mapping != NULL)
-            mapping_free(mapping);
-        else
-            socket_close(fds[0]);
-        return status;
-    }
-    DS_ASSERT(mapping != NULL);
+    *mapping = (struct mapping){
+        .holders = 1,
+        .destroy.run = run_free,
+        .incarnation = welcome->incarnation,
+        .client = welcome->client,
+        .token = welcome->token,
+        .place = copy,
+        .arena_fd = arena_fd,
+        .fork_pipe = -1,
+        .claim_pipe = -1,
+    };
+    list_init(&mapping->link);
+    list_init(&mapping->unsealed);
+    return mapping;
+}
+
+static void
+publish(struct mapping *mapping, struct mapping **out)
+{
     library_lock();
     list_push_back(library_mappings(), &mapping->link);
     library_unlock();
     *out = mapping;
+}
+
+enum ds_status
+mapping_open(const struct welcome *welcome, const char *socket_path, const int fds[3],
+             struct mapping **out, struct ds_error *err)
+{
+    struct mapping *mapping = mapping_new(welcome, socket_path, fds[0]);
+    enum ds_status status = DS_OK;
+    if (mapping == NULL)
+        status = ds_fail(err, DS_NO_MEMORY, "out of memory for a mapping");
+    else
+        status = map_all(mapping, welcome, fds, err);
+    socket_close(fds[1]);
+    socket_close(fds[2]);
+    if (status == DS_OK)
+        publish(mapping, out);
+    else if (mapping != NULL)
+        mapping_free(mapping);
+    return status;
+}
+
+enum ds_status
+mapping_open_remote(const struct welcome *welcome, const char *address,
+                    struct mapping **out, struct ds_error *err)
+{
+    struct mapping *mapping = mapping_new(welcome, address, -1);
+    if (mapping == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for a mapping");
+    publish(mapping, out);
     return DS_OK;
 }
 

@@ -1,5 +1,6 @@
 /* The worker's memory as this process sees it: arena, table, and our region of the
- * pins.
+ * pins. Over TCP there is nothing to see, and only what the worker keeps for us counts:
+ * then `arena` is NULL.
  *
  * A client has at most one that is current. Buffers keep the one that they were made
  * in, so what they show stays right after the worker came back with other memory, or
@@ -25,11 +26,11 @@ struct mapping {
     uint32_t incarnation;
     uint32_t client; /* Our region of the pins + 1. */
     uint64_t token;
-    char *socket_path; /* Of the worker. */
+    char *place; /* Of the worker: its Unix socket, or over TCP host:port. */
 
-    uint8_t *arena;
+    uint8_t *arena; /* NULL over TCP. */
     uint64_t arena_bytes;
-    int arena_fd; /* For private views. */
+    int arena_fd; /* For private views; -1 over TCP. */
     uint64_t huge_page_bytes;
     void *table;
     uint64_t table_bytes;
@@ -64,8 +65,20 @@ DS_MUST_USE enum ds_status
 mapping_open(const struct welcome *welcome, const char *socket_path, const int fds[3],
              struct mapping **out, struct ds_error *err);
 
+/* The same over TCP, where there are no descriptors. */
+DS_MUST_USE enum ds_status
+mapping_open_remote(const struct welcome *welcome, const char *address,
+                    struct mapping **out, struct ds_error *err);
+
 struct mapping *mapping_ref(struct mapping *mapping);
 void mapping_unref(struct mapping *mapping); /* Accepts NULL. */
+
+/* Over TCP: bytes travel by message. */
+static inline bool
+mapping_is_remote(const struct mapping *mapping)
+{
+    return mapping->arena == NULL;
+}
 
 /* True if [offset, offset + size) lies in the arena and there is such a slot. */
 bool mapping_contains(const struct mapping *mapping, uint32_t slot, uint64_t offset,
@@ -94,7 +107,7 @@ struct identity {
     uint32_t incarnation;
     bool resume_needed;
 };
-struct identity identity_take(const char *socket_path);
+struct identity identity_take(const char *place);
 
 /* In a forked child: all are the parent's. */
 void identities_forget(void);

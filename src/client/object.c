@@ -3,6 +3,7 @@
 #include "client/client.h"
 
 #include "base/check.h"
+#include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
 
@@ -13,6 +14,8 @@ enum {
     PUT_INLINE_BYTES_MAX = 16 << 10,
     /* Of keys in one request, where a batch may need more than one. */
     KEYS_BYTES_MAX = 4 << 20,
+    /* Over TCP the bytes of an object go in pieces, each in the time of one request. */
+    FILL_BYTES_MAX = 16 << 20,
 };
 
 static enum ds_status
@@ -31,10 +34,21 @@ options_or_default(const struct ds_set_options *options)
 
 /* ---- Creating ---- */
 
+/* Over TCP the bytes wait here until they are sealed. */
 static enum ds_status
-open_created(const struct creation *creation, struct mapping *mapping,
-             const struct wire_extent *extent, uint64_t size, struct ds_buffer **out,
-             struct ds_error *err)
+open_created_remote(struct mapping *mapping, struct wire_ref ref, uint64_t size,
+                    struct ds_buffer **out, struct ds_error *err)
+{
+    *out = buffer_allocate_unsealed(mapping, ref, size);
+    if (*out != NULL)
+        return DS_OK;
+    return ds_fail(err, DS_NO_MEMORY, "out of memory for a value of %ju bytes",
+                   (uintmax_t)size);
+}
+
+static enum ds_status
+open_created_shared(struct mapping *mapping, const struct wire_extent *extent,
+                    uint64_t size, struct ds_buffer **out, struct ds_error *err)
 {
     struct extent place = {
         .mapping = mapping,
@@ -47,8 +61,6 @@ open_created(const struct creation *creation, struct mapping *mapping,
         return ds_fail(err, DS_CORRUPT, "the worker named bytes outside its arena");
     switch (buffer_open(&place, BUFFER_UNSEALED, out)) {
     case PIN_TAKEN:
-        (*out)->options = creation->options;
-        (*out)->is_block_part = creation->is_block;
         return DS_OK;
     case PIN_STALE:
         return ds_fail(err, DS_IO, "the worker dropped what it had reserved");
@@ -59,6 +71,23 @@ open_created(const struct creation *creation, struct mapping *mapping,
                    "this process holds %u objects at once, which is the limit; release "
                    "some buffers",
                    pins_count(&mapping->pins));
+}
+
+static enum ds_status
+open_created(const struct creation *creation, struct mapping *mapping,
+             const struct wire_extent *extent, uint64_t size, struct ds_buffer **out,
+             struct ds_error *err)
+{
+    enum ds_status status =
+        mapping_is_remote(mapping)
+            ? open_created_remote(mapping, extent->ref, size, out, err)
+            : open_created_shared(mapping, extent, size, out, err);
+    if (status != DS_OK)
+        return status;
+    DS_ASSERT(*out != NULL);
+    (*out)->options = creation->options;
+    (*out)->is_block_part = creation->is_block;
+    return DS_OK;
 }
 
 /* Lock held. Opens what it can into `made`; the rest of a failed batch is given up. */
@@ -108,9 +137,9 @@ creation_on_reply(void *arg, const struct reply *reply, struct ds_error *err)
 }
 
 static enum ds_status
-create_shared(struct ds_client *client, const struct ds_slice *keys,
-              const uint64_t *sizes, size_t count, const struct ds_set_options *options,
-              struct ds_buffer **out, struct ds_error *err)
+create(struct ds_client *client, const struct ds_slice *keys, const uint64_t *sizes,
+       size_t count, const struct ds_set_options *options, struct ds_buffer **out,
+       struct ds_error *err)
 {
     struct creation creation = {
         .sizes = sizes, .count = count, .options = *options, .out = out};
@@ -122,33 +151,6 @@ create_shared(struct ds_client *client, const struct ds_slice *keys,
                               .arg = &creation};
     struct wait wait = client_wait(client, client->request_timeout_ms);
     return client_call(client, &request, &wait, err);
-}
-
-/* Over TCP the bytes wait here until they are sealed. */
-static enum ds_status
-create_local(const struct ds_slice *keys, const uint64_t *sizes, size_t count,
-             const struct ds_set_options *options, struct ds_buffer **out,
-             struct ds_error *err)
-{
-    DS_ASSERT(count > 0);
-    struct ds_buffer **made = calloc(count, sizeof(struct ds_buffer *));
-    size_t done = 0;
-    for (; made != NULL && done < count; done++) {
-        made[done] = buffer_allocate(sizes[done], keys[done]);
-        if (made[done] == NULL)
-            break;
-        made[done]->options = *options;
-    }
-    bool complete = done == count;
-    if (complete)
-        memcpy(out, made, count * sizeof(struct ds_buffer *));
-    else if (made != NULL)
-        buffers_release(made, done);
-    free(made);
-    if (complete)
-        return DS_OK;
-    return ds_fail(err, DS_NO_MEMORY, "out of memory for a value of %ju bytes",
-                   (uintmax_t)sizes[done]);
 }
 
 enum ds_status
@@ -168,9 +170,7 @@ ds_create(struct ds_client *client, const struct ds_slice *keys, const uint64_t 
     if (status != DS_OK)
         return status;
     struct ds_set_options used = options_or_default(options);
-    if (client->shares_memory)
-        return create_shared(client, keys, sizes, count, &used, out, err);
-    return create_local(keys, sizes, count, &used, out, err);
+    return create(client, keys, sizes, count, &used, out, err);
 }
 
 /* ---- Publishing ---- */
@@ -225,10 +225,32 @@ run_length(struct ds_buffer *const *buffers, size_t count)
     return n;
 }
 
+/* Over TCP: what the worker does not have yet. */
 static enum ds_status
-seal_run(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
-         struct ds_error *err)
+send_bytes(struct ds_client *client, const struct ds_buffer *buffer,
+           struct ds_error *err)
 {
+    enum ds_status status = DS_OK;
+    for (uint64_t at = 0; at < buffer->size && status == DS_OK; at += FILL_BYTES_MAX) {
+        struct fill fill = {.ref = buffer->ref, .offset = at};
+        AUTO_WRITER(body);
+        encode_fill(&body, &fill);
+        size_t bytes = min_u64(buffer->size - at, FILL_BYTES_MAX);
+        struct request request = {.type = MESSAGE_FILL,
+                                  .body = &body,
+                                  .payload = slice(buffer->data + at, bytes),
+                                  .mapping = buffer->mapping};
+        struct wait wait = client_wait(client, client->request_timeout_ms);
+        status = client_call(client, &request, &wait, err);
+    }
+    return status;
+}
+
+static enum ds_status
+publish(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
+        struct ds_error *err)
+{
+    DS_ASSERT(count > 0);
     struct wire_ref *refs = calloc(count, sizeof *refs);
     if (refs == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for SEAL");
@@ -241,37 +263,33 @@ seal_run(struct ds_client *client, struct ds_buffer *const *buffers, size_t coun
     struct request request = {
         .type = MESSAGE_SEAL, .body = &body, .mapping = buffers[0]->mapping};
     struct wait wait = client_wait(client, client->request_timeout_ms);
-    enum ds_status status = client_call(client, &request, &wait, err);
+    return client_call(client, &request, &wait, err);
+}
+
+static enum ds_status
+seal_run(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
+         struct ds_error *err)
+{
+    enum ds_status status = DS_OK;
+    for (size_t i = 0; i < count && status == DS_OK; i++)
+        if (buffers[i]->owns_data)
+            status = send_bytes(client, buffers[i], err);
+    if (status == DS_OK)
+        status = publish(client, buffers, count, err);
     for (size_t i = 0; i < count && status == DS_OK; i++)
         buffer_mark_sealed(buffers[i]);
     return status;
 }
 
 enum ds_status
-seal_shared(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
-            struct ds_error *err)
+seal_all(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
+         struct ds_error *err)
 {
     enum ds_status status = DS_OK;
     for (size_t i = 0; i < count && status == DS_OK;) {
         size_t n = run_length(buffers + i, count - i);
         status = seal_run(client, buffers + i, n, err);
         i += n;
-    }
-    return status;
-}
-
-static enum ds_status
-seal_local(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
-           struct ds_error *err)
-{
-    enum ds_status status = DS_OK;
-    for (size_t i = 0; i < count && status == DS_OK; i++) {
-        struct ds_buffer *buffer = buffers[i];
-        status = put_through_socket(client, slice(buffer->key, buffer->key_bytes),
-                                    slice(buffer->data, buffer->size), &buffer->options,
-                                    err);
-        if (status == DS_OK)
-            buffer->state = BUFFER_SEALED;
     }
     return status;
 }
@@ -283,11 +301,7 @@ ds_seal(struct ds_client *client, struct ds_buffer *const *buffers, size_t count
     enum ds_status status = check_client(client, err);
     if (status == DS_OK)
         status = check_sealable(buffers, count, false, err);
-    if (status != DS_OK)
-        return status;
-    if (client->shares_memory)
-        return seal_shared(client, buffers, count, err);
-    return seal_local(client, buffers, count, err);
+    return status == DS_OK ? seal_all(client, buffers, count, err) : status;
 }
 
 static enum ds_status
@@ -296,12 +310,11 @@ put_through_memory(struct ds_client *client, struct ds_slice key, struct ds_slic
 {
     struct ds_buffer *buffer = NULL;
     uint64_t size = value.len;
-    enum ds_status status =
-        create_shared(client, &key, &size, 1, options, &buffer, err);
+    enum ds_status status = create(client, &key, &size, 1, options, &buffer, err);
     if (status != DS_OK)
         return status;
     memcpy(buffer->data, value.data, value.len);
-    status = seal_shared(client, &buffer, 1, err);
+    status = seal_all(client, &buffer, 1, err);
     ds_buffer_release(buffer);
     return status;
 }

@@ -67,6 +67,45 @@ TEST(a_tcp_client_reconnects)
     ds_client_close(client);
 }
 
+TEST(what_a_tcp_client_has_not_sealed_survives_the_worker_if_it_is_still_held)
+{
+    struct ds_client *client = open_client(&worker, true);
+    const uint64_t sizes[2] = {5, 1 << 20};
+    struct ds_block_id id;
+    struct ds_buffer *parts[2];
+    struct ds_buffer *dropped = create_one(client, "dropped", 5);
+    CHECK_OK(ds_block_create(client, sizes, 2, &id, parts, NULL));
+    for (int i = 0; i < 2; i++)
+        memset(ds_buffer_data(parts[i]), 'x', sizes[i]);
+    worker_kill_child(&worker);
+    ds_buffer_release(dropped);
+    CHECK_OK(ds_block_seal(client, parts, 2, NULL));
+    CHECK_INT(worker_stat(client, "objects_unsealed"), 0);
+    for (uint32_t i = 0; i < 2; i++) {
+        struct ds_buffer *got = NULL;
+        CHECK_OK(ds_block_get(client, &id, &i, 1, &got, NULL));
+        CHECK_INT(ds_buffer_size(got), sizes[i]);
+        CHECK(memcmp(ds_buffer_data(got), ds_buffer_data(parts[i]), sizes[i]) == 0);
+        ds_buffer_release(got);
+        ds_buffer_release(parts[i]);
+    }
+    ds_client_close(client);
+}
+
+TEST(another_worker_at_the_address_has_nothing_that_a_tcp_client_reserved)
+{
+    struct ds_client *client = open_client(&worker, true);
+    struct ds_buffer *unsealed = create_one(client, "unsealed", 9);
+    struct ds_error err = {0};
+    worker_replace(&worker, 64);
+    CHECK_STATUS(ds_seal(client, &unsealed, 1, &err), DS_IO);
+    CHECK_CONTAINS(err.message, "came back without its memory");
+    ds_buffer_release(unsealed);
+    put_text(client, "new", "new bytes");
+    check_value(client, "new", "new bytes");
+    ds_client_close(client);
+}
+
 struct waiting {
     struct ds_client *client;
     struct ds_buffer *buffer;
@@ -122,25 +161,34 @@ TEST(another_worker_at_the_address_means_new_memory)
 }
 
 static struct ds_client *
-open_impatient(uint32_t request_timeout_ms)
+open_impatient_by(bool no_shared_memory, uint32_t request_timeout_ms)
 {
     struct ds_client_options options = {.struct_bytes = sizeof options,
                                         .host = "127.0.0.1",
                                         .port = worker.port,
-                                        .request_timeout_ms = request_timeout_ms};
+                                        .request_timeout_ms = request_timeout_ms,
+                                        .no_shared_memory = no_shared_memory};
     struct ds_client *client = NULL;
     CHECK_OK(ds_client_open(&options, &client, NULL));
     return client;
 }
 
-/* The worker answers a create that nobody waits for any more. */
-TEST(what_a_late_reply_reserved_is_given_up)
+static struct ds_client *
+open_impatient(uint32_t request_timeout_ms)
 {
-    struct ds_client *client = open_impatient(300);
+    return open_impatient_by(false, request_timeout_ms);
+}
+
+/* The worker answers a create that nobody waits for any more. */
+static void
+check_late_reply(struct ds_client *client)
+{
     struct ds_error err = {0};
     struct ds_slice key = slice_of_text("late");
     uint64_t size = 5000;
-    struct ds_buffer *buffer = NULL;
+    struct ds_buffer *buffer = create_one(client, "first", size);
+    ds_buffer_release(buffer);
+    CHECK_OK(ds_client_ping(client, 2000, NULL));
     pid_t child = worker_child(&worker);
     CHECK(kill(child, SIGSTOP) == 0);
     CHECK_STATUS(ds_create(client, &key, &size, 1, NULL, &buffer, &err), DS_TIMEOUT);
@@ -149,9 +197,19 @@ TEST(what_a_late_reply_reserved_is_given_up)
     usleep(200000);
     CHECK_OK(ds_client_ping(client, 2000, NULL));
     CHECK_INT(worker_stat(client, "objects_unsealed"), 0);
-    CHECK_INT(worker_stat(client, "creates_total"), 1);
+    CHECK_INT(worker_stat(client, "creates_total"), 2);
     CHECK_INT(worker_stat(client, "connections"), 1);
     ds_client_close(client);
+}
+
+TEST(what_a_late_reply_reserved_is_given_up)
+{
+    check_late_reply(open_impatient_by(false, 300));
+}
+
+TEST(what_a_late_reply_reserved_over_tcp_is_given_up)
+{
+    check_late_reply(open_impatient_by(true, 300));
 }
 
 TEST(a_create_in_flight_when_the_worker_dies_reserves_nothing)
@@ -226,7 +284,7 @@ greet_again(const struct mapping *mapping, const struct wait *wait)
     encode_hello(&writer, &hello, NULL, 0);
     struct outgoing message = {.type = MESSAGE_HELLO,
                                .body = slice(writer.data, writer.len)};
-    CHECK_OK(channel_connect_unix(mapping->socket_path, &channel, NULL));
+    CHECK_OK(channel_connect_unix(mapping->place, &channel, NULL));
     CHECK_OK(channel_call(channel, &message, wait, NULL));
     CHECK_INT(channel->reply.status, DS_OK);
     return channel;
@@ -351,13 +409,18 @@ TEST(puts_under_load_survive_kills)
 
 #define EACH(name) cmocka_unit_test_setup_teardown(name, before_each, after_each)
 
-TEST_MAIN(EACH(a_sealed_object_survives_the_worker),
-          EACH(an_unsealed_object_survives_the_worker_if_it_is_still_held),
-          EACH(a_tcp_client_reconnects), EACH(a_waiting_get_waits_on_over_a_restart),
-          EACH(another_worker_at_the_address_means_new_memory),
-          EACH(what_a_late_reply_reserved_is_given_up),
-          EACH(a_create_in_flight_when_the_worker_dies_reserves_nothing),
-          EACH(nothing_stays_reserved_when_many_creates_time_out),
-          EACH(a_value_half_way_to_the_worker_survives_a_resume),
-          EACH(a_worker_that_stays_away_is_named_within_the_timeout),
-          EACH(puts_under_load_survive_kills))
+TEST_MAIN(
+    EACH(a_sealed_object_survives_the_worker),
+    EACH(an_unsealed_object_survives_the_worker_if_it_is_still_held),
+    EACH(a_tcp_client_reconnects),
+    EACH(what_a_tcp_client_has_not_sealed_survives_the_worker_if_it_is_still_held),
+    EACH(another_worker_at_the_address_has_nothing_that_a_tcp_client_reserved),
+    EACH(a_waiting_get_waits_on_over_a_restart),
+    EACH(another_worker_at_the_address_means_new_memory),
+    EACH(what_a_late_reply_reserved_is_given_up),
+    EACH(what_a_late_reply_reserved_over_tcp_is_given_up),
+    EACH(a_create_in_flight_when_the_worker_dies_reserves_nothing),
+    EACH(nothing_stays_reserved_when_many_creates_time_out),
+    EACH(a_value_half_way_to_the_worker_survives_a_resume),
+    EACH(a_worker_that_stays_away_is_named_within_the_timeout),
+    EACH(puts_under_load_survive_kills))
