@@ -1,6 +1,6 @@
 """The block: what one put writes, and the only place that knows its format.
 
-A block is a few parts of shared memory. Part 0 begins with the header. Each payload of
+A block is a few parts, all objects. Part 0 begins with the header. Each payload of
 a column (_columns.py) stands in part 0, 64-byte aligned, or, from 1 MiB on, is a part
 of its own, so that it can be mapped and freed by itself.
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -195,12 +195,19 @@ class Site:
         return self.runtime / "transfer_queue" / "default"
 
     def start(
-        self, code: str, *, environment: Mapping[str, str] | None = None
+        self,
+        code: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        within: Sequence[str] = (),
     ) -> subprocess.Popen[str]:
-        """Run Python code; it has `tq`, `torch`, `TensorDict`, `conf` and `say`."""
+        """Run Python code; it has `tq`, `torch`, `TensorDict`, `conf` and `say`.
+
+        `within` is a command that runs another, whose words are appended.
+        """
         program = PRELUDE + textwrap.dedent(code)
         process = subprocess.Popen(
-            [sys.executable, "-c", program],
+            [*within, sys.executable, "-c", program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
