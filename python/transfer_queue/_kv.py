@@ -18,16 +18,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from transfer_queue._block import EncodedBlock, encode_fields
 from transfer_queue._deadline import Deadline
-from transfer_queue._gather import gather
 from transfer_queue._queue import BlockRef, GetReply, OutcomeUnknownError, QueueClient
-from transfer_queue._rows import slice_rows
 from transfer_queue._torch_fork import settle_in_child
 from transfer_queue.storage.managers.base import StorageManager
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
+
+    from transfer_queue._block import EncodedBlock
 
 _log = logging.getLogger("transfer_queue.kv")
 
@@ -157,6 +156,9 @@ def _split(
     manager: StorageManager, fields: TensorDict, first: int, last: int
 ) -> Iterator[tuple[int, int, EncodedBlock]]:
     """Halve the rows until each block is as small as the store wants it."""
+    from transfer_queue._block import encode_fields
+    from transfer_queue._rows import slice_rows
+
     some = fields if last - first == len(fields) else slice_rows(fields, first, last)
     block = encode_fields(some, last - first)
     if sum(block.part_sizes) <= manager.block_bytes_max or last - first == 1:
@@ -169,6 +171,8 @@ def _split(
 
 
 def _read(backend: Backend, reply: GetReply) -> TensorDict:
+    from transfer_queue._gather import gather
+
     for _, blocks, _ in reply.groups:
         for _, name in blocks:
             if name != backend.name:

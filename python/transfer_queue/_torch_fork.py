@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 
-import torch
-
 _is_child = False
 
 
@@ -18,6 +16,8 @@ def settle_in_child() -> None:
     """Call before work with tensors; the first call in a forked child has an effect."""
     global _is_child
     if _is_child:
+        import torch
+
         _is_child = False
         torch.set_num_threads(1)
 

@@ -230,7 +230,7 @@ def kv_batch_put(
     if fields is None and tags is None:
         raise ValueError("Please provide at least one parameter of fields or tag.")
     keys = _checked_keys(keys)
-    _check_fields(fields)
+    _check_fields(fields, "a TensorDict")
     if fields is not None and _rows_of(fields) != len(keys):
         raise ValueError(
             f"Length of `keys` ({len(keys)}) does not match `fields` batch size "
@@ -256,7 +256,7 @@ async def async_kv_batch_put(
     if fields is None and tags is None:
         raise ValueError("Please provide at least one parameter of `fields` or `tags`.")
     keys = _checked_keys(keys)
-    _check_fields(fields)
+    _check_fields(fields, "a TensorDict")
     if fields is not None and _rows_of(fields) != len(keys):
         raise ValueError(
             f"`keys` with length {len(keys)} does not match the `fields` TensorDict "
@@ -348,15 +348,12 @@ def _put_one(
     fields: TensorDict | dict[str, Any] | None,
     tag: Tag | None,
 ) -> KVBatchMeta:
-    from tensordict import TensorDictBase
-
-    from transfer_queue._rows import single_row
-
     keys = _checked_keys([key])
     if isinstance(fields, dict):
+        from transfer_queue._rows import single_row
+
         fields = single_row(fields)
-    elif fields is not None and not isinstance(fields, TensorDictBase):
-        raise ValueError("`fields` can only be dict or TensorDict")
+    _check_fields(fields, "dict or TensorDict")
     if fields is not None and _rows_of(fields) != 1:
         raise ValueError(
             "add_fields batch size mismatch: kv_put stores one row, `fields` has "
@@ -395,11 +392,13 @@ def _as_list(names: Sequence[str] | str | None) -> list[str] | None:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _check_fields(fields: object) -> None:
+def _check_fields(fields: object, kinds: str) -> None:
+    if fields is None:
+        return
     from tensordict import TensorDictBase
 
-    if fields is not None and not isinstance(fields, TensorDictBase):
-        raise ValueError("`fields` can only be a TensorDict")
+    if not isinstance(fields, TensorDictBase):
+        raise ValueError(f"`fields` can only be {kinds}")
 
 
 def _rows_of(fields: TensorDict) -> int:

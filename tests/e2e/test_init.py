@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import pytest
-from e2e import Site, expect_line, finish, tell
+from e2e import SMALL, Site, expect_line, finish, tell
 
 OWNER = """
 tq.init(conf())
@@ -39,6 +40,28 @@ def test_the_first_returns_the_merged_configuration_others_their_argument(
         tq.close()
         """
     )
+    assert done.code == 0, done.err
+
+
+def test_a_process_without_tensors_loads_neither_torch_nor_ray(site: Site) -> None:
+    """Seconds of start-up for one that looks at keys and tags, or keeps a queue."""
+    program = f"""
+import os, sys
+import transfer_queue as tq
+section = {{
+    "worker_port": int(os.environ["TQ_TEST_WORKER_PORT"]),
+    "metastore_port": int(os.environ["TQ_TEST_METASTORE_PORT"]),
+    "worker_args": {SMALL!r},
+}}
+tq.init({{"backend": {{"Yuanrong": section}}}})
+tq.kv_put("key", "p", tag={{"score": 1}})
+assert tq.kv_list("p") == {{"p": {{"key": {{"score": 1}}}}}}
+tq.kv_clear("key", "p")
+tq.close()
+loaded = {{"torch", "tensordict", "ray"}} & set(sys.modules)
+assert not loaded, loaded
+"""
+    done = site.command(sys.executable, "-c", program)
     assert done.code == 0, done.err
 
 

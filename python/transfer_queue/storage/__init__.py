@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from transfer_queue.storage.clients import YuanrongStorageClient
+from typing import TYPE_CHECKING
+
 from transfer_queue.storage.managers import (
     StorageManager,
     StorageManagerFactory,
     YuanrongStorageManager,
 )
+
+if TYPE_CHECKING:
+    from transfer_queue.storage.clients import YuanrongStorageClient
 
 __all__ = [
     "StorageManager",
@@ -15,3 +19,11 @@ __all__ = [
     "YuanrongStorageClient",
     "YuanrongStorageManager",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "YuanrongStorageClient":  # With torch, which init() does not need.
+        from transfer_queue.storage.clients import YuanrongStorageClient
+
+        return YuanrongStorageClient
+    raise AttributeError(f"module 'transfer_queue.storage' has no attribute {name!r}")
