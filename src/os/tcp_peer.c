@@ -79,7 +79,7 @@ fail_without_owner(enum tcp_owner owner, const struct tcp_ends *ends,
 {
     unsigned port = port_of(&ends->peer);
     if (owner == TCP_OWNERLESS)
-        return ds_fail(err, DS_INVALID,
+        return ds_fail(err, DS_IO,
                        "the peer at local port %u has closed its socket already, so "
                        "whose it was is unknown",
                        port);

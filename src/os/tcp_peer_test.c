@@ -254,7 +254,7 @@ closed_before_the_check(void)
     socket_close(connection.client);
     connection.client = -1;
     wait_for(connection.server, POLLIN); /* Its end has arrived: FIN_WAIT2 there. */
-    CHECK_STATUS(tcp_peer_check_user(connection.server, &err), DS_INVALID);
+    CHECK_STATUS(tcp_peer_check_user(connection.server, &err), DS_IO);
     CHECK_CONTAINS(err.message, "has closed its socket already");
     connection_close(&connection);
 }
@@ -401,7 +401,7 @@ another_user_closes(void)
 {
     struct ds_error err = {0};
     struct other_user other = connect_as(NOBODY, "127.0.0.1", "127.0.0.1", true);
-    CHECK_STATUS(tcp_peer_check_user(other.server, &err), DS_INVALID);
+    CHECK_STATUS(tcp_peer_check_user(other.server, &err), DS_IO);
     CHECK_CONTAINS(err.message, "has closed its socket already");
     other_user_end(&other);
 }

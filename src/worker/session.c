@@ -428,7 +428,8 @@ session_open(struct worker *worker, int fd, enum session_kind kind)
     if (status == DS_OK && (session = calloc(1, sizeof *session)) == NULL)
         status = ds_fail(&err, DS_NO_MEMORY, "out of memory");
     if (status != DS_OK) {
-        log_warn("worker connection refused reason=\"%s\"", err.message);
+        if (status != DS_IO) /* Gone already, as a probe of the port is: no news. */
+            log_warn("worker connection refused reason=\"%s\"", err.message);
         close(fd);
         return;
     }
