@@ -38,6 +38,7 @@ check_pending(const struct store *store, uint32_t index)
     DS_ASSERT(store->pending[at].slot == index);
     DS_ASSERT(store->pending[at].client == slot->client);
     DS_ASSERT(store->pending[at].sequence == slot->sequence);
+    DS_ASSERT(client_is_known(store, slot->client));
     DS_ASSERT(!store->pending[at].kept);
 }
 

@@ -42,11 +42,37 @@ abort_writing_of(struct store *store, uint32_t client)
     }
 }
 
+bool
+client_is_known(const struct store *store, uint32_t client)
+{
+    return client == 0 || store->pins.used[client - 1];
+}
+
+void
+pending_orphan(struct store *store, struct pending *pending)
+{
+    struct slot *slot = table_slot(&store->table, pending->slot);
+    DS_ASSERT(slot_is_provisional(slot));
+    STEP_STORE(slot->client, 0, "orphan client");
+    pending->client = 0;
+}
+
+static void
+orphan_provisional_of(struct store *store, uint32_t client)
+{
+    for (uint32_t i = 0; i < store->pending_count; i++) {
+        if (store->pending[i].client == client)
+            pending_orphan(store, &store->pending[i]);
+    }
+}
+
+/* The region is free last: a worker that ends before it finds the dead client again. */
 void
 store_client_remove(struct store *store, uint32_t region)
 {
     DS_ASSERT(region < store->pins.region_count);
     abort_writing_of(store, region + 1);
+    orphan_provisional_of(store, region + 1);
     pins_remove(&store->pins, region);
     store_checkpoint(store);
 }
@@ -108,12 +134,12 @@ store_client_copy_pins(struct store *store, uint32_t from, uint32_t to)
 }
 
 void
-store_client_provisional(struct store *store, uint32_t region, store_orphan_fn fn,
+store_client_provisional(struct store *store, uint32_t client, store_orphan_fn fn,
                          void *arg)
 {
     for (uint32_t i = 0; i < store->pending_count; i++) {
         const struct pending *pending = &store->pending[i];
-        if (pending->client != region + 1 || is_writing(store, pending))
+        if (pending->client != client || is_writing(store, pending))
             continue;
         const struct slot *slot = table_slot(&store->table, pending->slot);
         fn(table_key(&store->table, slot), arg);

@@ -199,14 +199,41 @@ TEST(provisional_parts_are_listed_until_adopted)
     CHECK(store_adopt(f.store, slice_of_text("a"), FIXTURE_NOW));
     CHECK(!store_adopt(f.store, slice_of_text("unsealed"), FIXTURE_NOW));
     fixture_restart(&f);
-    store_client_remove(f.store, region);
-
     char keys[64] = "";
-    store_client_provisional(f.store, region, collect_key, keys);
+    store_client_provisional(f.store, region + 1, collect_key, keys);
     CHECK_TEXT(keys, "b");
     CHECK(delete_key(f.store, "b"));
     keys[0] = 0;
-    store_client_provisional(f.store, region, collect_key, keys);
+    store_client_provisional(f.store, region + 1, collect_key, keys);
+    CHECK_TEXT(keys, "");
+    store_check(f.store);
+}
+
+TEST(provisional_parts_of_a_dead_client_are_nobodys)
+{
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
+    uint8_t flags = SLOT_FLAG_BLOCK | SLOT_FLAG_PROVISIONAL;
+    char keys[64] = "";
+    uint32_t region = add_client(f.store);
+    struct object_view old = create_for(f.store, "old", region, 1, flags);
+    seal(f.store, old.ref);
+    store_client_remove(f.store, region);
+    CHECK_INT(add_client(f.store), region); /* Taken over by another. */
+    struct object_view new = create_for(f.store, "new", region, 1, flags);
+    seal(f.store, new.ref);
+    store_check(f.store);
+
+    fixture_restart(&f);
+    store_client_provisional(f.store, 0, collect_key, keys);
+    CHECK_TEXT(keys, "old");
+    keys[0] = 0;
+    store_client_provisional(f.store, region + 1, collect_key, keys);
+    CHECK_TEXT(keys, "new");
+    CHECK(store_adopt(f.store, slice_of_text("old"), FIXTURE_NOW));
+    CHECK(delete_key(f.store, "new"));
+    keys[0] = 0;
+    store_client_provisional(f.store, 0, collect_key, keys);
     CHECK_TEXT(keys, "");
     store_check(f.store);
 }
@@ -235,4 +262,5 @@ TEST_MAIN(RUN(deleted_bytes_stay_while_they_are_pinned),
           RUN(a_returning_client_keeps_what_it_names),
           RUN(aborting_a_request_takes_all_of_its_objects),
           RUN(provisional_parts_are_listed_until_adopted),
+          RUN(provisional_parts_of_a_dead_client_are_nobodys),
           RUN(too_many_clients_are_refused_with_the_text_that_users_know))

@@ -77,6 +77,15 @@ void object_die(struct store *store, uint32_t index);
 void pending_add(struct store *store, uint32_t index);
 void pending_remove(struct store *store, uint32_t index);
 
+/* ---- clients.c ---- */
+
+/* The creator of a provisional part is gone: it is nobody's, before the region gets a
+ * new owner. `pending` is its entry. */
+void pending_orphan(struct store *store, struct pending *pending);
+
+/* Is this a region in use, or 0? */
+bool client_is_known(const struct store *store, uint32_t client);
+
 /* ---- reclaim.c ---- */
 
 bool limbo_init(struct store *store);

@@ -74,7 +74,10 @@ enum slot_flags {
  * newer objects stand in front. */
 
 /* One object. All fields but `commit` and `next` are written while the slot is FREE or
- * WRITING, or (flags, expires) are only read by the worker. Shared: atomics only. */
+ * WRITING, or (flags, expires, client) are only read by the worker. `client` of what
+ * waits for its owner (WRITING, or provisional) is 0 or a region in use: a provisional
+ * part whose creator died is nobody's before the region is another's. Shared: atomics
+ * only. */
 struct slot {
     _Atomic uint64_t commit;
     uint32_t tag;          /* Upper half of the key's hash; the bucket is the lower. */

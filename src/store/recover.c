@@ -165,7 +165,7 @@ adopt_writing(struct recovery *recovery, uint32_t index)
     const struct slot *slot = table_slot(&store->table, index);
     store->writing_count++;
     pending_add(store, index);
-    if (slot->client != 0 && store->pins.used[slot->client - 1])
+    if (slot->client != 0 && client_is_known(store, slot->client))
         recovery->report.writing++;
     else
         object_die(store, index);
@@ -186,8 +186,11 @@ adopt_sealed(struct recovery *recovery, uint32_t index)
     expiry_set(&store->expiry, index, slot->expires_ds);
     store->sealed_count++;
     recovery->report.sealed++;
-    if (slot_is_provisional(slot))
+    if (slot_is_provisional(slot)) {
         pending_add(store, index);
+        if (!client_is_known(store, slot->client))
+            pending_orphan(store, &store->pending[store->link[index]]);
+    }
     if (other == SLOT_NONE)
         return;
     bool newer = slot->version > table_slot(&store->table, other)->version;

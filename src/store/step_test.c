@@ -14,7 +14,8 @@
 
 enum { STEPS_MAX = 128, KEYS = 4 };
 
-#define LONG_KEY "a key that does not fit into its slot, since it is this long"
+#define NEWCOMER_TOKEN 4711
+#define LONG_KEY       "a key that does not fit into its slot, since it is this long"
 
 static const char *const keys[KEYS] = {"a", "b", LONG_KEY, "new"};
 
@@ -297,6 +298,16 @@ do_add_client(struct trial *trial)
 }
 
 static void
+do_replace_client(struct trial *trial)
+{
+    struct client_identity newcomer = {.pid = 2, .token = NEWCOMER_TOKEN};
+    uint32_t region;
+    store_client_remove(trial->f.store, trial->region);
+    CHECK_OK(store_client_add(trial->f.store, &newcomer, &region, NULL));
+    CHECK_INT(region, trial->region);
+}
+
+static void
 do_reopen(struct trial *trial)
 {
     fixture_restart(&trial->f);
@@ -342,6 +353,45 @@ TEST(clients_can_come_and_go_anywhere)
 {
     CHECK(stop_at_every_step(trial_begin(), do_add_client) >= 4);
     CHECK(stop_at_every_step(trial_begin(), do_remove_client) >= 5);
+}
+
+static void
+append_key(struct ds_slice key, void *arg)
+{
+    strncat(arg, key.data, key.len);
+}
+
+/* What the dead client left is found by whoever opens the store next, at whatever step,
+ * and is never taken for the newcomer's in the same region. */
+TEST(a_part_whose_creator_died_is_nobodys_before_the_region_is_anothers)
+{
+    struct trial *trial = trial_begin();
+    struct create_request request = request_for("part", 7000);
+    struct object_view view;
+    request.client = trial->region + 1;
+    request.flags = SLOT_FLAG_BLOCK | SLOT_FLAG_PROVISIONAL;
+    CHECK_OK(store_create(trial->f.store, &request, FIXTURE_NOW, &view, NULL));
+    seal(trial->f.store, view.ref);
+    store_set_step_hook(copy_now, trial);
+    do_replace_client(trial);
+    store_set_step_hook(NULL, NULL);
+    CHECK(trial->count >= 10);
+    for (uint32_t i = 0; i < trial->count; i++) {
+        struct fixture *copy = &trial->copies[i];
+        struct client_identity identity;
+        char orphans[64] = "";
+        char others[64] = "";
+        CHECK_OK(fixture_reopen(copy, NULL));
+        if (store_client_get(copy->store, trial->region, &identity) &&
+            identity.token != NEWCOMER_TOKEN)
+            store_client_remove(copy->store, trial->region); /* It is dead. */
+        store_client_provisional(copy->store, 0, append_key, orphans);
+        store_client_provisional(copy->store, trial->region + 1, append_key, others);
+        CHECK_TEXT(orphans, "part");
+        CHECK_TEXT(others, "");
+        store_check(copy->store);
+    }
+    trial_end(trial);
 }
 
 TEST(recovery_can_stop_anywhere)
@@ -432,7 +482,9 @@ TEST(pinned_bytes_survive_every_step)
 TEST_MAIN(RUN(create_can_stop_anywhere), RUN(seal_can_stop_anywhere),
           RUN(abort_can_stop_anywhere), RUN(delete_can_stop_anywhere),
           RUN(expiry_can_stop_anywhere), RUN(reclaim_can_stop_anywhere),
-          RUN(clients_can_come_and_go_anywhere), RUN(recovery_can_stop_anywhere),
+          RUN(clients_can_come_and_go_anywhere),
+          RUN(a_part_whose_creator_died_is_nobodys_before_the_region_is_anothers),
+          RUN(recovery_can_stop_anywhere),
           RUN(recovery_of_half_a_seal_can_stop_anywhere),
           RUN(unsealed_objects_of_others_survive_every_step),
           RUN(pinned_bytes_survive_every_step))

@@ -139,6 +139,7 @@ store_create(struct store *store, const struct create_request *request, uint64_t
     DS_ASSERT(request->key.len <= DS_KEY_BYTES_MAX);
     DS_ASSERT(request->size > 0);
     DS_ASSERT(request->client <= store->pins.region_count);
+    DS_ASSERT(client_is_known(store, request->client));
     DS_ASSERT((request->flags & SLOT_FLAG_CHECKSUM) == 0);
 
     struct room room;

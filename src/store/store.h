@@ -191,8 +191,8 @@ store_client_add(struct store *store, const struct client_identity *identity,
 bool store_client_get(const struct store *store, uint32_t region,
                       struct client_identity *out);
 
-/* Its owner is dead: abort what it was writing (unless `keep` is told), drop its pins,
- * free the region. */
+/* Its owner is dead: abort what it was writing, make its provisional parts nobody's,
+ * drop its pins, free the region. */
 void store_client_remove(struct store *store, uint32_t region);
 
 /* Abort every unsealed object of the region that is not among `keep`. For a client that
@@ -203,9 +203,10 @@ void store_client_keep_only(struct store *store, uint32_t region,
 /* Pin for region `to` (fresh) all that region `from` has pinned now. */
 void store_client_copy_pins(struct store *store, uint32_t from, uint32_t to);
 
-/* For each provisional block part whose creator is `region`; the key is borrowed. */
+/* For each provisional block part whose creator is `client` (region number + 1), or, if
+ * that is 0, a client that was removed; the key is borrowed. */
 typedef void (*store_orphan_fn)(struct ds_slice key, void *arg);
-void store_client_provisional(struct store *store, uint32_t region, store_orphan_fn fn,
+void store_client_provisional(struct store *store, uint32_t client, store_orphan_fn fn,
                               void *arg);
 
 /* For each live object: kind of iteration for dumps and purges; fn must not mutate. */

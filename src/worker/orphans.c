@@ -97,27 +97,13 @@ note_part(struct ds_slice key, void *arg)
 void
 orphans_collect(struct worker *worker, uint32_t region)
 {
-    store_client_provisional(worker->store, region, note_part, worker);
-}
-
-static void
-note_if_ownerless(const struct object_view *view, struct ds_slice key, void *arg)
-{
-    struct worker *worker = arg;
-    uint32_t client = 0, sequence;
-    struct client_identity identity;
-    if ((view->flags & SLOT_FLAG_PROVISIONAL) == 0)
-        return;
-    if (!store_find_creator(worker->store, key, clock_boot_ds(), &client, &sequence))
-        return;
-    if (client == 0 || !store_client_get(worker->store, client - 1, &identity))
-        note_part(key, worker);
+    store_client_provisional(worker->store, region + 1, note_part, worker);
 }
 
 void
 orphans_recover(struct worker *worker)
 {
-    store_each(worker->store, note_if_ownerless, worker);
+    store_client_provisional(worker->store, 0, note_part, worker);
 }
 
 static bool

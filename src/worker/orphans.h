@@ -11,8 +11,8 @@
 /* Note the provisional blocks that the region's client made. */
 void orphans_collect(struct worker *worker, uint32_t region);
 
-/* After a restart: note those of all clients that are gone, also of those that had gone
- * before it. */
+/* After a restart: note those of clients that are gone, also of those that had gone
+ * before it and whose region is another's now. */
 void orphans_recover(struct worker *worker);
 
 /* Tell a waiting controller about those that have waited long enough for an adoption

@@ -205,6 +205,34 @@ TEST(orphans_are_found_again_after_a_restart)
     CHECK(heard);
 }
 
+/* The newcomer lives on, and must not be taken for the one that made the blocks. */
+TEST(orphans_are_found_after_a_restart_though_their_region_is_anothers)
+{
+    FIXTURE(f, 64);
+    struct ds_block_id ids[2];
+    bool heard;
+    two_orphans(&f, ids);
+    CALLER(newcomer, &f);
+    say_hello(&newcomer);
+    CHECK_INT(newcomer.welcome.client, 1); /* As the dead one's was. */
+    struct wire_ref ref;
+    struct ds_block_id its_own;
+    CHECK_OK(call_block_create(&newcomer, 4096, &its_own, &ref));
+    CHECK_OK(call_seal(&newcomer, ref));
+    fixture_stop(&f);
+    fixture_start_again(&f);
+    CHECK_INT(stats_of(&f).clients, 1);
+
+    CONTROLLER(controller, &f);
+    ask_for_orphans(&controller, &f);
+    CHECK_INT(hear_orphans(&controller, &ids[0], &heard), 2);
+    CHECK(heard);
+    adopt_or_delete(&controller, MESSAGE_BLOCK_DELETE, &ids[0]);
+    adopt_or_delete(&controller, MESSAGE_BLOCK_DELETE, &ids[1]);
+    CHECK_INT(stats_of(&f).objects, 1);
+    CHECK_INT(stats_of(&f).arena.used_bytes, 4096);
+}
+
 TEST(a_block_goes_with_all_its_parts)
 {
     FIXTURE(f, 64);
@@ -241,4 +269,5 @@ TEST_MAIN(RUN(blocks_of_a_dead_client_are_told_to_the_controller),
           RUN(orphans_are_told_again_until_they_are_settled),
           RUN(blocks_of_a_client_over_tcp_that_stays_away_are_told_to_the_controller),
           RUN(orphans_are_found_again_after_a_restart),
+          RUN(orphans_are_found_after_a_restart_though_their_region_is_anothers),
           RUN(a_block_goes_with_all_its_parts))

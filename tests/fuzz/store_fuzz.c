@@ -78,6 +78,16 @@ size_of(uint32_t number)
     return 1 + (uint64_t)number * number * 31 % 9000;
 }
 
+/* A client that there is, or nobody. */
+static uint32_t
+creator_of(const struct store *store, uint32_t argument)
+{
+    struct client_identity identity;
+    uint32_t client = argument % (REGIONS + 1);
+    bool known = client != 0 && store_client_get(store, client - 1, &identity);
+    return known ? client : 0;
+}
+
 static bool
 create(struct store *store, uint32_t number, uint32_t client, uint8_t flags,
        struct object_view *out)
@@ -254,7 +264,7 @@ remove_client(struct store *store, uint32_t region)
     uint64_t bytes = 0;
     if (!store_client_get(store, region, &identity))
         return;
-    store_client_provisional(store, region, note_key, &bytes);
+    store_client_provisional(store, region + 1, note_key, &bytes);
     store_client_remove(store, region);
 }
 
@@ -308,10 +318,10 @@ operate(struct store *store, const struct store_memory *memory, struct reader *i
     uint32_t region;
     switch (operation % 12) {
     case 0:
-        (void)create(store, argument, argument % (REGIONS + 1), 0, &view);
+        (void)create(store, argument, creator_of(store, argument), 0, &view);
         break;
     case 1:
-        put(store, argument, argument % (REGIONS + 1), 0);
+        put(store, argument, creator_of(store, argument), 0);
         break;
     case 2:
         seal_any(store, argument);
