@@ -395,11 +395,12 @@ channel_is_broken(struct channel *channel)
 }
 
 bool
-channel_take_fds(struct channel *channel, int out[CHANNEL_FDS_MAX])
+channel_take_fds(struct channel *channel, size_t count_min, int out[CHANNEL_FDS_MAX])
 {
-    if (channel->fd_count != CHANNEL_FDS_MAX)
+    if (channel->fd_count < count_min)
         return false;
-    memcpy(out, channel->fds, sizeof channel->fds);
+    for (size_t i = 0; i < CHANNEL_FDS_MAX; i++)
+        out[i] = i < channel->fd_count ? channel->fds[i] : -1;
     channel->fd_count = 0;
     return true;
 }

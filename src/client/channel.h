@@ -19,7 +19,7 @@
 struct mapping;
 
 enum channel_state { CHANNEL_BUSY, CHANNEL_IDLE, CHANNEL_DRAINING };
-enum { CHANNEL_FDS_MAX = 3 };
+enum { CHANNEL_FDS_MAX = 4 };
 
 struct channel {
     struct list link; /* In its pool. */
@@ -100,7 +100,9 @@ bool channel_is_broken(struct channel *channel);
 
 void channel_close_fds(struct channel *channel);
 
-/* Hands the descriptors over if there are exactly CHANNEL_FDS_MAX of them. */
-bool channel_take_fds(struct channel *channel, int out[CHANNEL_FDS_MAX]);
+/* Hands the descriptors over if there are at least `count_min` of them; the rest of
+ * `out` is -1. */
+bool
+channel_take_fds(struct channel *channel, size_t count_min, int out[CHANNEL_FDS_MAX]);
 
 #endif

@@ -267,7 +267,8 @@ open_mapping(const struct ds_client *client, struct channel *channel,
     int fds[CHANNEL_FDS_MAX];
     if (!client->shares_memory)
         return mapping_open_remote(welcome, client->address, out, err);
-    if (!channel_take_fds(channel, fds))
+    static_assert((int)CHANNEL_FDS_MAX == (int)WELCOME_FDS_MAX, "room for a welcome");
+    if (!channel_take_fds(channel, WELCOME_FDS_MIN, fds))
         return ds_fail(err, DS_IO, "the worker at %s sent no memory files",
                        client->address);
     return mapping_open(welcome, client->socket_path, fds, out, err);

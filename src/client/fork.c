@@ -6,18 +6,15 @@
 #include "os/clock.h"
 #include "os/sockets.h"
 
-#include <fcntl.h>
 #include <pthread.h>
-#include <unistd.h>
 
 enum { CLAIM_TIMEOUT_MS = 250 }; /* A fork is not held up for longer. */
 
 /* ---- The claim ---- */
 
-/* Takes the read end along to the worker. */
-static enum ds_status
-send_claim(struct channel *channel, const struct mapping *mapping, int read_end,
-           const struct wait *wait)
+static bool
+ask_for_claim(struct channel *channel, const struct mapping *mapping,
+              const struct wait *wait)
 {
     struct hello hello = {
         .layout_version = LAYOUT_VERSION,
@@ -29,38 +26,24 @@ send_claim(struct channel *channel, const struct mapping *mapping, int read_end,
     };
     AUTO_WRITER(writer);
     encode_hello(&writer, &hello, NULL, 0);
-    struct outgoing greeting = {.type = MESSAGE_HELLO,
-                                .body = slice(writer.data, writer.len)};
-    if (writer.failed)
-        return DS_NO_MEMORY;
-    enum ds_status status = channel_call(channel, &greeting, wait, NULL);
-    if (status != DS_OK || channel->reply.status != DS_OK)
-        return DS_IO;
     struct outgoing claim = {.type = MESSAGE_FORK_CLAIM,
                              .sequence = library_next_sequence(),
-                             .fds = &read_end,
-                             .fd_count = 1};
-    status = channel_call(channel, &claim, wait, NULL);
-    return status == DS_OK ? channel->reply.status : status;
+                             .body = slice(writer.data, writer.len)};
+    return !writer.failed && channel_call(channel, &claim, wait, NULL) == DS_OK &&
+           channel->reply.status == DS_OK;
 }
 
-/* The write end of a pipe that keeps a copy of our pins alive, or -1. */
+/* A descriptor that keeps a copy of our pins alive by being open, or -1. */
 static int
 claim_pins(const struct mapping *mapping, const struct wait *wait)
 {
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        return -1;
     struct channel *channel = NULL;
-    enum ds_status status = channel_connect_unix(mapping->place, &channel, NULL);
-    if (status == DS_OK)
-        status = send_claim(channel, mapping, ends[0], wait);
+    int fds[CHANNEL_FDS_MAX] = {-1};
+    if (channel_connect_unix(mapping->place, &channel, NULL) == DS_OK &&
+        ask_for_claim(channel, mapping, wait))
+        (void)channel_take_fds(channel, 1, fds);
     channel_destroy(channel);
-    close(ends[0]);
-    if (status == DS_OK)
-        return ends[1];
-    close(ends[1]);
-    return -1;
+    return fds[0];
 }
 
 /* A mapping with pins that has no claim for this fork yet; counted. */
@@ -88,9 +71,9 @@ before_fork(void)
     struct mapping *mapping;
     while ((mapping = next_to_claim()) != NULL) {
         library_unlock();
-        int pipe_end = claim_pins(mapping, &wait);
+        int mark = claim_pins(mapping, &wait);
         library_lock();
-        mapping->fork_pipe = pipe_end;
+        mapping->fork_mark = mark;
         mapping_unref(mapping);
     }
     library_unlock();
@@ -102,8 +85,8 @@ after_fork_in_parent(void)
 {
     LIST_FOREACH (link, library_mappings()) {
         struct mapping *mapping = CONTAINER_OF(link, struct mapping, link);
-        socket_close(mapping->fork_pipe);
-        mapping->fork_pipe = -1;
+        socket_close(mapping->fork_mark);
+        mapping->fork_mark = -1;
         mapping->fork_state = FORK_UNASKED;
     }
     library_after_fork();
@@ -116,10 +99,12 @@ after_fork_in_child(void)
         pool_forget(CONTAINER_OF(link, struct pool, link));
     LIST_FOREACH (link, library_mappings()) {
         struct mapping *mapping = CONTAINER_OF(link, struct mapping, link);
-        if (mapping->fork_pipe >= 0) {
-            mapping->claim_pipe = mapping->fork_pipe;
-            mapping->fork_pipe = -1;
+        if (mapping->fork_mark >= 0) {
+            mapping->claim_mark = mapping->fork_mark;
+            mapping->fork_mark = -1;
         }
+        socket_close(mapping->life_mark); /* The parent's life is not ours. */
+        mapping->life_mark = -1;
         mapping->inherited = true;
     }
     identities_forget();

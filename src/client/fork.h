@@ -4,7 +4,9 @@
  * In the child, connections are closed without a word and mappings are marked
  * inherited. So that what the child can see stays right after the parent lets go of it,
  * the parent asks the worker just before the fork to keep a copy of its pins for as
- * long as a pipe is open; the child is the one who keeps that pipe open. */
+ * long as a descriptor is open; the child is the one who keeps it open. What the worker
+ * looks at is a mark that the kernel keeps (memfile_mark()), so it outlives the worker.
+ */
 #ifndef CLIENT_FORK_H
 #define CLIENT_FORK_H
 

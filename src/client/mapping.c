@@ -184,8 +184,9 @@ mapping_free(struct mapping *mapping)
     memfile_unmap(mapping->table, mapping->table_bytes);
     memfile_unmap(mapping->region, mapping->region_bytes);
     socket_close(mapping->arena_fd);
-    socket_close(mapping->claim_pipe);
-    socket_close(mapping->fork_pipe);
+    socket_close(mapping->life_mark);
+    socket_close(mapping->fork_mark);
+    socket_close(mapping->claim_mark);
     pins_fini(&mapping->pins);
     free(mapping->aborts);
     free(mapping->place);
@@ -199,8 +200,8 @@ run_free(struct deferred *work)
 }
 
 static enum ds_status
-map_all(struct mapping *mapping, const struct welcome *welcome, const int fds[3],
-        struct ds_error *err)
+map_all(struct mapping *mapping, const struct welcome *welcome,
+        const int fds[WELCOME_FDS_MAX], struct ds_error *err)
 {
     mapping->arena_bytes = welcome->arena_bytes;
     mapping->huge_page_bytes = welcome->huge_page_bytes;
@@ -214,9 +215,10 @@ map_all(struct mapping *mapping, const struct welcome *welcome, const int fds[3]
     return status;
 }
 
-/* Nothing mapped yet. Takes arena_fd; NULL when out of memory. */
+/* Nothing mapped yet. Takes the descriptors; NULL when out of memory. */
 static struct mapping *
-mapping_new(const struct welcome *welcome, const char *place, int arena_fd)
+mapping_new(const struct welcome *welcome, const char *place, int arena_fd,
+            int life_mark)
 {
     struct mapping *mapping = calloc(1, sizeof *mapping);
     char *copy = strdup(place);
@@ -224,6 +226,7 @@ mapping_new(const struct welcome *welcome, const char *place, int arena_fd)
         free(mapping);
         free(copy);
         socket_close(arena_fd);
+        socket_close(life_mark);
         return NULL;
     }
     *mapping = (struct mapping){
@@ -234,8 +237,9 @@ mapping_new(const struct welcome *welcome, const char *place, int arena_fd)
         .token = welcome->token,
         .place = copy,
         .arena_fd = arena_fd,
-        .fork_pipe = -1,
-        .claim_pipe = -1,
+        .life_mark = life_mark,
+        .fork_mark = -1,
+        .claim_mark = -1,
     };
     list_init(&mapping->link);
     list_init(&mapping->unsealed);
@@ -252,10 +256,10 @@ publish(struct mapping *mapping, struct mapping **out)
 }
 
 enum ds_status
-mapping_open(const struct welcome *welcome, const char *socket_path, const int fds[3],
-             struct mapping **out, struct ds_error *err)
+mapping_open(const struct welcome *welcome, const char *socket_path,
+             const int fds[WELCOME_FDS_MAX], struct mapping **out, struct ds_error *err)
 {
-    struct mapping *mapping = mapping_new(welcome, socket_path, fds[0]);
+    struct mapping *mapping = mapping_new(welcome, socket_path, fds[0], fds[3]);
     enum ds_status status = DS_OK;
     if (mapping == NULL)
         status = ds_fail(err, DS_NO_MEMORY, "out of memory for a mapping");
@@ -274,7 +278,7 @@ enum ds_status
 mapping_open_remote(const struct welcome *welcome, const char *address,
                     struct mapping **out, struct ds_error *err)
 {
-    struct mapping *mapping = mapping_new(welcome, address, -1);
+    struct mapping *mapping = mapping_new(welcome, address, -1, -1);
     if (mapping == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for a mapping");
     publish(mapping, out);
@@ -303,7 +307,8 @@ mapping_unref(struct mapping *mapping)
     list_remove(&mapping->link);
     if (!mapping->inherited) {
         DS_ASSERT(pins_count(&mapping->pins) == 0);
-        identity_keep(mapping);
+        if (mapping->life_mark < 0)
+            identity_keep(mapping);
     }
     library_defer(&mapping->destroy);
 }

@@ -53,17 +53,19 @@ struct mapping {
     uint64_t epoch;
     bool resume_needed; /* A reservation was lost on the way: tell the worker. */
 
-    /* See fork.c; descriptors are -1 when there is none. */
+    /* Descriptors that tell the worker that pins are still needed, by being open. */
+    int life_mark;  /* Of our region, when the worker cannot see our pid; or -1. */
+    int fork_mark;  /* Of the claim for a fork that is under way, or -1; see fork.c. */
+    int claim_mark; /* In a child: of that claim, open as long as the mapping is. */
     enum { FORK_UNASKED, FORK_ASKED } fork_state;
-    int fork_pipe;  /* While a fork is under way. */
-    int claim_pipe; /* In a child: held as long as the mapping is. */
 };
 
-/* Takes the three descriptors, also on failure. The caller is the first holder.
+/* Takes the descriptors, also on failure. The caller is the first holder.
  *   DS_MISMATCH   the memory has another layout */
 DS_MUST_USE enum ds_status
-mapping_open(const struct welcome *welcome, const char *socket_path, const int fds[3],
-             struct mapping **out, struct ds_error *err);
+mapping_open(const struct welcome *welcome, const char *socket_path,
+             const int fds[WELCOME_FDS_MAX], struct mapping **out,
+             struct ds_error *err);
 
 /* The same over TCP, where there are no descriptors. */
 DS_MUST_USE enum ds_status
@@ -100,7 +102,7 @@ mapping_begin_epoch(struct mapping *mapping, struct wire_ref **out, size_t *out_
 /* ---- Identities that are free for the next client of this process ---- */
 
 /* A client number stays the process's until it ends, so the next client to open at the
- * same worker goes on under it. */
+ * same worker goes on under it. Only one with a mark ends with its mapping. */
 struct identity {
     uint32_t client; /* 0: none. */
     uint64_t token;

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -178,4 +179,46 @@ memfile_size(int fd, uint64_t *out, struct ds_error *err)
         return ds_fail_errno(err, "memory file: size of descriptor %d", fd);
     *out = (uint64_t)info.st_size;
     return DS_OK;
+}
+
+/* ---- Marks ---- */
+
+static struct flock
+lock_of(uint64_t number, short type)
+{
+    DS_ASSERT(number < INT64_MAX);
+    return (struct flock){
+        .l_type = type,
+        .l_whence = SEEK_SET,
+        .l_start = (off_t)number,
+        .l_len = 1,
+    };
+}
+
+/* Copies of a descriptor share its locks, so a mark needs a descriptor that was opened
+ * anew; a file without a name is opened through /proc. */
+enum ds_status
+memfile_mark(int fd, uint64_t number, int *out_fd, struct ds_error *err)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int own = open(path, O_RDONLY | O_CLOEXEC);
+    if (own < 0)
+        return ds_fail_errno(err, "memory file: open %s to mark it", path);
+    struct flock lock = lock_of(number, F_RDLCK);
+    if (fcntl(own, F_OFD_SETLK, &lock) < 0) {
+        enum ds_status status =
+            ds_fail_errno(err, "memory file: set mark %ju", (uintmax_t)number);
+        close(own);
+        return status;
+    }
+    *out_fd = own;
+    return DS_OK;
+}
+
+bool
+memfile_is_marked(int fd, uint64_t number)
+{
+    struct flock lock = lock_of(number, F_WRLCK);
+    return fcntl(fd, F_OFD_GETLK, &lock) < 0 || lock.l_type != F_UNLCK;
 }

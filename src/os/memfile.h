@@ -42,6 +42,18 @@ void memfile_unmap(void *data, uint64_t bytes);
  * private mapping with `writable`, which would copy everything. */
 void memfile_prefault(void *data, uint64_t bytes, bool writable);
 
+/* Marks the file with a number for as long as *out_fd, or a copy of it that was sent or
+ * inherited, is open in any process: the kernel takes the mark away with the last one,
+ * however that ends. Several may set the same mark. The mark is a read lock of one byte
+ * (which need not exist) through an open file description of its own. *out_fd is
+ * read-only and close-on-exec.
+ *   DS_IO   no descriptor is left, or /proc is not mounted */
+DS_MUST_USE enum ds_status
+memfile_mark(int fd, uint64_t number, int *out_fd, struct ds_error *err);
+
+/* Does anybody hold the mark? When in doubt, yes. */
+bool memfile_is_marked(int fd, uint64_t number);
+
 /* Size of the file behind a descriptor. */
 DS_MUST_USE enum ds_status memfile_size(int fd, uint64_t *out, struct ds_error *err);
 

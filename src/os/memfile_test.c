@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { FILE_BYTES = 64 << 10 };
@@ -180,8 +181,76 @@ TEST(lack_of_huge_pages_names_the_setting)
     CHECK_INT(fd, -7);
 }
 
-TEST_MAIN(RUN(size_is_sealed), RUN(file_is_closed_on_exec),
-          RUN(populate_backs_the_range_and_no_more), RUN(populate_keeps_what_is_there),
+/* ---- Marks ---- */
+
+TEST(a_mark_stands_until_the_last_copy_of_its_descriptor_is_closed)
+{
+    int fd = make_file();
+    int mark = -1;
+    struct ds_error err = {0};
+    CHECK(!memfile_is_marked(fd, 7));
+    CHECK_OK(memfile_mark(fd, 7, &mark, &err));
+    CHECK((fcntl(mark, F_GETFD) & FD_CLOEXEC) != 0);
+    CHECK(memfile_is_marked(fd, 7));
+    CHECK(!memfile_is_marked(fd, 6));
+    CHECK(!memfile_is_marked(fd, 8));
+    int copy = dup(mark);
+    close(mark);
+    CHECK(memfile_is_marked(fd, 7));
+    close(copy);
+    CHECK(!memfile_is_marked(fd, 7));
+    close(fd);
+}
+
+TEST(a_mark_of_a_killed_process_is_gone)
+{
+    int fd = make_file();
+    int mark = -1;
+    struct ds_error err = {0};
+    CHECK_OK(memfile_mark(fd, 0, &mark, &err));
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        for (;;)
+            pause();
+    }
+    close(mark);
+    CHECK(memfile_is_marked(fd, 0));
+    CHECK(kill(child, SIGKILL) == 0);
+    CHECK(waitpid(child, NULL, 0) == child);
+    CHECK(!memfile_is_marked(fd, 0));
+    close(fd);
+}
+
+TEST(a_mark_that_is_set_twice_goes_with_the_second)
+{
+    int fd = make_file();
+    int first = -1, second = -1;
+    struct ds_error err = {0};
+    CHECK_OK(memfile_mark(fd, 1ull << 40, &first, &err)); /* Far beyond the end. */
+    CHECK_OK(memfile_mark(fd, 1ull << 40, &second, &err));
+    close(first);
+    CHECK(memfile_is_marked(fd, 1ull << 40));
+    close(second);
+    CHECK(!memfile_is_marked(fd, 1ull << 40));
+    close(fd);
+}
+
+TEST(a_mark_that_cannot_be_set_is_an_error)
+{
+    struct ds_error err = {0};
+    int mark = -1;
+    CHECK_STATUS(memfile_mark(-1, 1, &mark, &err), DS_IO);
+    CHECK_CONTAINS(err.message, "/proc/self/fd/-1");
+    CHECK_INT(mark, -1);
+}
+
+TEST_MAIN(RUN(a_mark_stands_until_the_last_copy_of_its_descriptor_is_closed),
+          RUN(a_mark_of_a_killed_process_is_gone),
+          RUN(a_mark_that_is_set_twice_goes_with_the_second),
+          RUN(a_mark_that_cannot_be_set_is_an_error), RUN(size_is_sealed),
+          RUN(file_is_closed_on_exec), RUN(populate_backs_the_range_and_no_more),
+          RUN(populate_keeps_what_is_there),
           RUN(populate_beyond_the_end_fails_and_names_the_range),
           RUN(prefault_maps_pages_without_changing_them),
           RUN(private_views_of_unaligned_ranges_are_independent_and_writable),

@@ -21,6 +21,7 @@ store_client_get(const struct store *store, uint32_t region,
         .pid = shared->pid,
         .pid_start_time = shared->pid_start_time,
         .token = shared->token,
+        .has_mark = atomic_load(&shared->state) == PIN_REGION_MARKED,
     };
     return true;
 }

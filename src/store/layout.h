@@ -166,7 +166,11 @@ struct pins_header {
 };
 static_assert(sizeof(struct pins_header) == 128, "pins header layout");
 
-enum pin_region_state { PIN_REGION_FREE = 0, PIN_REGION_USED = 1 };
+enum pin_region_state {
+    PIN_REGION_FREE = 0,
+    PIN_REGION_USED = 1,
+    PIN_REGION_MARKED = 2, /* In use as long as a mark says so: worker/client.h. */
+};
 
 /* One client's pins. The worker writes the identity; the client writes the words and
  * `words_used`. A word is 0 or {extent offset / 64} + 1. */

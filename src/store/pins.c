@@ -83,7 +83,9 @@ pins_add(struct pins *pins, const struct client_identity *identity,
     STEP_STORE(region->pid, identity->pid, "region pid");
     STEP_STORE(region->pid_start_time, identity->pid_start_time, "region start time");
     STEP_STORE(region->token, identity->token, "region token");
-    STEP_RELEASE(&region->state, PIN_REGION_USED, "region used");
+    STEP_RELEASE(&region->state,
+                 identity->has_mark ? PIN_REGION_MARKED : PIN_REGION_USED,
+                 "region used");
     pins->used[index] = true;
     pins->used_count++;
     *out_region = index;

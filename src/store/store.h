@@ -180,6 +180,7 @@ struct client_identity {
     uint32_t pid; /* 0: not visible. */
     uint64_t pid_start_time;
     uint64_t token; /* Random. */
+    bool has_mark;  /* Lives as long as a mark, which is the worker's to look for. */
 };
 
 /* Takes a free region. DS_FULL: "Client number upper to the limit". */

@@ -8,7 +8,7 @@
  *
  *   type          request                 reply
  *   DISCOVER      (empty)                 discovered
- *   HELLO         hello                   welcome, with 3 descriptors on a Unix socket
+ *   HELLO         hello                   welcome, on a Unix socket with descriptors
  *   PING          (empty)                 (empty)
  *   CREATE        create                  created
  *   BLOCK_CREATE  block_create            created
@@ -24,7 +24,7 @@
  *   BLOCK_DELETE  block_ids               (empty)
  *   BLOCK_ADOPT   block_ids               flags (1: was there)
  *   ORPHANS       (empty)                 block_ids; parked until there is one
- *   FORK_CLAIM    (empty), 1 descriptor   (empty)
+ *   FORK_CLAIM    hello of who forks      (empty), with 1 descriptor
  *   FILL          fill, payload: bytes    (empty)
  */
 #ifndef WIRE_MESSAGE_H
@@ -96,6 +96,12 @@ struct welcome {
 };
 void encode_welcome(struct writer *writer, const struct welcome *message);
 bool decode_welcome(struct ds_slice body, struct welcome *out);
+
+/* The descriptors of a welcome are arena, table and pins, and, for a client whose pid
+ * the worker cannot see, a mark: the client lives as long as it is open anywhere. The
+ * one that answers a FORK_CLAIM is a mark, too: so long the worker keeps a copy of the
+ * client's pins. */
+enum { WELCOME_FDS_MIN = 3, WELCOME_FDS_MAX = 4 };
 
 /* ---- CREATE, FILL, SEAL, ABORT ---- */
 

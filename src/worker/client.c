@@ -2,8 +2,10 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/numeric.h"
 #include "base/status.h"
 #include "os/clock.h"
+#include "os/memfile.h"
 #include "os/process.h"
 #include "os/random.h"
 #include "worker/objects.h"
@@ -12,6 +14,10 @@
 
 #include <stdlib.h>
 #include <unistd.h>
+
+/* Asking for all marks takes time by the square of their number: 10000 would take half
+ * a second. */
+enum { MARKS_PER_TICK = 64 };
 
 static void
 client_free(struct client *client)
@@ -46,7 +52,13 @@ detach_sessions(struct client *client)
 static void
 forget(struct client *client)
 {
+    struct worker *worker = client->worker;
     list_remove(&client->link);
+    if (client->watch_fd < 0) {
+        list_remove(&client->unseen_link);
+        DS_ASSERT(worker->unseen_count > 0);
+        worker->unseen_count--;
+    }
     detach_sessions(client);
     if (client->watching) {
         uv_poll_stop(&client->watch);
@@ -82,8 +94,11 @@ on_watch(uv_poll_t *watch, int status, int events)
 static bool
 watch_start(struct client *client)
 {
-    if (client->watch_fd < 0)
+    if (client->watch_fd < 0) {
+        list_push_back(&client->worker->unseen, &client->unseen_link);
+        client->worker->unseen_count++;
         return true;
+    }
     if (uv_poll_init(&client->worker->loop, &client->watch, client->watch_fd) != 0)
         return false;
     client->watch.data = client;
@@ -106,6 +121,7 @@ client_new(struct worker *worker, uint32_t region,
     client->region = region;
     client->identity = *identity;
     client->watch_fd = watch_fd;
+    list_init(&client->unseen_link);
     list_push_back(&worker->clients, &client->link);
     if (!watch_start(client)) {
         forget(client);
@@ -136,30 +152,59 @@ add(struct worker *worker, const struct client_identity *identity, int watch_fd,
 }
 
 enum ds_status
-client_add(struct worker *worker, struct peer *peer, struct client **out,
-           struct ds_error *err)
+client_add(struct worker *worker, struct peer *peer, bool maps_memory,
+           struct client **out, struct ds_error *err)
 {
-    struct client_identity identity = {
-        .pid = peer->pidfd >= 0 ? (uint32_t)peer->pid : 0,
-        .pid_start_time = peer->start_time,
-        .token = random_u64(),
-    };
+    struct client_identity identity = {.token = random_u64()};
     int watch_fd = peer->pidfd;
     peer->pidfd = -1;
+    if (watch_fd >= 0 && peer->pid != 0) {
+        identity.pid = (uint32_t)peer->pid;
+        identity.pid_start_time = peer->start_time;
+    } else {
+        socket_close(watch_fd); /* The next worker could not open it again. */
+        watch_fd = -1;
+        identity.has_mark = maps_memory;
+    }
     return add(worker, &identity, watch_fd, out, err);
 }
 
+/* Should the worker end before the mark is there, the region has no mark, and the next
+ * worker frees it. */
 enum ds_status
-client_add_fork_claim(struct client *parent, int pipe_fd, struct ds_error *err)
+client_add_fork_claim(struct client *parent, int *out_mark, struct ds_error *err)
 {
-    struct client_identity identity = {.token = random_u64()};
+    struct worker *worker = parent->worker;
+    struct client_identity identity = {.token = random_u64(), .has_mark = true};
     struct client *claim = NULL;
-    enum ds_status status = add(parent->worker, &identity, pipe_fd, &claim, err);
+    enum ds_status status = add(worker, &identity, -1, &claim, err);
     if (status != DS_OK)
         return status;
     DS_ASSERT(claim != NULL);
-    store_client_copy_pins(parent->worker->store, parent->region, claim->region);
-    return DS_OK;
+    status = client_mark(claim, out_mark, err);
+    if (status == DS_OK) {
+        store_client_copy_pins(worker->store, parent->region, claim->region);
+        return DS_OK;
+    }
+    store_client_remove(worker->store, claim->region);
+    forget(claim);
+    return status;
+}
+
+enum ds_status
+client_mark(const struct client *client, int *out_mark, struct ds_error *err)
+{
+    *out_mark = -1;
+    if (!client->identity.has_mark)
+        return DS_OK;
+    return memfile_mark(client->worker->resources->pins_fd, client->region, out_mark,
+                        err);
+}
+
+static bool
+is_marked(const struct worker *worker, uint32_t region)
+{
+    return memfile_is_marked(worker->resources->pins_fd, region);
 }
 
 struct client *
@@ -178,10 +223,15 @@ recover_one(struct worker *worker, uint32_t region,
             const struct client_identity *identity)
 {
     int watch_fd = -1;
-    if (identity->pid != 0)
+    bool alive = true; /* For now, if nothing but its silence would tell. */
+    if (identity->has_mark) {
+        alive = is_marked(worker, region);
+    } else if (identity->pid != 0) {
         watch_fd = process_open((pid_t)identity->pid, identity->pid_start_time);
+        alive = watch_fd >= 0;
+    }
     struct client *client = NULL;
-    if (identity->pid == 0 || watch_fd >= 0)
+    if (alive)
         client = client_new(worker, region, identity, watch_fd);
     if (client == NULL) {
         store_client_remove(worker->store, region);
@@ -202,15 +252,30 @@ clients_recover(struct worker *worker)
     orphans_recover(worker);
 }
 
+static void
+bury_if_dead(struct client *client, uint64_t now_ms)
+{
+    struct worker *worker = client->worker;
+    uint64_t grace_ms = (uint64_t)worker->flags->client_dead_timeout_s * 1000;
+    if (client->identity.has_mark) {
+        if (!is_marked(worker, client->region))
+            bury(client, "no process has its mark any more");
+    } else if (client->session_count == 0 && client->silent_since + grace_ms < now_ms) {
+        bury(client, "its connections closed and its process is not visible");
+    }
+}
+
 void
 clients_tick(struct worker *worker, uint64_t now_ms)
 {
-    uint64_t grace_ms = (uint64_t)worker->flags->client_dead_timeout_s * 1000;
-    LIST_FOREACH (link, &worker->clients) {
-        struct client *client = CONTAINER_OF(link, struct client, link);
-        bool invisible = client->watch_fd < 0 && client->session_count == 0;
-        if (invisible && client->silent_since + grace_ms < now_ms)
-            bury(client, "its connections closed and its pid is not visible");
+    uint64_t left = min_u64(worker->unseen_count, MARKS_PER_TICK);
+    LIST_FOREACH (link, &worker->unseen) {
+        struct client *client = CONTAINER_OF(link, struct client, unseen_link);
+        if (left-- == 0)
+            break;
+        list_remove(link);
+        list_push_back(&worker->unseen, link);
+        bury_if_dead(client, now_ms);
     }
 }
 

@@ -3,11 +3,15 @@
  *
  * Dead means that the process is dead (its pidfd says so). Losing every connection is
  * not death: a living process keeps its pins and unsealed objects, and claims them when
- * it connects again. Only where the pid is not visible (over TCP, or in another pid
- * namespace) do the connections count.
+ * it connects again. Where the pid is not visible (another pid namespace), the client
+ * lives as long as its mark on the pins file (memfile_mark(), by region number), which
+ * it was handed and we keep no copy of. The kernel knows about the mark whatever becomes
+ * of us, so a worker that comes after this one finds the same clients alive.
  *
- * A fork claim is a client without connections: it holds copies of its parent's pins
- * until the pipe that the child inherited closes.
+ * A fork claim is such a client, without connections: it holds copies of its parent's
+ * pins, and its mark is inherited by the child, and by the child's children.
+ *
+ * Only who maps nothing and is not visible (over TCP) is dead by its silence.
  *
  * Owner: loop thread; freed from the close callback of its watch. */
 #ifndef WORKER_CLIENT_H
@@ -17,7 +21,8 @@
 #include "worker/worker.h"
 
 struct client {
-    struct list link; /* In worker->clients. */
+    struct list link;        /* In worker->clients. */
+    struct list unseen_link; /* In worker->unseen, if it is not watched. */
     struct worker *worker;
     uint32_t region;
     struct client_identity identity;
@@ -29,13 +34,21 @@ struct client {
     uint64_t silent_since; /* Monotonic ms of the last lost connection; 0: connected. */
 };
 
-/* A new process says HELLO. Takes peer->pidfd, also on failure. */
-DS_MUST_USE enum ds_status client_add(struct worker *worker, struct peer *peer,
-                                      struct client **out, struct ds_error *err);
-
-/* A fork claim for what `parent` has pinned. Takes `pipe_fd`, also on failure. */
+/* A new process says HELLO; it maps our memory or not. Takes peer->pidfd, also on
+ * failure. */
 DS_MUST_USE enum ds_status
-client_add_fork_claim(struct client *parent, int pipe_fd, struct ds_error *err);
+client_add(struct worker *worker, struct peer *peer, bool maps_memory,
+           struct client **out, struct ds_error *err);
+
+/* A fork claim for what `parent` has pinned, to live as long as *out_mark is open
+ * anywhere. The caller sends and closes it. */
+DS_MUST_USE enum ds_status
+client_add_fork_claim(struct client *parent, int *out_mark, struct ds_error *err);
+
+/* One more mark for a client that lives by its mark; *out_mark is -1 for others. The
+ * caller sends and closes it. */
+DS_MUST_USE enum ds_status
+client_mark(const struct client *client, int *out_mark, struct ds_error *err);
 
 /* The client with this region and token; NULL if there is none. */
 struct client *client_find(struct worker *worker, uint32_t region, uint64_t token);
@@ -43,7 +56,7 @@ struct client *client_find(struct worker *worker, uint32_t region, uint64_t toke
 /* After a restart: find the clients of the previous child again, or bury them. */
 void clients_recover(struct worker *worker);
 
-/* Bury those whose pid is not visible and who stayed away too long. */
+/* Bury those whose mark is gone, and those over TCP who stayed away too long. */
 void clients_tick(struct worker *worker, uint64_t now_ms);
 
 /* At the end: forget all (the memory files go on). */

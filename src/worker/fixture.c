@@ -148,10 +148,19 @@ caller_open_in_child(struct caller *caller, const struct fixture *fixture)
         _exit(EXIT_FAILURE);
 }
 
+static void
+close_fds(struct caller *caller)
+{
+    for (size_t i = 0; i < caller->fd_count; i++)
+        close(caller->fds[i]);
+    caller->fd_count = 0;
+}
+
 void
 caller_close(struct caller *caller)
 {
     socket_close(caller->fd);
+    close_fds(caller);
     free(caller->body);
     free(caller->payload);
     *caller = (struct caller){.fd = -1};
@@ -236,12 +245,11 @@ receive(struct caller *caller, void *out, size_t bytes)
     uint64_t deadline_ms = clock_monotonic_ms() + FIXTURE_WAIT_MS;
     while (bytes > 0) {
         bool eof = false;
-        int fds[CALLER_FDS_MAX];
         size_t fd_count = 0;
-        ssize_t got = socket_receive(caller->fd, at, bytes, &eof, fds, CALLER_FDS_MAX,
-                                     &fd_count, NULL);
-        for (size_t i = 0; i < fd_count; i++)
-            close(fds[i]);
+        ssize_t got =
+            socket_receive(caller->fd, at, bytes, &eof, caller->fds + caller->fd_count,
+                           CALLER_FDS_MAX - caller->fd_count, &fd_count, NULL);
+        caller->fd_count += fd_count;
         if (eof || got < 0) {
             caller->closed = true;
             return false;
@@ -259,6 +267,7 @@ bool
 caller_receive(struct caller *caller)
 {
     uint8_t bytes[FRAME_HEADER_BYTES];
+    close_fds(caller);
     if (!receive(caller, bytes, sizeof bytes))
         return false;
     CHECK(frame_decode(bytes, &caller->reply));

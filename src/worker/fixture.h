@@ -63,8 +63,10 @@ struct caller {
     bool closed; /* By the worker. */
     uint32_t sequence;
     struct frame_header reply;
-    uint8_t *body;    /* Of the last reply. */
-    uint8_t *payload; /* Its beginning. */
+    uint8_t *body;           /* Of the last reply. */
+    uint8_t *payload;        /* Its beginning. */
+    int fds[CALLER_FDS_MAX]; /* That came with it; closed with the next one. */
+    size_t fd_count;
     struct welcome welcome;
 };
 

@@ -164,7 +164,7 @@ static const struct flag flag_table[] = {
     USED_INT(max_client_num, "200", 1, 10000,
              "clients at one time that map the arena, or reserve in it over TCP"),
     USED_INT(client_dead_timeout_s, "120", 3, 86400,
-             "silence after which a client is given up whose process is not visible"),
+             "silence after which a client is given up that came over TCP"),
     INERT_INT(client_reconnect_wait_s, "5", 0, ANY,
               "time for clients to come back after a restart"),
     LATER_INT(eviction_reserve_mem_threshold_mb, "10240", 100, 102400, SPILL,

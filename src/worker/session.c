@@ -11,7 +11,6 @@
 #include "worker/objects.h"
 #include "worker/waiters.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -166,14 +165,17 @@ join(struct session *session, const struct hello *hello, struct ds_error *err)
     if (status != DS_OK)
         return status;
     struct client *client;
-    status = client_add(session->worker, &peer, &client, err);
+    bool maps_memory = (hello->flags & HELLO_SHARED_MEMORY) != 0;
+    status = client_add(session->worker, &peer, maps_memory, &client, err);
     if (status == DS_OK)
         attach(session, client);
     return status;
 }
 
+/* `mark` is the client's, or -1. */
 static void
-welcome(struct session *session, const struct frame_header *header, bool wants_memory)
+welcome(struct session *session, const struct frame_header *header, bool wants_memory,
+        int mark)
 {
     struct worker *worker = session->worker;
     const struct table_header *table = store_header(worker->store);
@@ -184,8 +186,9 @@ welcome(struct session *session, const struct frame_header *header, bool wants_m
         .table_bytes = worker->memory.table_bytes,
         .huge_page_bytes = table->huge_page_bytes,
     };
-    int fds[] = {worker->resources->arena_fd, worker->resources->table_fd,
-                 worker->resources->pins_fd};
+    int fds[WELCOME_FDS_MAX] = {worker->resources->arena_fd,
+                                worker->resources->table_fd, worker->resources->pins_fd,
+                                mark};
     size_t fd_count = 0;
     if (session->client != NULL) {
         const struct pins_header *pins = worker->memory.pins;
@@ -193,7 +196,8 @@ welcome(struct session *session, const struct frame_header *header, bool wants_m
         message.token = session->client->identity.token;
         message.pins_offset = 4096 + session->client->region * pins->region_bytes;
         message.pins_bytes = pins->region_bytes;
-        fd_count = wants_memory ? 3 : 0;
+        if (wants_memory)
+            fd_count = mark < 0 ? WELCOME_FDS_MIN : WELCOME_FDS_MAX;
     }
     AUTO_WRITER(writer);
     encode_welcome(&writer, &message);
@@ -233,6 +237,7 @@ handle_hello(struct session *session, const struct frame_header *header,
         return;
     }
     struct ds_error err = {0};
+    int mark = -1;
     enum ds_status status = check_versions(&hello, &err);
     bool wants_memory = (hello.flags & HELLO_SHARED_MEMORY) != 0;
     if (status == DS_OK && wants_memory && session->kind != SESSION_UNIX)
@@ -240,12 +245,15 @@ handle_hello(struct session *session, const struct frame_header *header,
                          "shared memory is handed out on the Unix socket only");
     if (status == DS_OK && (wants_memory || (hello.flags & HELLO_MEMBER) != 0))
         status = join(session, &hello, &err);
+    if (status == DS_OK && wants_memory)
+        status = client_mark(session->client, &mark, &err);
     if (status != DS_OK) {
         conn_reply_error(session->conn, header, &err);
         return;
     }
     prove(session);
-    welcome(session, header, wants_memory);
+    welcome(session, header, wants_memory, mark);
+    socket_close(mark);
 }
 
 /* ---- PING, FORK_CLAIM ---- */
@@ -260,23 +268,42 @@ handle_ping(struct session *session, const struct frame_header *header,
         reply_ok(session, header);
 }
 
-static void
-fork_claim(struct session *session, const struct frame_header *header,
-           struct ds_slice body, const int *fds, size_t fd_count)
+static enum ds_status
+fork_claim(struct worker *worker, const struct hello *hello, int *out_mark,
+           struct ds_error *err)
 {
-    struct ds_error err = {0};
-    if (session->client == NULL || fd_count != 1 || body.len != 0) {
+    enum ds_status status = check_versions(hello, err);
+    if (status != DS_OK)
+        return status;
+    struct client *parent = client_find(worker, hello->client - 1, hello->token);
+    if (parent == NULL)
+        return ds_fail(err, DS_NOT_FOUND, "this worker does not know client %u",
+                       hello->client);
+    return client_add_fork_claim(parent, out_mark, err);
+}
+
+/* In place of HELLO: after a restart the client may not have said yet what it holds, and
+ * a fork is no time to do so. Its pins are in its region all the same. */
+static void
+handle_fork_claim(struct session *session, const struct frame_header *header,
+                  struct ds_slice body)
+{
+    struct hello hello;
+    if (session->kind != SESSION_UNIX || !decode_hello(body, &hello)) {
         session_reject(session, "malformed FORK_CLAIM");
         return;
     }
-    int pipe_fd = fcntl(fds[0], F_DUPFD_CLOEXEC, 0);
-    enum ds_status status =
-        pipe_fd < 0 ? ds_fail_errno(&err, "worker cannot keep the pipe of a fork")
-                    : client_add_fork_claim(session->client, pipe_fd, &err);
-    if (status == DS_OK)
-        reply_ok(session, header);
-    else
+    struct ds_error err = {0};
+    int mark = -1;
+    if (fork_claim(session->worker, &hello, &mark, &err) != DS_OK) {
+        log_warn("worker fork not covered client=%u reason=\"%s\"", hello.client,
+                 err.message);
         conn_reply_error(session->conn, header, &err);
+        return;
+    }
+    struct frame_header reply = {.type = header->type, .sequence = header->sequence};
+    conn_send(session->conn, &reply, (struct ds_slice){0}, &mark, 1, NULL, 0);
+    socket_close(mark);
 }
 
 /* ---- Dispatch ---- */
@@ -303,6 +330,7 @@ static const struct {
     [MESSAGE_BLOCK_DELETE] = {handle_block_delete, false, false},
     [MESSAGE_BLOCK_ADOPT] = {handle_block_adopt, false, false},
     [MESSAGE_ORPHANS] = {handle_orphans, false, false},
+    [MESSAGE_FORK_CLAIM] = {handle_fork_claim, true, false},
     [MESSAGE_FILL] = {handle_fill, false, false},
 };
 
@@ -324,11 +352,10 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
          const int *fds, size_t fd_count)
 {
     struct session *session = conn_user(conn);
+    (void)fds;
     session->worker->counters.requests++;
     if (!is_allowed(session, header))
         session_reject(session, "a request out of turn");
-    else if (header->type == MESSAGE_FORK_CLAIM)
-        fork_claim(session, header, body, fds, fd_count);
     else if (fd_count > 0)
         session_reject(session, "descriptors with a request that has none");
     else if (handlers[header->type].handle == NULL)

@@ -190,6 +190,7 @@ init(struct worker *worker, const struct worker_flags *flags,
     };
     list_init(&worker->sessions);
     list_init(&worker->clients);
+    list_init(&worker->unseen);
     list_init(&worker->parked_creates);
     list_init(&worker->orphans);
     list_init(&worker->orphan_readers);

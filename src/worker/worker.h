@@ -58,6 +58,8 @@ struct worker {
     uint32_t session_count;
     uint32_t unproven_count;
     struct list clients;
+    struct list unseen; /* Those that are not watched, but asked for at each tick. */
+    uint32_t unseen_count;
     struct list parked_creates; /* Until more memory is populated: objects.c. */
     struct hmap waiting_keys;   /* waiters.c */
     struct list orphans;        /* orphans.c */

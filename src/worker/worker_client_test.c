@@ -222,27 +222,40 @@ TEST(who_died_while_the_worker_was_away_is_buried_at_once)
 
 /* ---- Fork ---- */
 
-/* Claims what `parent` has pinned; the answer is the end of the pipe to be kept. */
-static int
-claim(struct caller *parent)
+static void
+send_claim(struct caller *caller, uint32_t client, uint64_t token)
 {
-    int ends[2];
-    CHECK(pipe2(ends, O_CLOEXEC) == 0);
-    caller_send_fds(parent, MESSAGE_FORK_CLAIM, &ends[0], 1);
-    CHECK(caller_receive(parent));
-    CHECK_STATUS(parent->reply.status, DS_OK);
-    close(ends[0]);
-    return ends[1];
+    struct hello hello = {.layout_version = LAYOUT_VERSION,
+                          .protocol_version = PROTOCOL_VERSION,
+                          .client = client,
+                          .token = token};
+    AUTO_WRITER(body);
+    encode_hello(&body, &hello, NULL, 0);
+    caller_send(caller, MESSAGE_FORK_CLAIM, bytes_of(&body));
 }
 
-TEST(a_fork_claim_keeps_pins_until_its_pipe_closes)
+/* Claims what the client has pinned; the answer is the mark that the child would keep
+ * open. */
+static int
+claim(struct fixture *fixture, const struct welcome *parent)
+{
+    CALLER(caller, fixture);
+    send_claim(&caller, parent->client, parent->token);
+    CHECK(caller_receive(&caller));
+    CHECK_STATUS(caller.reply.status, DS_OK);
+    CHECK_INT(caller.fd_count, 1);
+    caller.fd_count = 0;
+    return caller.fds[0];
+}
+
+TEST(a_fork_claim_keeps_pins_until_its_mark_goes)
 {
     FIXTURE(f, 64);
     CALLER(parent, &f);
     say_hello(&parent);
     struct wire_extent extent = put(&parent, "a", 1 << 20);
     pin(&f, &parent.welcome, 0, extent);
-    int kept = claim(&parent);
+    int kept = claim(&f, &parent.welcome);
     CHECK_INT(stats_of(&f).pins, 2);
 
     CHECK_OK(call_delete(&parent, "a"));
@@ -267,7 +280,7 @@ TEST(a_fork_claim_outlives_the_parents_connections)
     say_hello(&parent);
     struct wire_extent extent = put(&parent, "a", 1 << 20);
     pin(&f, &parent.welcome, 0, extent);
-    int kept = claim(&parent);
+    int kept = claim(&f, &parent.welcome);
     caller_close(&parent);
     RUN_UNTIL(&f, f.worker.session_count == 0);
     CHECK_INT(stats_of(&f).clients, 2);
@@ -275,48 +288,116 @@ TEST(a_fork_claim_outlives_the_parents_connections)
     RUN_UNTIL(&f, stats_of(&f).clients == 1);
 }
 
-/* The pipe went with the worker that held it: such a client cannot be seen, so it has
- * the time of --client_dead_timeout_s. */
-TEST(a_client_that_cannot_be_seen_is_given_up_after_its_time)
+/* The kernel keeps the mark, so the claim is as good for the next worker. */
+TEST(a_fork_claim_outlives_the_worker)
 {
     FIXTURE(f, 64);
     CALLER(parent, &f);
     say_hello(&parent);
     struct wire_extent extent = put(&parent, "a", 1 << 20);
     pin(&f, &parent.welcome, 0, extent);
-    int kept = claim(&parent);
+    int kept = claim(&f, &parent.welcome);
+    unpin(&f, &parent.welcome, 0);
+    CHECK_OK(call_delete(&parent, "a"));
     fixture_stop(&f);
-    f.flags.client_dead_timeout_s = 1;
-    uint64_t begin_ms = clock_monotonic_ms();
     fixture_start_again(&f);
+    uint64_t begin_ms = clock_monotonic_ms();
+    RUN_UNTIL(&f, clock_monotonic_ms() - begin_ms > 3 * WORKER_TICK_MS);
     CHECK_INT(stats_of(&f).clients, 2);
-    RUN_UNTIL(&f, stats_of(&f).clients == 1);
-    CHECK(clock_monotonic_ms() - begin_ms >= 1000);
-    CHECK_INT(stats_of(&f).pins, 1);
+    CHECK_INT(stats_of(&f).dead, 1);
     close(kept);
+    RUN_UNTIL(&f, stats_of(&f).clients == 1);
+    CHECK_INT(stats_of(&f).dead, 0);
 }
 
-TEST(a_fork_claim_is_one_descriptor_of_a_client_with_memory)
+TEST(a_fork_claim_that_ended_while_the_worker_was_away_is_gone)
 {
     FIXTURE(f, 64);
-    CALLER(none, &f);
-    CALLER(two, &f);
+    CALLER(parent, &f);
+    say_hello(&parent);
+    struct wire_extent extent = put(&parent, "a", 1 << 20);
+    pin(&f, &parent.welcome, 0, extent);
+    int kept = claim(&f, &parent.welcome);
+    fixture_stop(&f);
+    close(kept);
+    fixture_start_again(&f);
+    CHECK_INT(stats_of(&f).clients, 1);
+    CHECK_INT(stats_of(&f).pins, 1);
+}
+
+/* The worker asks for some of the marks at each tick, and yet for every one. */
+TEST(of_many_fork_claims_those_that_ended_go)
+{
+    enum { CLAIMS = 150 };
+    int kept[CLAIMS];
+    FIXTURE(f, 64);
+    CALLER(parent, &f);
+    say_hello(&parent);
+    int before = test_open_fds();
+    for (int i = 0; i < CLAIMS; i++)
+        kept[i] = claim(&f, &parent.welcome);
+    CHECK_INT(stats_of(&f).clients, CLAIMS + 1);
+    for (int i = 0; i < 50; i++)
+        turn(&f);
+    CHECK_INT(test_open_fds(), before + CLAIMS); /* The worker itself keeps none. */
+    for (int i = 0; i < CLAIMS; i += 2)
+        close(kept[i]);
+    RUN_UNTIL(&f, stats_of(&f).clients == CLAIMS / 2 + 1);
+    clients_tick(&f.worker, clock_monotonic_ms());
+    CHECK_INT(stats_of(&f).clients, CLAIMS / 2 + 1);
+    for (int i = 1; i < CLAIMS; i += 2)
+        close(kept[i]);
+    RUN_UNTIL(&f, stats_of(&f).clients == 1);
+}
+
+/* The reply, with the mark in it, goes to nobody. */
+TEST(a_fork_claim_that_nobody_waits_for_ends_by_itself)
+{
+    FIXTURE(f, 64);
+    CALLER(parent, &f);
+    struct caller caller;
+    say_hello(&parent);
+    caller_open(&caller, &f);
+    send_claim(&caller, parent.welcome.client, parent.welcome.token);
+    caller_close(&caller);
+    RUN_UNTIL(&f, f.worker.counters.clients_died == 1);
+    CHECK_INT(stats_of(&f).clients, 1);
+}
+
+TEST(a_fork_claim_needs_the_token_of_a_client)
+{
+    FIXTURE(f, 64);
+    CALLER(parent, &f);
+    CALLER(thief, &f);
+    say_hello(&parent);
+    send_claim(&thief, parent.welcome.client, parent.welcome.token ^ 1);
+    CHECK(caller_receive(&thief));
+    CHECK_STATUS(thief.reply.status, DS_NOT_FOUND);
+    CHECK_CONTAINS((const char *)thief.body, "does not know client 1");
+    send_claim(&thief, 0, 0);
+    CHECK(caller_receive(&thief));
+    CHECK_STATUS(thief.reply.status, DS_NOT_FOUND);
+    CHECK_INT(stats_of(&f).clients, 1);
+}
+
+TEST(a_malformed_fork_claim_is_refused)
+{
+    FIXTURE(f, 64);
+    CALLER(empty, &f);
     CALLER(stranger, &f);
-    struct welcome nobody = {0};
-    int ends[2];
-    CHECK(pipe2(ends, O_CLOEXEC) == 0);
-    say_hello(&none);
-    caller_send(&none, MESSAGE_FORK_CLAIM, slice(NULL, 0));
-    check_closed(&none);
-    say_hello(&two);
-    caller_send_fds(&two, MESSAGE_FORK_CLAIM, ends, 2);
-    check_closed(&two);
-    CHECK_OK(say_hello_again(&stranger, &nobody, NULL, 0, 0));
-    caller_send_fds(&stranger, MESSAGE_FORK_CLAIM, ends, 1);
+    struct caller far_away;
+    int end = dup(0);
+    say_hello(&empty);
+    caller_send(&empty, MESSAGE_FORK_CLAIM, slice(NULL, 0));
+    check_closed(&empty);
+    caller_send_fds(&stranger, MESSAGE_FORK_CLAIM, &end, 1);
     check_closed(&stranger);
+    caller_open_tcp(&far_away, &f, f.address);
+    send_claim(&far_away, 1, 1); /* No descriptor gets there. */
+    check_closed(&far_away);
     CHECK_INT(f.worker.counters.protocol_errors, 3);
-    close(ends[0]);
-    close(ends[1]);
+    caller_close(&far_away);
+    close(end);
 }
 
 TEST_MAIN(RUN(what_a_killed_process_had_not_sealed_is_free_within_a_second),
@@ -327,7 +408,11 @@ TEST_MAIN(RUN(what_a_killed_process_had_not_sealed_is_free_within_a_second),
           RUN(after_a_restart_a_client_keeps_what_it_says_it_holds),
           RUN(after_a_restart_nothing_of_a_living_client_is_given_up),
           RUN(who_died_while_the_worker_was_away_is_buried_at_once),
-          RUN(a_fork_claim_keeps_pins_until_its_pipe_closes),
+          RUN(a_fork_claim_keeps_pins_until_its_mark_goes),
           RUN(a_fork_claim_outlives_the_parents_connections),
-          RUN(a_client_that_cannot_be_seen_is_given_up_after_its_time),
-          RUN(a_fork_claim_is_one_descriptor_of_a_client_with_memory))
+          RUN(a_fork_claim_outlives_the_worker),
+          RUN(a_fork_claim_that_ended_while_the_worker_was_away_is_gone),
+          RUN(of_many_fork_claims_those_that_ended_go),
+          RUN(a_fork_claim_that_nobody_waits_for_ends_by_itself),
+          RUN(a_fork_claim_needs_the_token_of_a_client),
+          RUN(a_malformed_fork_claim_is_refused))

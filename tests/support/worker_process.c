@@ -3,6 +3,8 @@
 #include <datasystem/datasystem.h>
 
 #include <arpa/inet.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,10 +50,26 @@ exec_worker(const struct worker_process *worker, int arena_mb)
     _exit(127);
 }
 
+/* Only the next child gets the new namespace. */
+static pid_t
+fork_into_new_namespace(void)
+{
+    int ours = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+    CHECK(ours >= 0);
+    if (unshare(CLONE_NEWPID) < 0)
+        fprintf(stderr, "only root can make a pid namespace\n");
+    pid_t pid = fork();
+    if (pid != 0) {
+        CHECK(setns(ours, CLONE_NEWPID) == 0);
+        close(ours);
+    }
+    return pid;
+}
+
 static void
 run(struct worker_process *worker, int arena_mb)
 {
-    worker->supervisor = fork();
+    worker->supervisor = worker->unseeing ? fork_into_new_namespace() : fork();
     CHECK(worker->supervisor >= 0);
     if (worker->supervisor == 0)
         exec_worker(worker, arena_mb);
@@ -74,6 +92,14 @@ void
 worker_start(struct worker_process *worker, int arena_mb)
 {
     *worker = (struct worker_process){.port = free_port()};
+    test_make_folder(worker->folder);
+    run(worker, arena_mb);
+}
+
+void
+worker_start_unseeing(struct worker_process *worker, int arena_mb)
+{
+    *worker = (struct worker_process){.port = free_port(), .unseeing = true};
     test_make_folder(worker->folder);
     run(worker, arena_mb);
 }

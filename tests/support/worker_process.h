@@ -4,6 +4,7 @@
 
 #include "test.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -11,12 +12,17 @@ struct worker_process {
     char folder[TEST_FOLDER_BYTES];
     uint16_t port;
     pid_t supervisor;
+    bool unseeing;
 };
 
 /* Runs one with an arena of `arena_mb`, and waits until it serves. worker_stop() ends
  * both of its processes and removes the folder. */
 void worker_start(struct worker_process *worker, int arena_mb);
 void worker_stop(struct worker_process *worker);
+
+/* The same in a pid namespace of its own, as in a container: it cannot see the pids of
+ * its clients. Only root can. */
+void worker_start_unseeing(struct worker_process *worker, int arena_mb);
 
 /* Another worker at the same port and in the same folder, with new memory. */
 void worker_replace(struct worker_process *worker, int arena_mb);
