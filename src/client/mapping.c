@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PAGE_BYTES = 4096, IDENTITIES_MAX = 64 };
+enum { IDENTITIES_MAX = 64 };
 
 /* ---- Identities ---- */
 
@@ -143,12 +143,12 @@ map_table(struct mapping *mapping, int fd, struct ds_error *err)
 static enum ds_status
 read_word_count(int fd, uint32_t *out, struct ds_error *err)
 {
-    void *page;
-    enum ds_status status = memfile_map(fd, 0, PAGE_BYTES, false, &page, err);
+    void *data;
+    enum ds_status status = memfile_map(fd, 0, PINS_HEADER_BYTES, false, &data, err);
     if (status != DS_OK)
         return status;
-    struct pins_header header = *(const struct pins_header *)page;
-    memfile_unmap(page, PAGE_BYTES);
+    struct pins_header header = *(const struct pins_header *)data;
+    memfile_unmap(data, PINS_HEADER_BYTES);
     if (header.magic != PINS_MAGIC || header.layout_version != LAYOUT_VERSION)
         return fail_layout("pins", header.layout_version, err);
     *out = header.words_per_region;
@@ -167,8 +167,8 @@ map_region(struct mapping *mapping, int fd, uint64_t offset, struct ds_error *er
         return status;
     uint64_t wanted =
         sizeof(struct pin_region) + word_count * (uint64_t)sizeof(uint64_t);
-    if (offset % PAGE_BYTES != 0 || offset > bytes || mapping->region_bytes < wanted ||
-        mapping->region_bytes > bytes - offset)
+    if (offset % MAP_UNIT_BYTES != 0 || offset > bytes ||
+        mapping->region_bytes < wanted || mapping->region_bytes > bytes - offset)
         return ds_fail(err, DS_IO, "the worker's pins contradict its greeting");
     status =
         memfile_map(fd, offset, mapping->region_bytes, true, &mapping->region, err);

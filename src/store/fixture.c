@@ -163,7 +163,8 @@ region_of(const struct fixture *fixture, uint32_t region)
 {
     const struct pins_header *header = fixture->memory.pins;
     uint8_t *base = fixture->memory.pins;
-    return (struct pin_region *)(void *)(base + 4096 + region * header->region_bytes);
+    return (struct pin_region *)(void *)(base + PINS_HEADER_BYTES +
+                                         region * header->region_bytes);
 }
 
 const struct slot *

@@ -46,7 +46,7 @@ static uint64_t
 region_bytes(uint32_t words_per_region)
 {
     uint64_t words = words_per_region * (uint64_t)sizeof(uint64_t);
-    return round_up(sizeof(struct pin_region) + words, FORMAT_PAGE_BYTES);
+    return round_up(sizeof(struct pin_region) + words, MAP_UNIT_BYTES);
 }
 
 struct store_geometry

@@ -5,7 +5,6 @@
 #include "store/store.h"
 
 #define TABLE_HEADER_BYTES 4096u
-#define PINS_HEADER_BYTES  4096u
 
 /* DS_MISMATCH: it is not a table (pins file) that this build can use. The text says
  * what was found and what was expected. On DS_OK every size and offset of the header

@@ -9,7 +9,7 @@
  *   table file                              pins file
  *   +--------------------+ 0                +--------------------+ 0
  *   | table_header       |                  | pins_header        |
- *   +--------------------+ buckets_off      +--------------------+ 4096
+ *   +--------------------+ buckets_off      +--------------------+ 65536
  *   | uint32 heads[]     |                  | client region 0    |
  *   +--------------------+ slots_off        |   pin_region       |
  *   | struct slot[]      |                  |   uint64 words[]   |
@@ -17,8 +17,10 @@
  *   | keys over 20 bytes |                  | client region 1 ...|
  *   +--------------------+                  +--------------------+
  *
- * Both files are sparse: a page costs memory once it is written. Changing anything here
- * means a new LAYOUT_VERSION; a client of another version is refused before it maps. */
+ * Both files are sparse: a page costs memory once it is written. A client maps only its
+ * own region of the pins, so regions begin at multiples of the largest page that a kernel
+ * may have (4, 16 or 64 KiB on aarch64). Changing anything here means a new
+ * LAYOUT_VERSION; a client of another version is refused before it maps. */
 #ifndef STORE_LAYOUT_H
 #define STORE_LAYOUT_H
 
@@ -27,12 +29,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LAYOUT_VERSION    1u
+#define LAYOUT_VERSION    2u
 #define TABLE_MAGIC       0x454c424154534431u /* "1DSTABLE" read as bytes. */
 #define PINS_MAGIC        0x20534e4950534431u /* "1DSPINS " */
 #define EXTENT_UNIT_BYTES 64u
+#define MAP_UNIT_BYTES    65536u /* A multiple of every page size. */
+#define PINS_HEADER_BYTES MAP_UNIT_BYTES
 #define KEY_INLINE_BYTES  20u
 #define SLOT_NONE         UINT32_MAX
+
+/* Processes share these words: a lock inside one process would guard nothing. */
+static_assert(ATOMIC_INT_LOCK_FREE == 2, "32-bit atomics need no lock");
+static_assert(ATOMIC_LONG_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2,
+              "64-bit atomics need no lock");
 
 /* Life of a slot. Every change is one release store of its commit word
  * {generation 56 | state 8}; the generation grows by one on WRITING and on DEAD, so a
@@ -153,12 +162,12 @@ struct table_header {
 };
 static_assert(sizeof(struct table_header) == 240, "table header layout");
 
-/* First page of the pins file. */
+/* First bytes of the pins file; region 0 begins at PINS_HEADER_BYTES. */
 struct pins_header {
     uint64_t magic;
     uint32_t layout_version;
     uint32_t region_count;
-    uint64_t region_bytes; /* A multiple of the page size. */
+    uint64_t region_bytes; /* A multiple of MAP_UNIT_BYTES. */
     uint32_t words_per_region;
     uint32_t reserved_word;
     uint64_t incarnation; /* Of the arena whose extents the words name. */

@@ -194,7 +194,8 @@ welcome(struct session *session, const struct frame_header *header, bool wants_m
         const struct pins_header *pins = worker->memory.pins;
         message.client = session->creator;
         message.token = session->client->identity.token;
-        message.pins_offset = 4096 + session->client->region * pins->region_bytes;
+        message.pins_offset =
+            PINS_HEADER_BYTES + session->client->region * pins->region_bytes;
         message.pins_bytes = pins->region_bytes;
         if (wants_memory)
             fd_count = mark < 0 ? WELCOME_FDS_MIN : WELCOME_FDS_MAX;

@@ -29,6 +29,20 @@ TEST(memory_is_handed_out_on_the_unix_socket_only)
     caller_close(&tcp);
 }
 
+/* Pages have 64 KiB on some aarch64 kernels, and a mapping begins at a page. */
+TEST(a_region_of_pins_can_be_mapped_whatever_the_page_size)
+{
+    FIXTURE(f, 64);
+    CALLER(first, &f);
+    CALLER(second, &f);
+    say_hello(&first);
+    say_hello(&second);
+    CHECK(second.welcome.pins_offset != first.welcome.pins_offset);
+    CHECK_INT(first.welcome.pins_offset % (64 << 10), 0);
+    CHECK_INT(second.welcome.pins_offset % (64 << 10), 0);
+    CHECK_INT(second.welcome.pins_bytes % (64 << 10), 0);
+}
+
 TEST(another_version_is_refused_by_name)
 {
     FIXTURE(f, 64);
@@ -188,6 +202,7 @@ TEST(stats_have_room_for_long_texts)
 }
 
 TEST_MAIN(RUN(memory_is_handed_out_on_the_unix_socket_only),
+          RUN(a_region_of_pins_can_be_mapped_whatever_the_page_size),
           RUN(another_version_is_refused_by_name),
           RUN(before_hello_there_is_only_discover), RUN(hello_is_said_once),
           RUN(the_metastores_port_has_no_objects),

@@ -118,7 +118,18 @@ region_of(const struct store_memory *memory, uint32_t region)
 {
     const struct pins_header *header = memory->pins;
     uint8_t *base = memory->pins;
-    return (struct pin_region *)(void *)(base + 4096 + region * header->region_bytes);
+    return (struct pin_region *)(void *)(base + PINS_HEADER_BYTES +
+                                         region * header->region_bytes);
+}
+
+/* Any byte that means something, of any region; whatever the header says by now. */
+static uint8_t *
+byte_of_a_region(const struct store_memory *memory, uint64_t number)
+{
+    enum { BYTES = sizeof(struct pin_region) + WORDS * sizeof(uint64_t) };
+    uint64_t region_bytes = (memory->pins_bytes - PINS_HEADER_BYTES) / REGIONS;
+    uint8_t *regions = (uint8_t *)memory->pins + PINS_HEADER_BYTES;
+    return regions + number / BYTES % REGIONS * region_bytes + number % BYTES;
 }
 
 static void
@@ -198,7 +209,7 @@ damage_one(const struct store_memory *memory, struct reader *input)
         pins[offset % sizeof(struct pins_header)] ^= bits;
         break;
     case 4:
-        pins[4096 + offset % (memory->pins_bytes - 4096)] ^= bits;
+        *byte_of_a_region(memory, offset) ^= bits;
         break;
     default:
         table[header->slots_off + offset % (SLOTS * sizeof(struct slot))] ^= bits;
@@ -351,8 +362,7 @@ operate(struct store *store, const struct store_memory *memory, struct reader *i
         keep_only(store, argument);
         break;
     default: /* A client, in its own memory, at any time. */
-        ((uint8_t *)memory->pins)[4096 + argument % (memory->pins_bytes - 4096)] ^=
-            (uint8_t)(argument >> 8 | 1);
+        *byte_of_a_region(memory, argument) ^= (uint8_t)(argument >> 8 | 1);
     }
 }
 
