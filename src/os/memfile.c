@@ -46,11 +46,12 @@ check_huge_pages(const char *name, uint64_t bytes, struct ds_error *err)
     uint64_t wanted = bytes / HUGE_PAGE_BYTES, unused = memory_free_huge_pages();
     if (unused >= wanted)
         return DS_OK;
-    return ds_fail(
-        err, DS_UNSUPPORTED,
-        "memory file '%s': needs %ju huge pages of 2 MiB, %ju are free; raise "
-        "vm.nr_hugepages (sysctl) or turn huge pages off",
-        name, (uintmax_t)wanted, (uintmax_t)unused);
+    char command[HUGE_PAGE_COMMAND_BYTES];
+    memory_huge_page_command(wanted, command);
+    return ds_fail(err, DS_UNSUPPORTED,
+                   "memory file '%s': needs %ju huge pages of 2 MiB, %ju are free; run "
+                   "'%s' as root or turn huge pages off",
+                   name, (uintmax_t)wanted, (uintmax_t)unused, command);
 }
 
 enum ds_status

@@ -13,7 +13,7 @@
 
 /* A sparse file of `bytes`, size sealed. huge_page_bytes 0 or 2 MiB; no memory is
  * reserved yet. Close-on-exec.
- *   DS_NO_MEMORY, DS_IO, DS_UNSUPPORTED (no huge pages: names vm.nr_hugepages) */
+ *   DS_NO_MEMORY, DS_IO, DS_UNSUPPORTED (no huge pages: names the remedy) */
 DS_MUST_USE enum ds_status
 memfile_create(const char *name, uint64_t bytes, uint64_t huge_page_bytes, int *out_fd,
                struct ds_error *err);

@@ -155,14 +155,38 @@ memory_limit_read(struct memory_limit *out)
     memory_limit_read_below("", out);
 }
 
+static const char huge_page_folder[] = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+
 uint64_t
 memory_free_huge_pages(void)
 {
-    static const char folder[] = "/sys/kernel/mm/hugepages/hugepages-2048kB";
     uint64_t unused, promised;
-    if (!read_number(folder, "free_hugepages", &unused))
+    if (!read_number(huge_page_folder, "free_hugepages", &unused))
         return 0;
-    if (!read_number(folder, "resv_hugepages", &promised))
+    if (!read_number(huge_page_folder, "resv_hugepages", &promised))
         promised = 0;
     return unused - min_u64(unused, promised);
+}
+
+void
+memory_huge_page_command_below(const char *root, uint64_t pages,
+                               char out[HUGE_PAGE_COMMAND_BYTES])
+{
+    char path[PATH_MAX], text[TEXT_BYTES];
+    uint64_t default_kib = 0;
+    snprintf(path, sizeof path, "%s/proc/meminfo", root);
+    if (files_read(path, text, sizeof text))
+        default_kib = number_after(text, "Hugepagesize:");
+    if (default_kib == 0 || default_kib == 2048)
+        snprintf(out, HUGE_PAGE_COMMAND_BYTES, "sysctl -w vm.nr_hugepages=%ju",
+                 (uintmax_t)pages);
+    else
+        snprintf(out, HUGE_PAGE_COMMAND_BYTES, "echo %ju >%s/nr_hugepages",
+                 (uintmax_t)pages, huge_page_folder);
+}
+
+void
+memory_huge_page_command(uint64_t pages, char out[HUGE_PAGE_COMMAND_BYTES])
+{
+    memory_huge_page_command_below("", pages, out);
 }

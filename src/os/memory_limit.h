@@ -18,4 +18,12 @@ void memory_limit_read_below(const char *root, struct memory_limit *out);
 /* Free huge pages of 2 MiB; 0 if none are set up. */
 uint64_t memory_free_huge_pages(void);
 
+/* The command with which root sets up `pages` huge pages of 2 MiB. Where the kernel's own
+ * huge pages have another size (512 MiB where small pages have 64 KiB, as on some aarch64
+ * machines; 1 GiB by choice), vm.nr_hugepages would take far too much memory. */
+enum { HUGE_PAGE_COMMAND_BYTES = 128 };
+void memory_huge_page_command(uint64_t pages, char out[HUGE_PAGE_COMMAND_BYTES]);
+void memory_huge_page_command_below(const char *root, uint64_t pages,
+                                    char out[HUGE_PAGE_COMMAND_BYTES]);
+
 #endif

@@ -115,6 +115,28 @@ TEST(unreadable_numbers_are_passed_over)
     CHECK_INT(limit.available_bytes, 8192 * 1024);
 }
 
+TEST(huge_pages_come_from_the_sysctl_that_users_know)
+{
+    char command[HUGE_PAGE_COMMAND_BYTES];
+    test_make_folder(root);
+    put("proc", "meminfo", "HugePages_Total:  0\nHugepagesize:    2048 kB\n");
+    memory_huge_page_command_below(root, 32, command);
+    test_remove_folder(root);
+    CHECK_TEXT(command, "sysctl -w vm.nr_hugepages=32");
+}
+
+/* 32 pages by the sysctl would be 16 GiB here. */
+TEST(huge_pages_come_from_their_own_file_where_the_default_size_is_another)
+{
+    char command[HUGE_PAGE_COMMAND_BYTES];
+    test_make_folder(root);
+    put("proc", "meminfo", "HugePages_Total:  0\nHugepagesize:  524288 kB\n");
+    memory_huge_page_command_below(root, 32, command);
+    test_remove_folder(root);
+    CHECK_TEXT(command,
+               "echo 32 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages");
+}
+
 TEST(this_machine_has_some_memory)
 {
     struct memory_limit limit;
@@ -129,4 +151,6 @@ TEST_MAIN(RUN(machine_alone_counts_without_cgroups),
           RUN(path_that_is_not_there_falls_back_to_the_mount),
           RUN(reclaimable_file_pages_count_as_free),
           RUN(overdrawn_cgroup_leaves_nothing), RUN(unreadable_numbers_are_passed_over),
+          RUN(huge_pages_come_from_the_sysctl_that_users_know),
+          RUN(huge_pages_come_from_their_own_file_where_the_default_size_is_another),
           RUN(this_machine_has_some_memory))

@@ -103,17 +103,16 @@ resources_resolve(const struct worker_flags *flags, struct resources *out,
 static enum ds_status
 check_huge_pages(uint64_t arena_bytes, struct ds_error *err)
 {
-    uint64_t pages = memory_free_huge_pages();
-    if (pages * HUGE_PAGE_BYTES >= arena_bytes)
+    uint64_t wanted = arena_bytes / HUGE_PAGE_BYTES, pages = memory_free_huge_pages();
+    if (pages >= wanted)
         return DS_OK;
-    return ds_fail(
-        err, DS_NO_MEMORY,
-        "failed to mmap shared memory: Cannot allocate memory "
-        "(--enable_huge_tlb needs %ju free huge pages of 2 MiB, there are %ju; "
-        "run 'sysctl -w vm.nr_hugepages=%ju' as root, or leave out "
-        "--enable_huge_tlb)",
-        (uintmax_t)(arena_bytes / HUGE_PAGE_BYTES), (uintmax_t)pages,
-        (uintmax_t)(arena_bytes / HUGE_PAGE_BYTES));
+    char command[HUGE_PAGE_COMMAND_BYTES];
+    memory_huge_page_command(wanted, command);
+    return ds_fail(err, DS_NO_MEMORY,
+                   "failed to mmap shared memory: Cannot allocate memory "
+                   "(--enable_huge_tlb needs %ju free huge pages of 2 MiB, there are "
+                   "%ju; run '%s' as root, or leave out --enable_huge_tlb)",
+                   (uintmax_t)wanted, (uintmax_t)pages, command);
 }
 
 /* A memory file has no quota of its own: filling one that does not fit ends with the
