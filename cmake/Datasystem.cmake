@@ -37,6 +37,20 @@ function(datasystem_layer name)
   target_link_libraries(${name} PUBLIC datasystem_options)
 endfunction()
 
+# datasystem_command(program out_path): a file that runs the program on this machine:
+# itself or, when it was built for another processor, a script that calls the emulator.
+function(datasystem_command program out_path)
+  set(path $<TARGET_FILE:${program}>)
+  if(CMAKE_CROSSCOMPILING_EMULATOR)
+    list(JOIN CMAKE_CROSSCOMPILING_EMULATOR " " emulator)
+    set(path ${CMAKE_CURRENT_BINARY_DIR}/${program}_emulated)
+    file(GENERATE OUTPUT ${path}
+      CONTENT "#!/bin/sh\nexec ${emulator} '$<TARGET_FILE:${program}>' \"$@\"\n"
+      FILE_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE)
+  endif()
+  set(${out_path} ${path} PARENT_SCOPE)
+endfunction()
+
 # datasystem_test(file layer...): x_test.c becomes the ctest "x_test".
 function(datasystem_test file)
   if(DATASYSTEM_TESTS)

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# hello_installed.sh BUILD HELLO_C WORKER CC: installs header, library and pkg-config file
-# into a folder of its own, builds examples/hello.c with nothing else, and runs it.
+# hello_installed.sh BUILD HELLO_C WORKER CC [EMULATOR...]: installs header, library and
+# pkg-config file into a folder of its own, builds examples/hello.c with nothing else, and
+# runs it.
 set -euo pipefail
 build=$1 source=$2 worker=$3 cc=$4
+emulator=("${@:5}")
 folder=$(mktemp -d)
 pid=
 finish() {
@@ -27,7 +29,7 @@ pid=$!
 export LD_LIBRARY_PATH
 LD_LIBRARY_PATH=$(dirname "$pkgconfig")
 for _ in $(seq 100); do
-    if "$folder/hello" 127.0.0.1 "$port" >"$folder/said.txt" 2>&1; then
+    if "${emulator[@]}" "$folder/hello" 127.0.0.1 "$port" >"$folder/said.txt" 2>&1; then
         break
     fi
     sleep 0.1
