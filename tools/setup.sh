@@ -23,11 +23,13 @@ clang_runtime() {
     echo "libclang-rt-${version:-14}-dev"
 }
 
+# A package may be here for another processor too, to cross-compile for it.
 missing_debian() {
-    local name
+    local name native
+    native=$(dpkg --print-architecture)
     for name in "${need_debian[@]}" "$(clang_runtime)"; do
-        dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null |
-            grep -q '^installed$' || echo "$name"
+        dpkg-query -W -f='${Architecture} ${db:Status-Status}\n' "$name" 2>/dev/null |
+            grep -Eq "^($native|all) installed$" || echo "$name"
     done
 }
 
