@@ -77,12 +77,17 @@ struct ds_client_options {
  *   DS_INVALID    no host or port given or in the environment, or a bad value
  *   DS_IO         nobody answers there
  *   DS_MISMATCH   the worker speaks another layout; both versions are named
+ *   DS_FULL       --max_client_num clients share its memory already; the text names the
+ *                 process that has most of them: close clients there
  *   DS_TIMEOUT    it did not answer in time */
 DS_API DS_MUST_USE enum ds_status
 ds_client_open(const struct ds_client_options *options, struct ds_client **out,
                struct ds_error *err);
 
-/* Accepts NULL. No other thread may be inside a call. Does not block. */
+/* Accepts NULL. No other thread may be inside a call. The worker has the client's place
+ * (of --max_client_num) back when this returns: blocks up to 250 ms for its word. While
+ * buffers are held, their client keeps the place; the last release then gives it back,
+ * without waiting. */
 DS_API void ds_client_close(struct ds_client *client);
 
 /* Ask the worker whether it serves. DS_OK, or why not. */
@@ -221,7 +226,8 @@ ds_expire(struct ds_client *client, const struct ds_slice *keys, size_t count,
  * What the queue stores: one immutable set of parts under an id that the worker issues.
  * The id says where and when the block was born and never names other bytes. A sealed
  * block is provisional until the queue's controller has adopted it; the blocks of a
- * client that died in between are given up by agreement of worker and controller. */
+ * client that died or was closed in between are given up by agreement of worker and
+ * controller. */
 struct ds_block_id {
     uint8_t
         bytes[16]; /* {node 32 | arena incarnation 32 | counter 64}, little endian. */

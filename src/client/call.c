@@ -197,14 +197,9 @@ leave_channel(struct ds_client *client, struct channel *channel, enum ds_status 
 
 /* ---- One attempt ---- */
 
-/* Sends ABORT for what nobody wants by `say`, channel_call() or channel_send(). */
-typedef enum ds_status (*say_fn)(struct channel *channel,
-                                 const struct outgoing *message,
-                                 const struct wait *wait, struct ds_error *err);
-
+/* First let go what nobody wants. */
 static enum ds_status
-say_aborts(struct channel *channel, say_fn say, const struct wait *wait,
-           struct ds_error *err)
+flush_aborts(struct channel *channel, const struct wait *wait, struct ds_error *err)
 {
     struct mapping *mapping = channel->mapping;
     if (mapping == NULL)
@@ -222,7 +217,7 @@ say_aborts(struct channel *channel, say_fn say, const struct wait *wait,
                                .body = slice(writer.data, writer.len)};
     enum ds_status status = writer.failed
                                 ? ds_fail(err, DS_NO_MEMORY, "out of memory for ABORT")
-                                : say(channel, &message, wait, err);
+                                : channel_call(channel, &message, wait, err);
     if (status != DS_OK) {
         library_lock();
         for (size_t i = 0; i < count; i++)
@@ -287,8 +282,7 @@ attempt(struct ds_client *client, const struct request *request, uint32_t sequen
         leave_channel(client, channel, DS_OK);
         return fail_memory_changed(client, err);
     }
-    /* First let go what nobody wants. */
-    enum ds_status status = say_aborts(channel, channel_call, wait, err);
+    enum ds_status status = flush_aborts(channel, wait, err);
     if (status == DS_OK) {
         set_wait_left(request, wait);
         struct outgoing message = {
@@ -301,21 +295,6 @@ attempt(struct ds_client *client, const struct request *request, uint32_t sequen
         status = take_reply(request, channel, wait, out_answered, err);
     leave_channel(client, channel, *out_answered ? DS_OK : status);
     return status;
-}
-
-void
-client_send_aborts(struct ds_client *client)
-{
-    struct wait now = {0};
-    library_lock();
-    struct channel *channel = take_idle(client);
-    library_unlock();
-    if (channel == NULL)
-        return;
-    (void)say_aborts(channel, channel_send, &now, NULL); /* Else RESUME says it. */
-    library_lock();
-    drop_channel(client, channel);
-    library_unlock();
 }
 
 /* ---- Repeating ---- */

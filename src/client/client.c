@@ -200,10 +200,18 @@ ds_client_open(const struct ds_client_options *options, struct ds_client **out,
 
 /* ---- Closing ---- */
 
+/* Nothing of the worker's memory is in use here. Over TCP nothing ever is. */
+static bool
+may_leave(const struct mapping *mapping)
+{
+    return mapping != NULL && !mapping->inherited &&
+           (mapping->holders == 1 || mapping_is_remote(mapping));
+}
+
 static bool
 leaves_unsealed(const struct mapping *mapping)
 {
-    return mapping != NULL && !mapping->inherited && !mapping_is_remote(mapping) &&
+    return mapping != NULL && !mapping->inherited && !mapping->left &&
            (mapping->resume_needed || mapping->abort_count > 0);
 }
 
@@ -213,17 +221,18 @@ ds_client_close(struct ds_client *client)
     if (client == NULL)
         return;
     library_lock();
-    if (client->mapping != NULL && !client->mapping->inherited)
-        buffers_abandon(client->mapping);
-    library_unlock();
-    if (client->is_member)
-        client_send_aborts(client);
-    library_lock();
     client_drop_channels(client);
     struct mapping *mapping = TAKE(client->mapping);
+    if (mapping != NULL && !mapping->inherited)
+        buffers_abandon(mapping);
+    bool leaves = may_leave(mapping);
+    if (leaves)
+        mapping->left = true;
     bool unsealed = leaves_unsealed(mapping);
     library_unlock();
-    if (unsealed)
+    if (leaves)
+        client_leave(client, mapping);
+    else if (unsealed)
         client_give_up_unsealed(mapping);
     library_lock();
     pool_fini(&client->pool);

@@ -51,15 +51,18 @@ client_discover(struct ds_client *client, const struct wait *wait, bool *out_sha
  * sealed. Not over TCP. */
 void client_give_up_unsealed(struct mapping *mapping);
 
+/* Give our place at the worker back: we use nothing of its memory any more. Waits up to
+ * 250 ms for it to have done so. */
+void client_leave(const struct ds_client *client, const struct mapping *mapping);
+
+/* The same of a mapping of shared memory whose client is gone; waits for nothing. */
+void client_leave_unheard(const struct mapping *mapping);
+
 /* ---- Calling (call.c) ---- */
 
 /* Before the client is freed: take in late replies, then drop every channel. Lock held.
  */
 void client_drop_channels(struct ds_client *client);
-
-/* As client_give_up_unsealed(), on a connection of the client that is idle, if there is
- * one: over TCP it could not open another without waiting. */
-void client_send_aborts(struct ds_client *client);
 
 /* A reply whose channel is still ours. Borrowed. */
 struct reply {

@@ -10,16 +10,21 @@
 #include "client/client.h"
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/boot_id.h"
+#include "os/clock.h"
 #include "os/sockets.h"
 #include "os/tcp_peer.h"
 
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { GREETINGS_MAX = 4 }; /* Tries of one connection to agree on who we are. */
+enum {
+    GREETINGS_MAX = 4,   /* Tries of one connection to agree on who we are. */
+    LEAVE_WAIT_MS = 250, /* A worker that hangs does not hold up a close for longer. */
+};
 
 /* Somebody was there; what happened after that is worth another try. */
 static enum ds_status
@@ -172,6 +177,13 @@ hello_tcp(struct channel *channel, const struct wait *wait, struct ds_error *err
 
 /* ---- HELLO of a member: over the Unix socket, or over TCP to reserve objects ---- */
 
+struct identity {
+    uint32_t client; /* 0: none yet. */
+    uint64_t token;
+    uint32_t incarnation;
+    bool resume_needed;
+};
+
 /* Who we say we are: what the client knows now. The mapping is counted. */
 struct introduction {
     uint32_t flags;
@@ -199,10 +211,6 @@ introduce(struct ds_client *client, struct introduction *out)
             .incarnation = mapping->incarnation,
             .resume_needed = mapping->resume_needed,
         };
-    } else {
-        const char *place =
-            client->shares_memory ? client->socket_path : client->address;
-        out->identity = identity_take(place);
     }
     library_unlock();
 }
@@ -437,17 +445,15 @@ client_connect(struct ds_client *client, const struct wait *wait, struct channel
 
 /* ---- Leaving ---- */
 
-/* A HELLO that says that nothing is held; its answer is of no interest. */
-void
-client_give_up_unsealed(struct mapping *mapping)
+/* One more HELLO in the mapping's name, which holds nothing. */
+static bool
+say_last_word(struct channel *channel, const struct mapping *mapping, uint32_t flags)
 {
-    struct channel *channel = NULL;
-    if (channel_connect_unix(mapping->place, &channel, NULL) != DS_OK)
-        return;
     struct hello hello = {
         .layout_version = LAYOUT_VERSION,
         .protocol_version = PROTOCOL_VERSION,
-        .flags = HELLO_SHARED_MEMORY | HELLO_RESUME,
+        .flags =
+            flags | (mapping_is_remote(mapping) ? HELLO_MEMBER : HELLO_SHARED_MEMORY),
         .client = mapping->client,
         .token = mapping->token,
         .incarnation = mapping->incarnation,
@@ -457,10 +463,47 @@ client_give_up_unsealed(struct mapping *mapping)
     struct outgoing message = {.type = MESSAGE_HELLO,
                                .body = slice(writer.data, writer.len)};
     struct wait now = {0};
-    if (!writer.failed && channel_send(channel, &message, &now, NULL) == DS_OK) {
+    return !writer.failed && channel_send(channel, &message, &now, NULL) == DS_OK;
+}
+
+/* Its answer is of no interest. */
+void
+client_give_up_unsealed(struct mapping *mapping)
+{
+    struct channel *channel = NULL;
+    if (channel_connect_unix(mapping->place, &channel, NULL) != DS_OK)
+        return;
+    if (say_last_word(channel, mapping, HELLO_RESUME)) {
         library_lock();
         mapping->abort_count = 0;
         library_unlock();
     }
+    channel_destroy(channel);
+}
+
+/* The worker reads what was sent, also when it comes back from a restart later than we
+ * wait. */
+void
+client_leave(const struct ds_client *client, const struct mapping *mapping)
+{
+    struct channel *channel = NULL;
+    struct wait wait = {.deadline_ms = clock_monotonic_ms() + LEAVE_WAIT_MS};
+    enum ds_status status = mapping_is_remote(mapping)
+                                ? connect_tcp(client, &wait, &channel, NULL)
+                                : channel_connect_unix(mapping->place, &channel, NULL);
+    if (status == DS_OK && say_last_word(channel, mapping, HELLO_LEAVE))
+        status = channel_receive(channel, &wait, NULL);
+    if (status != DS_OK)
+        log_debug("client leave unanswered worker=%s client=%u", client->address,
+                  mapping->client);
+    channel_destroy(channel);
+}
+
+void
+client_leave_unheard(const struct mapping *mapping)
+{
+    struct channel *channel = NULL;
+    if (channel_connect_unix(mapping->place, &channel, NULL) == DS_OK)
+        (void)say_last_word(channel, mapping, HELLO_LEAVE);
     channel_destroy(channel);
 }

@@ -107,7 +107,6 @@ after_fork_in_child(void)
         mapping->life_mark = -1;
         mapping->inherited = true;
     }
-    identities_forget();
     library_after_fork_in_child();
 }
 

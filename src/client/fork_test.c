@@ -329,11 +329,12 @@ TEST(over_tcp_a_child_reserves_under_a_number_of_its_own)
         memset(ds_buffer_data(part), 'c', size);
         CHILD_CHECK(ds_block_seal(client, &part, 1, NULL) == DS_OK);
         ds_buffer_release(part);
+        CHILD_CHECK(worker_stat(client, "clients") == 2);
         ds_client_close(client);
         _exit(0);
     }
     join_child(child);
-    CHECK_INT(worker_stat(client, "clients"), 3); /* With that of worker_start(). */
+    CHECK_INT(worker_stat(client, "clients"), 1);
     memcpy(ds_buffer_data(unsealed), "mine", 4);
     CHECK_OK(ds_seal(client, &unsealed, 1, NULL));
     check_value(client, "unsealed", "mine");

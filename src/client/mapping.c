@@ -5,75 +5,12 @@
 #include "base/numeric.h"
 #include "base/status.h"
 #include "client/buffer.h"
+#include "client/client.h"
 #include "os/memfile.h"
 #include "os/sockets.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { IDENTITIES_MAX = 64 };
-
-/* ---- Identities ---- */
-
-struct free_identity {
-    struct list link;
-    struct identity identity;
-    char *place;
-};
-
-/* Oldest first. Guarded by the library's lock. */
-static struct list identities = {.next = &identities, .prev = &identities};
-static size_t identity_count;
-
-static void
-identity_drop(struct free_identity *entry)
-{
-    list_remove(&entry->link);
-    identity_count--;
-    free(entry->place);
-    free(entry);
-}
-
-/* Takes the place from the mapping. Out of memory, the number is lost until we end. */
-static void
-identity_keep(struct mapping *mapping)
-{
-    struct free_identity *entry = calloc(1, sizeof *entry);
-    if (entry == NULL)
-        return;
-    entry->identity = (struct identity){
-        .client = mapping->client,
-        .token = mapping->token,
-        .incarnation = mapping->incarnation,
-        .resume_needed = mapping->resume_needed || mapping->abort_count > 0,
-    };
-    entry->place = TAKE(mapping->place);
-    if (identity_count == IDENTITIES_MAX)
-        identity_drop(CONTAINER_OF(identities.next, struct free_identity, link));
-    list_push_back(&identities, &entry->link);
-    identity_count++;
-}
-
-struct identity
-identity_take(const char *place)
-{
-    struct identity identity = {0};
-    LIST_FOREACH (link, &identities) {
-        struct free_identity *entry = CONTAINER_OF(link, struct free_identity, link);
-        if (identity.client != 0 || strcmp(entry->place, place) != 0)
-            continue;
-        identity = entry->identity;
-        identity_drop(entry);
-    }
-    return identity;
-}
-
-void
-identities_forget(void)
-{
-    LIST_FOREACH (link, &identities)
-        identity_drop(CONTAINER_OF(link, struct free_identity, link));
-}
 
 /* ---- Opening ---- */
 
@@ -177,9 +114,13 @@ map_region(struct mapping *mapping, int fd, uint64_t offset, struct ds_error *er
     return status;
 }
 
+/* Nobody holds it. One without an arena is of a client over TCP, which left when it was
+ * closed, or was never used, which the worker sees. */
 static void
 mapping_free(struct mapping *mapping)
 {
+    if (!mapping->inherited && !mapping->left && mapping->arena != NULL)
+        client_leave_unheard(mapping);
     memfile_unmap(mapping->arena, mapping->arena_bytes);
     memfile_unmap(mapping->table, mapping->table_bytes);
     memfile_unmap(mapping->region, mapping->region_bytes);
@@ -305,11 +246,7 @@ mapping_unref(struct mapping *mapping)
         return;
     DS_ASSERT(list_is_empty(&mapping->unsealed));
     list_remove(&mapping->link);
-    if (!mapping->inherited) {
-        DS_ASSERT(pins_count(&mapping->pins) == 0);
-        if (mapping->life_mark < 0)
-            identity_keep(mapping);
-    }
+    DS_ASSERT(mapping->inherited || pins_count(&mapping->pins) == 0);
     library_defer(&mapping->destroy);
 }
 

@@ -21,6 +21,7 @@ struct mapping {
     struct list link; /* In library_mappings(). */
     uint32_t holders;
     bool inherited; /* From the parent of this process. */
+    bool left;      /* The worker was told that its place is free. */
     struct deferred destroy;
 
     uint32_t incarnation;
@@ -73,7 +74,8 @@ mapping_open_remote(const struct welcome *welcome, const char *address,
                     struct mapping **out, struct ds_error *err);
 
 struct mapping *mapping_ref(struct mapping *mapping);
-void mapping_unref(struct mapping *mapping); /* Accepts NULL. */
+/* Accepts NULL. The last holder's gives our place at the worker back. */
+void mapping_unref(struct mapping *mapping);
 
 /* Over TCP: bytes travel by message. */
 static inline bool
@@ -98,20 +100,5 @@ struct wire_ref *mapping_take_aborts(struct mapping *mapping, size_t *out_count)
  * False when out of memory. */
 DS_MUST_USE bool
 mapping_begin_epoch(struct mapping *mapping, struct wire_ref **out, size_t *out_count);
-
-/* ---- Identities that are free for the next client of this process ---- */
-
-/* A client number stays the process's until it ends, so the next client to open at the
- * same worker goes on under it. Only one with a mark ends with its mapping. */
-struct identity {
-    uint32_t client; /* 0: none. */
-    uint64_t token;
-    uint32_t incarnation;
-    bool resume_needed;
-};
-struct identity identity_take(const char *place);
-
-/* In a forked child: all are the parent's. */
-void identities_forget(void);
 
 #endif

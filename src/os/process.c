@@ -82,6 +82,23 @@ process_is_alive(pid_t pid, uint64_t start_time)
     return start_time == 0 || started == start_time;
 }
 
+/* ---- For messages ---- */
+
+void
+process_describe(pid_t pid, char *out, size_t out_bytes)
+{
+    DS_ASSERT(out_bytes > 0);
+    char path[64], name[64] = "?";
+    snprintf(path, sizeof path, "/proc/%d/comm", pid);
+    FILE *file = fopen(path, "re");
+    if (file != NULL) {
+        if (fgets(name, sizeof name, file) != NULL)
+            name[strcspn(name, "\n")] = '\0';
+        fclose(file);
+    }
+    snprintf(out, out_bytes, "PID %d (%s)", pid, name);
+}
+
 /* ---- Who listens on a port ---- */
 
 /* The inode of the socket that listens on `port` according to a /proc/net/tcp table. */
@@ -132,20 +149,6 @@ process_has_socket(const char *pid, unsigned long inode)
     return found;
 }
 
-static void
-describe(const char *pid, char *out, size_t out_bytes)
-{
-    char path[300], name[64] = "?";
-    snprintf(path, sizeof path, "/proc/%s/comm", pid);
-    FILE *file = fopen(path, "re");
-    if (file != NULL) {
-        if (fgets(name, sizeof name, file) != NULL)
-            name[strcspn(name, "\n")] = '\0';
-        fclose(file);
-    }
-    snprintf(out, out_bytes, "PID %s (%s)", pid, name);
-}
-
 void
 process_describe_listener(uint16_t port, char *out, size_t out_bytes)
 {
@@ -162,7 +165,7 @@ process_describe_listener(uint16_t port, char *out, size_t out_bytes)
     while (out[0] == '\0' && (entry = readdir(folder)) != NULL) {
         if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' &&
             process_has_socket(entry->d_name, inode))
-            describe(entry->d_name, out, out_bytes);
+            process_describe((pid_t)strtol(entry->d_name, NULL, 10), out, out_bytes);
     }
     closedir(folder);
 }

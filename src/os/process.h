@@ -19,8 +19,12 @@ int process_open(pid_t pid, uint64_t start_time);
 /* True while it exists (and is not a zombie) and started at `start_time` (0: any). */
 bool process_is_alive(pid_t pid, uint64_t start_time);
 
-/* The process that listens on a TCP port, for messages: "PID 12 (python3)". Empty text
- * where /proc does not show it. */
+/* A process for messages: "PID 12 (python3)", with "?" for a name that is not shown. */
+enum { PROCESS_TEXT_BYTES = 100 };
+void process_describe(pid_t pid, char *out, size_t out_bytes);
+
+/* The same of the one that listens on a TCP port. Empty text where /proc does not show
+ * it. */
 void process_describe_listener(uint16_t port, char *out, size_t out_bytes);
 
 #endif

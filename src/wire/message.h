@@ -69,6 +69,9 @@ enum hello_flags {
     HELLO_SHARED_MEMORY = 1 << 0, /* Wants the memory files. */
     HELLO_RESUME = 1 << 1,
     HELLO_MEMBER = 1 << 2, /* Wants a number without them, to reserve objects. */
+    HELLO_LEAVE = 1 << 3, /* Known client: it holds nothing any more and gives its place
+                              back. Answered with an empty body; the connection is no
+                              client's. */
 };
 struct hello {
     uint32_t layout_version;

@@ -36,7 +36,7 @@ on_watch_closed(uv_handle_t *handle)
 /* Sessions that are left (a fork's child may still use its parent's) lose their client.
  */
 static void
-detach_sessions(struct client *client)
+detach_sessions(struct client *client, const char *reason)
 {
     LIST_FOREACH (link, &client->worker->sessions) {
         struct session *session = CONTAINER_OF(link, struct session, link);
@@ -45,12 +45,13 @@ detach_sessions(struct client *client)
         session->client = NULL;
         session->creator = 0;
         objects_drop_parked(session); /* They would be created for nobody. */
-        conn_close(session->conn, "its process is gone");
+        conn_close(session->conn, reason);
     }
 }
 
+/* `reason` is for the log; NULL: nothing to tell. */
 static void
-forget(struct client *client)
+forget(struct client *client, const char *reason)
 {
     struct worker *worker = client->worker;
     list_remove(&client->link);
@@ -59,7 +60,7 @@ forget(struct client *client)
         DS_ASSERT(worker->unseen_count > 0);
         worker->unseen_count--;
     }
-    detach_sessions(client);
+    detach_sessions(client, reason);
     if (client->watching) {
         uv_poll_stop(&client->watch);
         uv_close((uv_handle_t *)&client->watch, on_watch_closed);
@@ -71,16 +72,16 @@ forget(struct client *client)
 /* What it had not sealed goes at once, what it had pinned with it; its provisional
  * blocks wait for the controller's word. */
 static void
-bury(struct client *client, const char *why)
+bury(struct client *client, bool died, const char *why)
 {
     struct worker *worker = client->worker;
     log_debug("worker client gone region=%u pid=%u reason=%s", client->region,
               client->identity.pid, why);
-    worker->counters.clients_died++;
+    worker->counters.clients_died += died;
     orphans_collect(worker, client->region);
     store_client_remove(worker->store, client->region);
     store_tick(worker->store, clock_boot_ds());
-    forget(client);
+    forget(client, died ? "its process is gone" : NULL);
 }
 
 static void
@@ -88,7 +89,7 @@ on_watch(uv_poll_t *watch, int status, int events)
 {
     (void)status;
     (void)events;
-    bury(watch->data, "process ended");
+    bury(watch->data, true, "process ended");
 }
 
 static bool
@@ -124,10 +125,72 @@ client_new(struct worker *worker, uint32_t region,
     list_init(&client->unseen_link);
     list_push_back(&worker->clients, &client->link);
     if (!watch_start(client)) {
-        forget(client);
+        forget(client, NULL);
         return NULL;
     }
     return client;
+}
+
+/* ---- Joining ---- */
+
+static int
+compare_pids(const void *left, const void *right)
+{
+    uint32_t a = *(const uint32_t *)left, b = *(const uint32_t *)right;
+    return (a > b) - (a < b);
+}
+
+/* The value that occurs most often among the sorted pids. */
+static uint32_t
+most_frequent(const uint32_t *pids, size_t count, size_t *out_times)
+{
+    uint32_t winner = 0;
+    size_t times = 0, run = 0;
+    for (size_t i = 0; i < count; i++) {
+        run = i > 0 && pids[i] == pids[i - 1] ? run + 1 : 1;
+        if (run > times) {
+            times = run;
+            winner = pids[i];
+        }
+    }
+    *out_times = times;
+    return winner;
+}
+
+/* Whose clients are so many that there is no place left. 0: of processes that cannot be
+ * seen. */
+static uint32_t
+busiest_process(struct worker *worker, size_t *out_times)
+{
+    size_t count = 0, count_max = worker->resources->geometry.region_count;
+    uint32_t *pids = calloc(count_max, sizeof *pids);
+    *out_times = 0;
+    if (pids == NULL)
+        return 0;
+    LIST_FOREACH (link, &worker->clients) {
+        DS_ASSERT(count < count_max);
+        pids[count++] = CONTAINER_OF(link, struct client, link)->identity.pid;
+    }
+    qsort(pids, count, sizeof *pids, compare_pids);
+    uint32_t busiest = most_frequent(pids, count, out_times);
+    free(pids);
+    return busiest;
+}
+
+static enum ds_status
+fail_full(struct worker *worker, struct ds_error *err)
+{
+    size_t times;
+    char who[PROCESS_TEXT_BYTES] = "processes that the worker cannot see (over TCP, "
+                                   "children of a fork, other containers)";
+    uint32_t pid = busiest_process(worker, &times);
+    if (pid != 0)
+        process_describe((pid_t)pid, who, sizeof who);
+    return ds_fail(err, DS_FULL,
+                   "Client number upper to the limit: all %u places for clients are "
+                   "taken (--max_client_num), %zu of them by %s; close clients there, "
+                   "or start the worker with a larger --max_client_num",
+                   worker->resources->geometry.region_count, times, who);
 }
 
 static enum ds_status
@@ -139,7 +202,7 @@ add(struct worker *worker, const struct client_identity *identity, int watch_fd,
     if (status != DS_OK) {
         if (watch_fd >= 0)
             close(watch_fd);
-        return status;
+        return status == DS_FULL ? fail_full(worker, err) : status;
     }
     struct client *client = client_new(worker, region, identity, watch_fd);
     if (client == NULL) {
@@ -187,7 +250,7 @@ client_add_fork_claim(struct client *parent, int *out_mark, struct ds_error *err
         return DS_OK;
     }
     store_client_remove(worker->store, claim->region);
-    forget(claim);
+    forget(claim, NULL);
     return status;
 }
 
@@ -218,6 +281,14 @@ client_find(struct worker *worker, uint32_t region, uint64_t token)
     return NULL;
 }
 
+void
+client_leave(struct client *client, const char *why)
+{
+    bury(client, false, why);
+}
+
+/* ---- Restart, time, end ---- */
+
 static void
 recover_one(struct worker *worker, uint32_t region,
             const struct client_identity *identity)
@@ -237,6 +308,7 @@ recover_one(struct worker *worker, uint32_t region,
         store_client_remove(worker->store, region);
         return;
     }
+    client->has_spoken = true;
     client->must_resume = true;
     client->silent_since = clock_monotonic_ms();
 }
@@ -259,9 +331,9 @@ bury_if_dead(struct client *client, uint64_t now_ms)
     uint64_t grace_ms = (uint64_t)worker->flags->client_dead_timeout_s * 1000;
     if (client->identity.has_mark) {
         if (!is_marked(worker, client->region))
-            bury(client, "no process has its mark any more");
+            bury(client, true, "no process has its mark any more");
     } else if (client->session_count == 0 && client->silent_since + grace_ms < now_ms) {
-        bury(client, "its connections closed and its process is not visible");
+        bury(client, true, "its connections closed and its process is not visible");
     }
 }
 
@@ -283,5 +355,5 @@ void
 clients_close(struct worker *worker)
 {
     LIST_FOREACH (link, &worker->clients)
-        forget(CONTAINER_OF(link, struct client, link));
+        forget(CONTAINER_OF(link, struct client, link), NULL);
 }

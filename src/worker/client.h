@@ -1,5 +1,5 @@
-/* A process that shares our memory, or reserves in it over TCP: one region of the pins
- * file, watched until it dies.
+/* A client that shares our memory, or reserves in it over TCP: one region of the pins
+ * file, and the process that has it, watched until it dies. A process may have several.
  *
  * Dead means that the process is dead (its pidfd says so). Losing every connection is
  * not death: a living process keeps its pins and unsealed objects, and claims them when
@@ -7,6 +7,9 @@
  * lives as long as its mark on the pins file (memfile_mark(), by region number), which
  * it was handed and we keep no copy of. The kernel knows about the mark whatever becomes
  * of us, so a worker that comes after this one finds the same clients alive.
+ *
+ * A client that closes says so and gives its place back. One that loses its connections
+ * before it ever asked for anything may not know that it was let in, and goes too.
  *
  * A fork claim is such a client, without connections: it holds copies of its parent's
  * pins, and its mark is inherited by the child, and by the child's children.
@@ -30,12 +33,13 @@ struct client {
     uv_poll_t watch;
     bool watching;
     uint32_t session_count;
+    bool has_spoken;  /* Asked for something, so it knows that it is in. */
     bool must_resume; /* Known from before a restart; has not said what it holds. */
     uint64_t silent_since; /* Monotonic ms of the last lost connection; 0: connected. */
 };
 
-/* A new process says HELLO; it maps our memory or not. Takes peer->pidfd, also on
- * failure. */
+/* A new client says HELLO; it maps our memory or not. Takes peer->pidfd, also on
+ * failure. DS_FULL: the text names the process that has the most places. */
 DS_MUST_USE enum ds_status
 client_add(struct worker *worker, struct peer *peer, bool maps_memory,
            struct client **out, struct ds_error *err);
@@ -52,6 +56,9 @@ client_mark(const struct client *client, int *out_mark, struct ds_error *err);
 
 /* The client with this region and token; NULL if there is none. */
 struct client *client_find(struct worker *worker, uint32_t region, uint64_t token);
+
+/* It is closed, or was never in use: its place is free for the next. */
+void client_leave(struct client *client, const char *why);
 
 /* After a restart: find the clients of the previous child again, or bury them. */
 void clients_recover(struct worker *worker);

@@ -343,6 +343,22 @@ say_hello(struct caller *caller)
     CHECK_OK(say_hello_again(caller, &nobody, NULL, 0, HELLO_SHARED_MEMORY));
 }
 
+enum ds_status
+call_leave(struct caller *caller, const struct welcome *welcome, uint32_t flags)
+{
+    struct hello hello = {
+        .layout_version = LAYOUT_VERSION,
+        .protocol_version = PROTOCOL_VERSION,
+        .flags = flags | HELLO_LEAVE,
+        .client = welcome->client,
+        .token = welcome->token,
+        .incarnation = welcome->incarnation,
+    };
+    AUTO_WRITER(body);
+    encode_hello(&body, &hello, NULL, 0);
+    return caller_call(caller, MESSAGE_HELLO, bytes_of(&body));
+}
+
 void
 say_hello_as_member(struct caller *caller)
 {

@@ -113,6 +113,11 @@ enum ds_status
 say_hello_again(struct caller *caller, const struct welcome *welcome,
                 const struct wire_ref *holding, size_t holding_count, uint32_t flags);
 
+/* The client that `welcome` was said to gives its place back. `flags`: of what kind it
+ * is. */
+enum ds_status
+call_leave(struct caller *caller, const struct welcome *welcome, uint32_t flags);
+
 enum ds_status call_create(struct caller *caller, const char *key, uint64_t size,
                            struct wire_extent *out);
 enum ds_status call_block_create(struct caller *caller, uint64_t size,

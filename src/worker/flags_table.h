@@ -162,7 +162,7 @@ static const struct flag flag_table[] = {
     INERT_INT(shared_memory_worker_port, "0", 0, 65535,
               "port that passes descriptors; the Unix socket does here"),
     USED_INT(max_client_num, "200", 1, 10000,
-             "clients at one time that map the arena, or reserve in it over TCP"),
+             "clients open at one time that map the arena, or reserve in it over TCP"),
     USED_INT(client_dead_timeout_s, "120", 3, 86400,
              "silence after which a client is given up that came over TCP"),
     INERT_INT(client_reconnect_wait_s, "5", 0, ANY,

@@ -1,4 +1,4 @@
-/* Provisional blocks whose client died between seal and the controller's put.
+/* Provisional blocks whose client died, or left, between seal and the controller's put.
  *
  * Whether such a block was put, only the queue's controller knows. It parks an ORPHANS
  * request; we answer with block ids; it then adopts those that it knows and deletes the

@@ -113,6 +113,26 @@ TEST(blocks_of_a_dead_client_are_told_to_the_controller)
               2); /* Nothing goes without the controller's word. */
 }
 
+/* Closed between seal and put, by a process that lives on: nobody else would ask. */
+TEST(blocks_of_a_client_that_left_are_told_to_the_controller)
+{
+    FIXTURE(f, 64);
+    CONTROLLER(controller, &f);
+    CALLER(client, &f);
+    CALLER(farewell, &f);
+    struct block block = {0};
+    bool heard;
+    say_hello(&client);
+    CHECK_OK(call_block_create(&client, 4096, &block.id, &block.ref));
+    CHECK_OK(call_seal(&client, block.ref));
+    CHECK_OK(call_leave(&farewell, &client.welcome, HELLO_SHARED_MEMORY));
+    ask_for_orphans(&controller, &f);
+    orphans_tick(&f.worker, clock_monotonic_ms() + LATER_MS);
+    CHECK_INT(hear_orphans(&controller, &block.id, &heard), 1);
+    CHECK(heard);
+    CHECK_INT(stats_of(&f).objects, 1);
+}
+
 TEST(a_block_that_was_adopted_is_no_orphan)
 {
     FIXTURE(f, 64);
@@ -265,6 +285,7 @@ TEST(a_block_goes_with_all_its_parts)
 }
 
 TEST_MAIN(RUN(blocks_of_a_dead_client_are_told_to_the_controller),
+          RUN(blocks_of_a_client_that_left_are_told_to_the_controller),
           RUN(a_block_that_was_adopted_is_no_orphan),
           RUN(orphans_are_told_again_until_they_are_settled),
           RUN(blocks_of_a_client_over_tcp_that_stays_away_are_told_to_the_controller),

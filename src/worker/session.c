@@ -137,6 +137,7 @@ rejoin(struct session *session, const struct hello *hello, struct ds_error *err)
     if (client == NULL)
         return ds_fail(err, DS_NOT_FOUND, "this worker does not know client %u",
                        hello->client);
+    client->has_spoken = true; /* It has the token from our welcome. */
     if (hello->flags & HELLO_RESUME) {
         enum ds_status status = objects_resume(session, client, hello, err);
         if (status != DS_OK)
@@ -170,6 +171,27 @@ join(struct session *session, const struct hello *hello, struct ds_error *err)
     if (status == DS_OK)
         attach(session, client);
     return status;
+}
+
+/* Said on a connection of its own, by a client that has closed its others. */
+static void
+leave(struct session *session, const struct frame_header *header,
+      const struct hello *hello)
+{
+    struct worker *worker = session->worker;
+    struct ds_error err = {0};
+    struct client *client = NULL;
+    if (hello->client != 0 &&
+        hello->incarnation == store_header(worker->store)->incarnation)
+        client = client_find(worker, hello->client - 1, hello->token);
+    if (client != NULL) {
+        client_leave(client, "closed");
+        reply_ok(session, header);
+        return;
+    }
+    (void)ds_fail(&err, DS_NOT_FOUND, "this worker does not know client %u",
+                  hello->client);
+    conn_reply_error(session->conn, header, &err);
 }
 
 /* `mark` is the client's, or -1. */
@@ -244,7 +266,12 @@ handle_hello(struct session *session, const struct frame_header *header,
     if (status == DS_OK && wants_memory && session->kind != SESSION_UNIX)
         status = ds_fail(&err, DS_UNSUPPORTED,
                          "shared memory is handed out on the Unix socket only");
-    if (status == DS_OK && (wants_memory || (hello.flags & HELLO_MEMBER) != 0))
+    bool is_client = wants_memory || (hello.flags & HELLO_MEMBER) != 0;
+    if (status == DS_OK && is_client && (hello.flags & HELLO_LEAVE) != 0) {
+        leave(session, header, &hello);
+        return;
+    }
+    if (status == DS_OK && is_client)
         status = join(session, &hello, &err);
     if (status == DS_OK && wants_memory)
         status = client_mark(session->client, &mark, &err);
@@ -349,12 +376,20 @@ is_allowed(const struct session *session, const struct frame_header *header)
 }
 
 static void
+note_request(const struct session *session)
+{
+    session->worker->counters.requests++;
+    if (session->client != NULL)
+        session->client->has_spoken = true;
+}
+
+static void
 on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice body,
          const int *fds, size_t fd_count)
 {
     struct session *session = conn_user(conn);
     (void)fds;
-    session->worker->counters.requests++;
+    note_request(session);
     if (!is_allowed(session, header))
         session_reject(session, "a request out of turn");
     else if (fd_count > 0)
@@ -387,8 +422,12 @@ leave_client(struct session *session)
         return;
     DS_ASSERT(client->session_count > 0);
     client->session_count--;
-    if (client->session_count == 0)
-        client->silent_since = uv_now(&session->worker->loop) + 1;
+    session->client = NULL;
+    if (client->session_count > 0)
+        return;
+    client->silent_since = uv_now(&session->worker->loop) + 1;
+    if (!client->has_spoken)
+        client_leave(client, "gone before it asked for anything");
 }
 
 static void

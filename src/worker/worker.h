@@ -2,10 +2,10 @@
  * clients.
  *
  *   session   one connection; speaks the messages of wire/message.h
- *   client    one process that reserves objects: a region of the pins file, any number of
- *             sessions; lives until its process is dead
+ *   client    one that reserves objects: a region of the pins file, any number of
+ *             sessions; lives until it leaves or its process is dead
  *   waiter    a lookup parked until its keys appear
- *   orphan    a provisional block whose client died: the queue's controller decides
+ *   orphan    a provisional block whose client ended: the queue's controller decides
  *
  * Everything here is Owner: loop thread. */
 #ifndef WORKER_WORKER_H

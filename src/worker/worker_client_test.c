@@ -158,6 +158,153 @@ TEST(a_client_is_only_who_knows_its_token)
     CHECK_CONTAINS((const char *)thief.body, "does not know client 1");
 }
 
+/* ---- Leaving ---- */
+
+static void
+send_claim(struct caller *caller, uint32_t client, uint64_t token)
+{
+    struct hello hello = {.layout_version = LAYOUT_VERSION,
+                          .protocol_version = PROTOCOL_VERSION,
+                          .client = client,
+                          .token = token};
+    AUTO_WRITER(body);
+    encode_hello(&body, &hello, NULL, 0);
+    caller_send(caller, MESSAGE_FORK_CLAIM, bytes_of(&body));
+}
+
+/* Claims what the client has pinned; the answer is the mark that the child would keep
+ * open. */
+static int
+claim(struct fixture *fixture, const struct welcome *parent)
+{
+    CALLER(caller, fixture);
+    send_claim(&caller, parent->client, parent->token);
+    CHECK(caller_receive(&caller));
+    CHECK_STATUS(caller.reply.status, DS_OK);
+    CHECK_INT(caller.fd_count, 1);
+    caller.fd_count = 0;
+    return caller.fds[0];
+}
+
+TEST(who_leaves_gives_back_its_place_and_all_that_it_had)
+{
+    FIXTURE(f, 64);
+    CALLER(client, &f);
+    CALLER(farewell, &f);
+    struct wire_extent extent;
+    say_hello(&client);
+    struct welcome welcome = client.welcome;
+    pin(&f, &welcome, 0, put(&client, "sealed", 1 << 20));
+    CHECK_OK(call_create(&client, "unsealed", 1 << 20, &extent));
+    CHECK_OK(call_leave(&farewell, &welcome, HELLO_SHARED_MEMORY));
+    CHECK_INT(stats_of(&f).clients, 0);
+    CHECK_INT(stats_of(&f).writing, 0);
+    CHECK_INT(stats_of(&f).pins, 0);
+    CHECK_INT(stats_of(&f).objects, 1);
+    CHECK_INT(f.worker.counters.clients_died, 0);
+    CHECK(!caller_receive(&client)); /* What it had not closed itself. */
+    CHECK_INT(f.closed_lines, 0);
+    CHECK_STATUS(call_leave(&farewell, &welcome, HELLO_SHARED_MEMORY), DS_NOT_FOUND);
+
+    CALLER(next, &f);
+    say_hello(&next);
+    CHECK_INT(next.welcome.client, welcome.client);
+}
+
+TEST(nobody_makes_another_client_leave)
+{
+    FIXTURE(f, 64);
+    CALLER(owner, &f);
+    CALLER(thief, &f);
+    say_hello(&owner);
+    struct welcome guess = owner.welcome;
+    guess.token ^= 1;
+    CHECK_STATUS(call_leave(&thief, &guess, HELLO_SHARED_MEMORY), DS_NOT_FOUND);
+    guess = owner.welcome;
+    guess.incarnation ^= 1;
+    CHECK_STATUS(call_leave(&thief, &guess, HELLO_SHARED_MEMORY), DS_NOT_FOUND);
+    guess.client = 0;
+    CHECK_STATUS(call_leave(&thief, &guess, HELLO_SHARED_MEMORY), DS_NOT_FOUND);
+    struct caller tcp;
+    caller_open_tcp(&tcp, &f, f.address);
+    CHECK_STATUS(call_leave(&tcp, &owner.welcome, HELLO_SHARED_MEMORY), DS_UNSUPPORTED);
+    caller_close(&tcp);
+    CHECK_OK(caller_call(&owner, MESSAGE_PING, slice(NULL, 0)));
+    CHECK_INT(stats_of(&f).clients, 1);
+}
+
+TEST(who_reserves_over_tcp_leaves_like_everybody)
+{
+    FIXTURE(f, 64);
+    struct caller member, farewell;
+    struct wire_extent extent;
+    struct welcome nobody = {0};
+    caller_open_tcp(&member, &f, f.address);
+    caller_open_tcp(&farewell, &f, f.address);
+    CHECK_OK(say_hello_again(&member, &nobody, NULL, 0, HELLO_MEMBER));
+    CHECK_OK(call_create(&member, "unsealed", 1 << 20, &extent));
+    CHECK_INT(stats_of(&f).clients, 1);
+    CHECK_OK(call_leave(&farewell, &member.welcome, HELLO_MEMBER));
+    CHECK_INT(stats_of(&f).clients, 0);
+    CHECK_INT(stats_of(&f).writing, 0);
+    caller_close(&member);
+    caller_close(&farewell);
+}
+
+/* Its open timed out, say: it never heard that it had a place, and nobody would give it
+ * back. */
+TEST(who_goes_before_it_asked_for_anything_keeps_no_place)
+{
+    FIXTURE(f, 64);
+    struct caller caller;
+    caller_open(&caller, &f);
+    say_hello(&caller);
+    struct welcome welcome = caller.welcome;
+    CHECK_INT(stats_of(&f).clients, 1);
+    caller_close(&caller);
+    RUN_UNTIL(&f, stats_of(&f).clients == 0);
+    CALLER(again, &f);
+    CHECK_STATUS(say_hello_again(&again, &welcome, NULL, 0, HELLO_SHARED_MEMORY),
+                 DS_NOT_FOUND);
+}
+
+TEST(who_joined_twice_knows_of_its_place_and_keeps_it)
+{
+    FIXTURE(f, 64);
+    struct caller first, second;
+    caller_open(&first, &f);
+    caller_open(&second, &f);
+    say_hello(&first);
+    CHECK_OK(say_hello_again(&second, &first.welcome, NULL, 0, HELLO_SHARED_MEMORY));
+    caller_close(&first);
+    caller_close(&second);
+    RUN_UNTIL(&f, f.worker.session_count == 0);
+    CHECK_INT(stats_of(&f).clients, 1);
+}
+
+/* Children of a fork, here. */
+TEST(places_of_processes_that_cannot_be_seen_are_told_as_such)
+{
+    enum { PLACES = 200 };
+    FIXTURE(f, 64);
+    CALLER(parent, &f);
+    CALLER(late, &f);
+    int claims[PLACES];
+    struct welcome nobody = {0};
+    say_hello(&parent);
+    for (int i = 0; i < PLACES - 1; i++)
+        claims[i] = claim(&f, &parent.welcome);
+    CHECK_STATUS(say_hello_again(&late, &nobody, NULL, 0, HELLO_SHARED_MEMORY),
+                 DS_FULL);
+    CHECK_CONTAINS((const char *)late.body, "Client number upper to the limit");
+    CHECK_CONTAINS((const char *)late.body, "199 of them by processes that the worker");
+    CHECK_CONTAINS((const char *)late.body, "--max_client_num");
+    for (int i = 0; i < PLACES - 1; i++)
+        close(claims[i]);
+    RUN_UNTIL(&f, stats_of(&f).clients == 1);
+    say_hello(&late);
+}
+
 /* ---- Restart ---- */
 
 TEST(after_a_restart_a_client_keeps_what_it_says_it_holds)
@@ -221,32 +368,6 @@ TEST(who_died_while_the_worker_was_away_is_buried_at_once)
 }
 
 /* ---- Fork ---- */
-
-static void
-send_claim(struct caller *caller, uint32_t client, uint64_t token)
-{
-    struct hello hello = {.layout_version = LAYOUT_VERSION,
-                          .protocol_version = PROTOCOL_VERSION,
-                          .client = client,
-                          .token = token};
-    AUTO_WRITER(body);
-    encode_hello(&body, &hello, NULL, 0);
-    caller_send(caller, MESSAGE_FORK_CLAIM, bytes_of(&body));
-}
-
-/* Claims what the client has pinned; the answer is the mark that the child would keep
- * open. */
-static int
-claim(struct fixture *fixture, const struct welcome *parent)
-{
-    CALLER(caller, fixture);
-    send_claim(&caller, parent->client, parent->token);
-    CHECK(caller_receive(&caller));
-    CHECK_STATUS(caller.reply.status, DS_OK);
-    CHECK_INT(caller.fd_count, 1);
-    caller.fd_count = 0;
-    return caller.fds[0];
-}
 
 TEST(a_fork_claim_keeps_pins_until_its_mark_goes)
 {
@@ -405,6 +526,12 @@ TEST_MAIN(RUN(what_a_killed_process_had_not_sealed_is_free_within_a_second),
           RUN(a_create_that_waits_dies_with_its_process),
           RUN(losing_every_connection_is_not_death),
           RUN(a_client_is_only_who_knows_its_token),
+          RUN(who_leaves_gives_back_its_place_and_all_that_it_had),
+          RUN(nobody_makes_another_client_leave),
+          RUN(who_reserves_over_tcp_leaves_like_everybody),
+          RUN(who_goes_before_it_asked_for_anything_keeps_no_place),
+          RUN(who_joined_twice_knows_of_its_place_and_keeps_it),
+          RUN(places_of_processes_that_cannot_be_seen_are_told_as_such),
           RUN(after_a_restart_a_client_keeps_what_it_says_it_holds),
           RUN(after_a_restart_nothing_of_a_living_client_is_given_up),
           RUN(who_died_while_the_worker_was_away_is_buried_at_once),

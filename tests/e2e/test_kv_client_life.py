@@ -228,3 +228,60 @@ def test_a_worker_that_is_gone_ends_calls_in_time(tmp_path: Path) -> None:
         assert caught.value.code in (1001, 1002)
         assert client.health_check().is_error()
         client.close()
+
+
+# ---- Places (--max_client_num) ---------------------------------------------------
+
+
+def open_client(worker: WorkerProcess) -> KVClient:
+    client = KVClient(worker.host, worker.port)
+    client.init()
+    return client
+
+
+def test_clients_closed_or_dropped_give_their_places_back(tmp_path: Path) -> None:
+    with running_worker(tmp_path, "--max_client_num=3", shared_memory_size_mb=64) as w:
+        for _ in range(20):
+            open_client(w).close()
+            open_client(w)  # Dropped: nobody refers to it any more.
+        clients = [open_client(w) for _ in range(3)]
+        for client in clients:
+            client.close()
+
+
+def test_a_view_keeps_the_place_of_its_closed_client(tmp_path: Path) -> None:
+    with running_worker(tmp_path, "--max_client_num=1", shared_memory_size_mb=64) as w:
+        client = open_client(w)
+        client.set("k", b"kept")
+        [view] = client.get_buffers(["k"])
+        client.close()
+        with pytest.raises(DatasystemError, match="upper to the limit"):
+            open_client(w)
+        assert view is not None
+        assert bytes(view) == b"kept"
+        del view
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                open_client(w).close()
+                break
+            except DatasystemError:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+
+def test_clients_left_open_end_in_an_error_that_names_their_process(
+    tmp_path: Path,
+) -> None:
+    with running_worker(tmp_path, "--max_client_num=3", shared_memory_size_mb=64) as w:
+        clients = [open_client(w) for _ in range(3)]
+        with pytest.raises(DatasystemError) as caught:
+            open_client(w)
+        text = str(caught.value)
+        assert "Client number upper to the limit: all 3 places" in text
+        assert "--max_client_num" in text
+        assert f"3 of them by PID {os.getpid()} (" in text
+        clients[0].set("k", b"1")  # The others go on.
+        assert clients[2].get(["k"]) == [b"1"]
+        for client in clients:
+            client.close()

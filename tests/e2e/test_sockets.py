@@ -67,6 +67,7 @@ class Target:
         # One client for all tests: the worker keeps it as long as this process lives.
         with self.connect("unix") as peer:
             self.member = peer.hello(SHARED_MEMORY)
+            assert peer.call(PING).status == 0  # Who never asks for anything is not.
         assert self.serves()
         time.sleep(0.5)  # Until what served is closed.
         self.idle_descriptors = self.descriptors()
@@ -167,12 +168,14 @@ def test_random_bytes_close_the_connection(target: Target, port: str) -> None:
 def test_half_a_header_is_forgotten(target: Target, port: str) -> None:
     with closes(target), target.connect(port) as peer:
         peer.send(frame(DISCOVER)[:11])
+        assert peer.ends_within(CLOSED_WITHIN_S)
 
 
 @PORTS
 def test_half_a_body_is_forgotten(target: Target, port: str) -> None:
     with closes(target), target.connect(port) as peer:
         peer.send(frame(HELLO, b"x" * 500, body_bytes=1000))
+        assert peer.ends_within(CLOSED_WITHIN_S)
 
 
 @PORTS

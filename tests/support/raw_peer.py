@@ -163,6 +163,11 @@ class RawPeer:
                 return True
         return False
 
+    def ends_within(self, timeout_s: float) -> bool:
+        """Says that nothing more will come, and waits for the worker to close."""
+        self.socket.shutdown(socket.SHUT_WR)
+        return self.is_closed_within(timeout_s)
+
     def _receive_exactly(self, count: int) -> bytes | None:
         parts = bytearray()
         while len(parts) < count:
