@@ -25,8 +25,9 @@ buffer_open(const struct extent *extent, enum buffer_state state,
     struct ds_buffer *buffer = malloc(sizeof *buffer);
     if (buffer == NULL)
         return PIN_EXHAUSTED;
-    enum pin_result result = pins_acquire(&mapping->pins, &mapping->slots[extent->slot],
-                                          extent->commit, extent->offset);
+    enum pin_result result =
+        pins_acquire(&mapping->pins, &mapping->reader.slots[extent->slot],
+                     extent->commit, extent->offset);
     if (result != PIN_TAKEN) {
         free(buffer);
         return result;
@@ -148,19 +149,23 @@ ds_buffer_release(struct ds_buffer *buffer)
 }
 
 void
+buffer_release_locked(struct ds_buffer *buffer)
+{
+    if (buffer == NULL || !drop_holder(buffer))
+        return;
+    if (buffer->mapping != NULL)
+        leave_mapping(buffer);
+    if (buffer->owns_data)
+        free(buffer->data);
+    free(buffer);
+}
+
+void
 buffers_release(struct ds_buffer **buffers, size_t count)
 {
     library_lock();
-    for (size_t i = 0; i < count; i++) {
-        struct ds_buffer *buffer = buffers[i];
-        if (buffer == NULL || !drop_holder(buffer))
-            continue;
-        if (buffer->mapping != NULL)
-            leave_mapping(buffer);
-        if (buffer->owns_data)
-            free(buffer->data);
-        free(buffer);
-    }
+    for (size_t i = 0; i < count; i++)
+        buffer_release_locked(buffers[i]);
     library_unlock();
 }
 

@@ -63,6 +63,8 @@ void buffer_mark_sealed(struct ds_buffer *buffer);
 /* The client is being closed: what it has not sealed will never be. Lock held. */
 void buffers_abandon(struct mapping *mapping);
 
+/* Accept NULL. */
+void buffer_release_locked(struct ds_buffer *buffer); /* Lock held. */
 void buffers_release(struct ds_buffer **buffers, size_t count);
 
 #endif

@@ -36,6 +36,24 @@ struct lookup_batch {
 };
 
 static enum ds_status
+open_extent(const struct extent *extent, struct ds_buffer **out, bool *out_stale,
+            struct ds_error *err)
+{
+    struct mapping *mapping = extent->mapping;
+    if (!mapping_contains(mapping, extent->slot, extent->offset, extent->size) ||
+        commit_state(extent->commit) != SLOT_SEALED)
+        return ds_fail(err, DS_CORRUPT, "the worker named bytes outside its arena");
+    enum pin_result result = buffer_open(extent, BUFFER_SEALED, out);
+    *out_stale = result == PIN_STALE;
+    if (result != PIN_EXHAUSTED)
+        return DS_OK;
+    return ds_fail(err, DS_FULL,
+                   "this process holds %u objects at once, which is the limit; release "
+                   "some buffers",
+                   pins_count(&mapping->pins));
+}
+
+static enum ds_status
 open_found(struct mapping *mapping, const struct wire_object *object,
            struct ds_buffer **out, bool *out_stale, struct ds_error *err)
 {
@@ -46,17 +64,35 @@ open_found(struct mapping *mapping, const struct wire_object *object,
         .offset = object->offset,
         .size = object->size,
     };
-    if (!mapping_contains(mapping, extent.slot, extent.offset, extent.size) ||
-        commit_state(extent.commit) != SLOT_SEALED)
-        return ds_fail(err, DS_CORRUPT, "the worker named bytes outside its arena");
-    enum pin_result result = buffer_open(&extent, BUFFER_SEALED, out);
-    *out_stale = result == PIN_STALE;
-    if (result != PIN_EXHAUSTED)
+    return open_extent(&extent, out, out_stale, err);
+}
+
+/* In the table, without the worker. *out_missing: it was not seen there, or changed
+ * while it was looked at. Lock held. */
+static enum ds_status
+open_present(struct mapping *mapping, struct ds_slice key, bool is_block,
+             uint64_t now_ds, struct ds_buffer **out, bool *out_missing,
+             struct ds_error *err)
+{
+    struct table_hit hit;
+    *out_missing = true;
+    if (!table_reader_find(&mapping->reader, key, is_block, now_ds, &hit))
         return DS_OK;
-    return ds_fail(err, DS_FULL,
-                   "this process holds %u objects at once, which is the limit; release "
-                   "some buffers",
-                   pins_count(&mapping->pins));
+    struct extent extent = {
+        .mapping = mapping,
+        .slot = hit.slot,
+        .commit = hit.commit,
+        .offset = hit.offset,
+        .size = hit.size,
+    };
+    enum ds_status status = open_extent(&extent, out, out_missing, err);
+    if (status != DS_OK || *out_missing ||
+        table_reader_confirms(&mapping->reader, &hit))
+        return status;
+    buffer_release_locked(*out);
+    *out = NULL;
+    *out_missing = true;
+    return DS_OK;
 }
 
 /* Lock held. What is stale moves to the front of the batch. */
@@ -120,6 +156,35 @@ lookup_batch(struct ds_client *client, struct lookup_batch *batch, uint32_t flag
     return DS_OK;
 }
 
+/* Opens what can be had without the worker; the rest moves to the front of the batch.
+ * The worker must be there, though: with its memory gone for good, what we have mapped
+ * is of the past. */
+static enum ds_status
+open_all_present(struct ds_client *client, struct lookup_batch *batch, bool is_block,
+                 struct ds_error *err)
+{
+    enum ds_status status = DS_OK;
+    uint64_t now_ds = clock_boot_ds();
+    size_t missing_count = 0;
+    library_lock();
+    struct mapping *mapping = client->mapping;
+    bool readable =
+        mapping != NULL && !mapping->inherited && pool_is_alive(&client->pool, mapping);
+    for (size_t i = 0; readable && status == DS_OK && i < batch->count; i++) {
+        bool missing = false;
+        status = open_present(mapping, batch->keys[i], is_block, now_ds,
+                              &batch->out[batch->wanted[i]], &missing, err);
+        if (missing) {
+            batch->keys[missing_count] = batch->keys[i];
+            batch->wanted[missing_count++] = batch->wanted[i];
+        }
+    }
+    library_unlock();
+    if (readable)
+        batch->count = missing_count;
+    return status;
+}
+
 static bool
 any_found(struct ds_buffer *const *buffers, size_t count)
 {
@@ -162,7 +227,9 @@ lookup_shared(struct ds_client *client, const struct ds_slice *keys, size_t coun
         memcpy(batch.keys, keys, count * sizeof *keys);
         for (size_t i = 0; i < count; i++)
             batch.wanted[i] = (uint32_t)i;
-        status = lookup_batch(client, &batch, flags, wait_ms, err);
+        status = open_all_present(client, &batch, flags & LOOKUP_BLOCKS, err);
+        if (status == DS_OK)
+            status = lookup_batch(client, &batch, flags, wait_ms, err);
         status = finish(status, found, count, out, err);
     }
     free(batch.keys);

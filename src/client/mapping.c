@@ -47,17 +47,13 @@ check_table(struct mapping *mapping, struct ds_error *err)
     if (header->magic != TABLE_MAGIC || header->layout_version != LAYOUT_VERSION ||
         header->slot_bytes != sizeof(struct slot))
         return fail_layout("table", header->layout_version, err);
-    uint64_t slots_max = mapping->table_bytes / sizeof(struct slot);
+    enum ds_status status =
+        table_reader_init(&mapping->reader, mapping->table, mapping->table_bytes, err);
+    if (status != DS_OK)
+        return status;
     if (header->arena_bytes != mapping->arena_bytes ||
-        header->incarnation != mapping->incarnation || header->slot_count > slots_max ||
-        header->slots_off > mapping->table_bytes ||
-        header->slots_off % _Alignof(struct slot) != 0 ||
-        header->slot_count * sizeof(struct slot) >
-            mapping->table_bytes - header->slots_off)
+        header->incarnation != mapping->incarnation)
         return ds_fail(err, DS_IO, "the worker's table contradicts its greeting");
-    const char *base = mapping->table;
-    mapping->slots = (const struct slot *)(const void *)(base + header->slots_off);
-    mapping->slot_count = header->slot_count;
     return DS_OK;
 }
 
@@ -254,8 +250,9 @@ bool
 mapping_contains(const struct mapping *mapping, uint32_t slot, uint64_t offset,
                  uint64_t size)
 {
-    return slot < mapping->slot_count && size > 0 && offset <= mapping->arena_bytes &&
-           offset % EXTENT_UNIT_BYTES == 0 && size <= mapping->arena_bytes - offset;
+    return slot < mapping->reader.slot_count && size > 0 &&
+           offset <= mapping->arena_bytes && offset % EXTENT_UNIT_BYTES == 0 &&
+           size <= mapping->arena_bytes - offset;
 }
 
 void

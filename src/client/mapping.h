@@ -15,6 +15,7 @@
 #include "base/list.h"
 #include "client/library.h"
 #include "client/pins.h"
+#include "store/table_reader.h"
 #include "wire/message.h"
 
 struct mapping {
@@ -35,9 +36,8 @@ struct mapping {
     uint64_t huge_page_bytes;
     void *table;
     uint64_t table_bytes;
-    const struct slot *slots;
-    uint64_t slot_count;
-    void *region; /* Of the pins file. */
+    struct table_reader reader; /* Of the table. */
+    void *region;               /* Of the pins file. */
     uint64_t region_bytes;
     struct pins pins;
 

@@ -35,6 +35,18 @@ pool_take(struct pool *pool)
     return NULL;
 }
 
+bool
+pool_is_alive(const struct pool *pool, const struct mapping *mapping)
+{
+    LIST_FOREACH (link, &pool->channels) {
+        struct channel *channel = CONTAINER_OF(link, struct channel, link);
+        if (channel->mapping != mapping || channel->state == CHANNEL_DRAINING)
+            continue;
+        return channel->state == CHANNEL_BUSY || !channel_is_broken(channel);
+    }
+    return false;
+}
+
 void
 pool_add(struct pool *pool, struct channel *channel)
 {

@@ -139,7 +139,7 @@ place_key_bytes(uint64_t place)
     return (uint16_t)place;
 }
 
-/* First bytes of the table file; fixed once written, but for the two counters. */
+/* First bytes of the table file; fixed once written, but for the atomic words. */
 struct table_header {
     uint64_t magic;
     uint32_t layout_version;
@@ -158,7 +158,8 @@ struct table_header {
     _Atomic uint64_t slots_used;  /* Slots ever used: the rest is untouched memory. */
     _Atomic uint64_t populated;   /* Arena bytes backed by memory, from 0 up. */
     _Atomic uint64_t lease_until; /* Reserved for many nodes: CLOCK_BOOTTIME ns. */
-    uint64_t reserved[15];
+    _Atomic uint64_t epoch;       /* Odd while a worker makes the chains anew. */
+    uint64_t reserved[14];
 };
 static_assert(sizeof(struct table_header) == 240, "table header layout");
 

@@ -237,6 +237,23 @@ take_into_use(struct recovery *recovery, uint32_t index)
 
 /* ---- The whole table ---- */
 
+/* Until epoch_end() readers ask the worker. */
+static void
+epoch_begin(struct store *store)
+{
+    _Atomic uint64_t *epoch = &store->table.header->epoch;
+    uint64_t before = atomic_load_explicit(epoch, memory_order_relaxed);
+    STEP_RELEASE(epoch, before | 1, "recover epoch");
+}
+
+static void
+epoch_end(struct store *store)
+{
+    _Atomic uint64_t *epoch = &store->table.header->epoch;
+    uint64_t before = atomic_load_explicit(epoch, memory_order_relaxed);
+    STEP_RELEASE(epoch, before + 1, "recovered epoch");
+}
+
 /* Chains are made anew. Clients that walk one meanwhile miss, and ask. */
 static void
 clear_chains(struct store *store)
@@ -282,6 +299,7 @@ static void
 rebuild(struct recovery *recovery)
 {
     struct store *store = recovery->store;
+    epoch_begin(store);
     correct_header(store);
     clear_chains(store);
     uint32_t used = table_slots_used(&store->table);
@@ -290,6 +308,7 @@ rebuild(struct recovery *recovery)
     for (uint32_t i = 0; i < used; i++)
         take_into_use(recovery, i);
     collect_free_slots(store);
+    epoch_end(store);
     recovery->report.dead = store->limbo.count;
 }
 

@@ -1,0 +1,183 @@
+/* Reading without the worker: what it promises when the worker hangs, is killed, or is
+ * another one; and that readers in other processes never see wrong or older bytes. */
+#include "client/testing.h"
+
+#include "base/check.h"
+#include "os/clock.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    KEYS = 16,
+    READERS = 3,
+    WRITERS = 2,
+    VALUE_BYTES_MAX = 6000,
+    STRESS_MS = 3000,
+    KILLS = 4,
+};
+
+static struct worker_process worker;
+
+static int
+before_each(void **state)
+{
+    test_before(state);
+    worker_start(&worker, 64);
+    return 0;
+}
+
+static int
+after_each(void **state)
+{
+    worker_stop(&worker);
+    return test_after(state);
+}
+
+TEST(a_value_is_read_while_the_worker_hangs)
+{
+    struct ds_client *client = open_client(&worker, false);
+    put_text(client, "key", "value");
+    pid_t child = worker_child(&worker);
+    CHECK(kill(child, SIGSTOP) == 0);
+    check_value(client, "key", "value");
+    CHECK(kill(child, SIGCONT) == 0);
+    ds_client_close(client);
+}
+
+TEST(memory_of_a_worker_that_is_gone_is_not_read)
+{
+    struct ds_client *client = open_client(&worker, false);
+    struct ds_buffer *buffer = NULL;
+    put_text(client, "key", "value");
+    check_value(client, "key", "value");
+    worker_replace(&worker, 64);
+    CHECK_STATUS(get_one(client, "key", 0, &buffer, NULL), DS_NOT_FOUND);
+    ds_client_close(client);
+}
+
+/* ---- Many processes ---- */
+
+/* A value is its key's number and a serial that grows, over and over. */
+static void
+fill_value(uint32_t *words, size_t count, uint32_t key, uint32_t serial)
+{
+    for (size_t i = 0; i < count; i++)
+        words[i] = i % 2 == 0 ? key : serial;
+}
+
+static void
+key_text(char out[16], uint32_t key)
+{
+    (void)snprintf(out, 16, "key_%u", key);
+}
+
+/* Each key has one writer. */
+static void
+write_until(uint64_t end_ms, uint32_t number)
+{
+    struct ds_client *client = open_client(&worker, false);
+    uint64_t seed = number + 1;
+    static uint32_t words[VALUE_BYTES_MAX / 4];
+    for (uint32_t serial = 1; clock_monotonic_ms() < end_ms; serial++) {
+        uint64_t dice = test_random(&seed);
+        uint32_t key = (uint32_t)(dice % (KEYS / WRITERS)) * WRITERS + number;
+        size_t count = 2 + dice / KEYS % (VALUE_BYTES_MAX / 4 - 2);
+        char text[16];
+        key_text(text, key);
+        struct ds_slice name = slice_of_text(text);
+        fill_value(words, count, key, serial);
+        CHECK_OK(ds_put(client, name, slice(words, count * 4), NULL, NULL));
+        if (dice % 7 == 0)
+            CHECK_OK(ds_delete(client, &name, 1, NULL));
+    }
+    ds_client_close(client);
+}
+
+/* The serial, after a look at every word. */
+static uint32_t
+check_words(struct ds_buffer *buffer, uint32_t key)
+{
+    const uint32_t *words = ds_buffer_data(buffer);
+    size_t count = ds_buffer_size(buffer) / 4;
+    CHECK(count >= 2);
+    for (size_t i = 0; i < count; i++)
+        CHECK_INT(words[i], i % 2 == 0 ? key : words[1]);
+    return words[1];
+}
+
+/* Holds some buffers for a while, so that their bytes must outlive their keys. */
+static void
+read_until(uint64_t end_ms, uint32_t number)
+{
+    struct ds_client *client = open_client(&worker, false);
+    struct ds_buffer *held[8] = {0};
+    uint32_t held_keys[8] = {0}, held_serials[8] = {0}, seen[KEYS] = {0};
+    uint64_t seed = 1000 + number, hits = 0;
+    for (uint32_t i = 0; clock_monotonic_ms() < end_ms; i++) {
+        uint32_t key = (uint32_t)(test_random(&seed) % KEYS), at = i % 8;
+        struct ds_buffer *buffer = NULL;
+        char text[16];
+        key_text(text, key);
+        enum ds_status status = get_one(client, text, 0, &buffer, NULL);
+        CHECK(status == DS_OK || status == DS_NOT_FOUND);
+        if (buffer == NULL)
+            continue;
+        uint32_t serial = check_words(buffer, key);
+        CHECK(serial >= seen[key]);
+        seen[key] = serial;
+        hits++;
+        if (held[at] != NULL)
+            CHECK_INT(check_words(held[at], held_keys[at]), held_serials[at]);
+        ds_buffer_release(held[at]);
+        held[at] = buffer;
+        held_keys[at] = key;
+        held_serials[at] = serial;
+    }
+    for (int i = 0; i < 8; i++)
+        ds_buffer_release(held[i]);
+    CHECK(hits > 100);
+    ds_client_close(client);
+}
+
+static pid_t
+fork_into(void (*work)(uint64_t, uint32_t), uint64_t end_ms, uint32_t number)
+{
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        DS_ASSERT(setenv("CMOCKA_TEST_ABORT", "1", 1) == 0); /* If a check fails. */
+        work(end_ms, number);
+        _exit(0);
+    }
+    return pid;
+}
+
+TEST(readers_see_whole_values_that_never_go_back_while_keys_change_and_workers_die)
+{
+    uint64_t end_ms = clock_monotonic_ms() + STRESS_MS;
+    pid_t pids[READERS + WRITERS];
+    for (uint32_t i = 0; i < WRITERS; i++)
+        pids[i] = fork_into(write_until, end_ms, i);
+    for (uint32_t i = 0; i < READERS; i++)
+        pids[WRITERS + i] = fork_into(read_until, end_ms, i);
+    for (int i = 0; i < KILLS; i++) {
+        usleep(STRESS_MS * 1000 / (KILLS + 1));
+        worker_kill_child(&worker);
+    }
+    for (int i = 0; i < READERS + WRITERS; i++) {
+        int status = 0;
+        CHECK(waitpid(pids[i], &status, 0) == pids[i]);
+        CHECK_INT(status, 0);
+    }
+}
+
+#define RUN_HERE(name) cmocka_unit_test_setup_teardown(name, before_each, after_each)
+
+TEST_MAIN(
+    RUN_HERE(a_value_is_read_while_the_worker_hangs),
+    RUN_HERE(memory_of_a_worker_that_is_gone_is_not_read),
+    RUN_HERE(
+        readers_see_whole_values_that_never_go_back_while_keys_change_and_workers_die))
