@@ -29,7 +29,7 @@ struct worker_counters {
     uint64_t creates;
     uint64_t seals;
     uint64_t lookups;
-    uint64_t hits;
+    uint64_t hits; /* Of requests; what clients find in the table nobody counts. */
     uint64_t misses;
     uint64_t deletes;
     uint64_t bytes_sealed;
