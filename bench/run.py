@@ -46,6 +46,7 @@ KV_CASES = [
     ("16x2x1000000", 4),
 ]
 CHUNKS = 4
+POPULATE_S = 15.0  # Workers go on touching their memory after they are ready.
 
 
 def store_side(name: str) -> Side:
@@ -156,6 +157,8 @@ def start_sides(names: list[str], make: Callable[[str], Side]) -> list[Side]:
             progress(f"{name} left out: {error}")
             continue
         sides.append(side)
+    progress("wait until the memory is populated")
+    time.sleep(POPULATE_S)
     return sides
 
 
