@@ -36,16 +36,6 @@ count_closed(enum log_level level, const char *line, void *arg)
     snprintf(fixture->last_line, sizeof fixture->last_line, "%s", line);
 }
 
-static unsigned
-free_port(void)
-{
-    int fd;
-    uint16_t port;
-    CHECK_OK(socket_listen_tcp("127.0.0.1", 0, 1, &fd, &port, NULL));
-    close(fd);
-    return port;
-}
-
 void
 fixture_open(struct fixture *fixture, int arena_mb)
 {
@@ -53,9 +43,10 @@ fixture_open(struct fixture *fixture, int arena_mb)
     char arena[16];
     *fixture = (struct fixture){0};
     test_make_folder(fixture->folder);
-    snprintf(fixture->address, sizeof fixture->address, "127.0.0.1:%u", free_port());
+    snprintf(fixture->address, sizeof fixture->address, "127.0.0.1:%u",
+             (unsigned)test_free_port());
     snprintf(fixture->metastore, sizeof fixture->metastore, "127.0.0.1:%u",
-             free_port());
+             (unsigned)test_free_port());
     snprintf(arena, sizeof arena, "%d", arena_mb);
     char *arguments[] = {(char[]){"datasystem_worker"},
                          (char[]){"--worker_address"},

@@ -1,10 +1,18 @@
 #include "test.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <ftw.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* Below the kernel's own range and above that of Ray's workers; each process has a share by its pid, so that tests side
+ * by side do not choose the same. */
+enum { PORT_FIRST = 20000, PORT_SHARES = 1000, PORTS_PER_SHARE = 10 };
 
 int
 test_open_fds(void)
@@ -54,6 +62,35 @@ test_make_folder(char out[TEST_FOLDER_BYTES])
     snprintf(out, TEST_FOLDER_BYTES, "/tmp/datasystem-test-XXXXXX");
     if (mkdtemp(out) == NULL)
         abort();
+}
+
+static bool
+port_is_free(uint16_t port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons(port),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int yes =
+        1; /* As a server: what a closed connection left behind is no hindrance. */
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) != 0)
+        abort();
+    bool is_free = bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
+    close(fd);
+    return is_free;
+}
+
+uint16_t
+test_free_port(void)
+{
+    static unsigned given;
+    unsigned first = PORT_FIRST + (unsigned)getpid() % PORT_SHARES * PORTS_PER_SHARE;
+    for (int tries = 0; tries < PORTS_PER_SHARE; tries++) {
+        uint16_t port = (uint16_t)(first + given++ % PORTS_PER_SHARE);
+        if (port_is_free(port))
+            return port;
+    }
+    abort();
 }
 
 static int

@@ -49,6 +49,10 @@ enum { TEST_FOLDER_BYTES = 64 };
 void test_make_folder(char out[TEST_FOLDER_BYTES]);
 void test_remove_folder(const char *path); /* With everything in it. */
 
+/* A TCP port of 127.0.0.1 that nobody listens on now. Not one that the kernel gives to
+ * whoever asks for any: that may be another test's connection a moment later. */
+uint16_t test_free_port(void);
+
 /* A small deterministic generator (SplitMix64, Steele et al. 2014). */
 uint64_t test_random(uint64_t *seed);
 

@@ -2,7 +2,6 @@
 
 #include <datasystem/datasystem.h>
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
@@ -15,19 +14,6 @@
 #include <unistd.h>
 
 enum { START_TRIES = 500, TRY_US = 20000 };
-
-static uint16_t
-free_port(void)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    CHECK(bind(fd, (struct sockaddr *)&address, len) == 0);
-    CHECK(getsockname(fd, (struct sockaddr *)&address, &len) == 0);
-    close(fd);
-    return ntohs(address.sin_port);
-}
 
 static void
 exec_worker(const struct worker_process *worker, int arena_mb)
@@ -91,7 +77,7 @@ run(struct worker_process *worker, int arena_mb)
 void
 worker_start(struct worker_process *worker, int arena_mb)
 {
-    *worker = (struct worker_process){.port = free_port()};
+    *worker = (struct worker_process){.port = test_free_port()};
     test_make_folder(worker->folder);
     run(worker, arena_mb);
 }
@@ -99,7 +85,7 @@ worker_start(struct worker_process *worker, int arena_mb)
 void
 worker_start_unseeing(struct worker_process *worker, int arena_mb)
 {
-    *worker = (struct worker_process){.port = free_port(), .unseeing = true};
+    *worker = (struct worker_process){.port = test_free_port(), .unseeing = true};
     test_make_folder(worker->folder);
     run(worker, arena_mb);
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ _PROGRAM = "datasystem_worker"
 _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.02
+_PORT_TRIES = 100
 
 
 class WorkerProcess:
@@ -108,11 +110,18 @@ def running_worker(
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that nobody listens on now.
+
+    Not one that the kernel gives to whoever asks for any: that may be another
+    process's connection a moment later.
+    """
+    for _ in range(_PORT_TRIES):
+        port = random.randrange(20000, 30000)  # Neither the kernel's nor Ray's.
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port of 127.0.0.1 is free")
 
 
 def find_program(name: str) -> Path:
