@@ -56,6 +56,7 @@ class DscliDaemon(Daemon):
     def __init__(self, programs: Path, folder: Path) -> None:
         super().__init__()
         self._programs = programs
+        self._folder = folder
         self.address = f"127.0.0.1:{free_port()}"
         command = [
             str(programs / "dscli"),
@@ -83,9 +84,17 @@ class DscliDaemon(Daemon):
             raise RuntimeError(f"dscli start failed:\n{done.stdout}{done.stderr}")
         self.environment["BENCH_WORKER"] = self.address
 
+    def supervisor_pid(self) -> int:
+        """Of our worker; the process that serves is its child."""
+        command = [str(self._programs / "dscli"), "status", "--json"]
+        command += ["--worker_address", self.address]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return int(json.loads(done.stdout)["pid"])
+
     def stop(self) -> None:
         subprocess.run(
             [str(self._programs / "dscli"), "stop", "--worker_address", self.address],
+            cwd=self._folder,  # Where the peer's writes a log.
             capture_output=True,
             timeout=200,
         )
@@ -175,6 +184,12 @@ class RayCluster(Daemon):
 def ray_token() -> dict[str, str]:
     """Nobody else reaches the cluster, and no token is written to the home folder."""
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that this one has forked and that live."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
 
 
 def answers(port: int) -> bool:

@@ -1,7 +1,7 @@
 """Where the time of a call goes: the section "profile" of docs/benchmarks.md.
 
-    python bench/call_profile.py store CALL ADDRESS SECONDS    a driver, as
-    python bench/call_profile.py kv CALL SECONDS               bench/run.py starts it
+    python bench/call_profile.py store|kv CALL SECONDS    a driver, as bench/run.py
+                                                          starts it
 
 Two views of a driver that repeats one call on one node:
 
@@ -26,9 +26,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from _sides import OURS, DscliDaemon, free_port
+from _sides import OURS, DscliDaemon, children_of, free_port
 
 STORE_CALLS = ["put 1 KB and delete", "get 1 KB"]
 KV_CALLS = ["put 1x1x16", "get 1x1x16", "put 1024x10x128", "get 1024x10x128"]
@@ -39,44 +38,33 @@ _SAMPLE_S = 0.001
 # ---- The drivers, each in a process of its own ---------------------------------------
 
 
-def store_call(name: str, address: str) -> Callable[[], None]:
-    from yr.datasystem import KVClient
+def store_call(name: str) -> Callable[[], None]:
+    from store_driver import KVClientStore
 
-    host, port = address.rsplit(":", 1)
-    client: Any = KVClient(host, int(port))
-    client.init()
-    value = os.urandom(1024)
-
-    def put(key: str) -> None:
-        (buffer,) = client.mcreate([key], [len(value)])
-        buffer.MutableData()[:] = value
-        client.mset_buffer([buffer])
+    store = KVClientStore()
+    values = [memoryview(os.urandom(1024))]
 
     def put_and_delete() -> None:
-        put("key")
-        client.delete(["key"])
+        store.put(["key"], values)
+        store.delete(["key"])
 
     def get() -> None:
-        _ = memoryview(client.get_buffers(["read"])[0])[0]
+        _ = store.get(["read"])[0][0]
 
-    put("read")
+    store.put(["read"], values)
     return get if name.startswith("get") else put_and_delete
 
 
 def kv_call(name: str) -> Callable[[], None]:
-    import torch
-    from tensordict import TensorDict
-
     import transfer_queue as tq
+    from kv_driver import batch
 
     ports = {"worker_port": free_port(), "metastore_port": free_port()}
     section = {**ports, "worker_args": "--shared_memory_size_mb 1024"}
     tq.init({"backend": {"Yuanrong": section}})
     operation, case = name.split()
-    rows, fields, length = map(int, case.split("x"))
-    columns = {f"field_{i}": torch.randn(rows, length) for i in range(fields)}
-    data = TensorDict(columns, batch_size=[rows])
-    keys = [f"key_{i}" for i in range(rows)]
+    data = batch(case)
+    keys = [f"key_{i}" for i in range(data.batch_size[0])]
 
     def put() -> None:
         tq.kv_batch_put(keys=keys, partition_id="bench", fields=data)
@@ -97,8 +85,8 @@ def repeat(call: Callable[[], None], seconds: float) -> float:
     return (now - begin) * 1e6 / count
 
 
-def drive_store(name: str, address: str, seconds: float) -> None:
-    call = store_call(name, address)
+def drive_store(name: str, seconds: float) -> None:
+    call = store_call(name)
     repeat(call, 1.0)
     print("{}", flush=True)
     sys.stdin.readline()  # perf is there now.
@@ -146,16 +134,21 @@ def store_profile(name: str, seconds: float) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="tqbench-") as folder:
         daemon = DscliDaemon(OURS, Path(folder))
         try:
-            return _store_lines(name, daemon.address, seconds, Path(folder))
+            return _store_lines(name, daemon, seconds, Path(folder))
         finally:
             daemon.stop()
 
 
-def _store_lines(name: str, address: str, seconds: float, folder: Path) -> list[str]:
-    worker = worker_child(address)
-    command = [str(OURS / "python"), __file__, "store", name, address, str(seconds)]
+def _store_lines(
+    name: str, daemon: DscliDaemon, seconds: float, folder: Path
+) -> list[str]:
+    (worker,) = children_of(daemon.supervisor_pid())
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [str(OURS / "python"), __file__, "store", name, str(seconds)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **daemon.environment},
     ) as driver:
         assert driver.stdin is not None and driver.stdout is not None
         driver.stdout.readline()
@@ -200,19 +193,6 @@ def samples_by_object(data: Path, pid: int) -> collections.Counter[str]:
             name = Path(name.rstrip(")")).name
             found["kernel" if name.startswith("[") else name] += 1
     return found
-
-
-def worker_child(address: str) -> int:
-    """PID of the process that serves."""
-    status = subprocess.run(
-        [str(OURS / "dscli"), "status", "--json", "--worker_address", address],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    pid = int(json.loads(status.stdout)["pid"])
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(children[0]) if children else pid
 
 
 def cpu_seconds(pid: int) -> float:
@@ -263,7 +243,5 @@ def profile(quick: bool) -> list[str]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "store":
-        drive_store(sys.argv[2], sys.argv[3], float(sys.argv[4]))
-    else:
-        drive_kv(sys.argv[2], float(sys.argv[3]))
+    drive = drive_store if sys.argv[1] == "store" else drive_kv
+    drive(sys.argv[2], float(sys.argv[3]))

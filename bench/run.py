@@ -27,6 +27,7 @@ from _sides import (
     RayTemp,
     RedisDaemon,
     Side,
+    children_of,
 )
 
 STORE_CASES = [
@@ -238,13 +239,11 @@ def pss_bytes(pid: int) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             total += int(line.split()[1]) * 1024
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return total + sum(pss_bytes(int(child)) for child in children)
+    return total + sum(map(pss_bytes, children_of(pid)))
 
 
 def bench_memory(quick: bool) -> list[str]:
     """Memory of the worker per key of 64 bytes: growth of its PSS."""
-    import json
     import subprocess
 
     count = 100_000 if quick else 1_000_000
@@ -262,13 +261,7 @@ def bench_memory(quick: bool) -> list[str]:
         "client.close()\n"
     )
     host, port = daemon.address.split(":")
-    status = subprocess.run(
-        [str(OURS / "dscli"), "status", "--json", "--worker_address", daemon.address],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    pid = int(json.loads(status.stdout)["pid"])
+    pid = daemon.supervisor_pid()
     before = pss_bytes(pid)
     begin = time.perf_counter()
     subprocess.run(
