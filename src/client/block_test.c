@@ -1,52 +1,10 @@
 /* Blocks against a real worker, through shared memory and through TCP. */
 #include "base/check.h"
 #include "client/client.h"
-#include "client/testing.h"
+#include "client/testing_both.h"
 
 #include <string.h>
 #include <unistd.h>
-
-static struct worker_process worker;
-static struct ds_client *client;
-
-static int
-group_setup(void **state)
-{
-    (void)state;
-    worker_start(&worker, 64);
-    return 0;
-}
-
-static int
-group_teardown(void **state)
-{
-    (void)state;
-    worker_stop(&worker);
-    return 0;
-}
-
-static int
-open_shared(void **state)
-{
-    test_before(state);
-    client = open_client(&worker, false);
-    return 0;
-}
-
-static int
-open_tcp(void **state)
-{
-    test_before(state);
-    client = open_client(&worker, true);
-    return 0;
-}
-
-static int
-close_any(void **state)
-{
-    ds_client_close(client);
-    return test_after(state);
-}
 
 enum { PARTS = 3 };
 static const uint64_t sizes[PARTS] = {100, 4096, 1 << 20};
@@ -255,13 +213,6 @@ TEST(a_client_over_tcp_takes_a_number_when_it_first_reserves)
     CHECK_INT(worker_stat(client, "clients"), clients);
     CHECK_INT(worker_stat(client, "connections"), 1);
 }
-
-#define SHARED(name) cmocka_unit_test_setup_teardown(name, open_shared, close_any)
-#define TCP(name)                                     \
-    {                                                 \
-        "tcp_" #name, name, open_tcp, close_any, NULL \
-    }
-#define BOTH(name) SHARED(name), TCP(name)
 
 int
 main(void)

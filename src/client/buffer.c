@@ -16,12 +16,11 @@ static _Atomic uint32_t view_count;
 
 /* ---- Making ---- */
 
-enum pin_result
-buffer_open(const struct extent *extent, enum buffer_state state,
+static enum pin_result
+open_pinned(const struct extent *extent, enum buffer_state state,
             struct ds_buffer **out)
 {
     struct mapping *mapping = extent->mapping;
-    DS_ASSERT(mapping_contains(mapping, extent->slot, extent->offset, extent->size));
     struct ds_buffer *buffer = malloc(sizeof *buffer);
     if (buffer == NULL)
         return PIN_EXHAUSTED;
@@ -46,6 +45,23 @@ buffer_open(const struct extent *extent, enum buffer_state state,
         list_push_back(&mapping->unsealed, &buffer->link);
     *out = buffer;
     return PIN_TAKEN;
+}
+
+enum ds_status
+buffer_open(const struct extent *extent, enum buffer_state state,
+            struct ds_buffer **out, bool *out_stale, struct ds_error *err)
+{
+    const struct mapping *mapping = extent->mapping;
+    if (!mapping_contains(mapping, extent->slot, extent->offset, extent->size))
+        return ds_fail(err, DS_CORRUPT, "the worker named bytes outside its arena");
+    enum pin_result result = open_pinned(extent, state, out);
+    *out_stale = result == PIN_STALE;
+    if (result != PIN_EXHAUSTED)
+        return DS_OK;
+    return ds_fail(err, DS_FULL,
+                   "this process holds %u objects at once, which is the limit; release "
+                   "some buffers",
+                   pins_count(&mapping->pins));
 }
 
 struct ds_buffer *

@@ -34,8 +34,7 @@ struct ds_buffer {
     struct ds_set_options options; /* For the seal. */
 };
 
-/* A buffer over an object in shared memory, pinned. Lock held. Another result than
- * PIN_TAKEN leaves *out alone. */
+/* Where an object was in shared memory, by the worker's word or the table's. */
 struct extent {
     struct mapping *mapping;
     uint32_t slot;
@@ -43,8 +42,14 @@ struct extent {
     uint64_t offset;
     uint64_t size;
 };
-enum pin_result buffer_open(const struct extent *extent, enum buffer_state state,
-                            struct ds_buffer **out);
+
+/* A buffer over it, pinned. Lock held. *out_stale: it is not there any more; then, and
+ * after an error, *out is left alone.
+ *   DS_CORRUPT   it lies outside of the arena
+ *   DS_FULL      this process has no pin left */
+DS_MUST_USE enum ds_status
+buffer_open(const struct extent *extent, enum buffer_state state,
+            struct ds_buffer **out, bool *out_stale, struct ds_error *err);
 
 /* A sealed buffer of `size` bytes of our own memory; NULL when there is none. */
 struct ds_buffer *buffer_allocate(uint64_t size);

@@ -138,16 +138,13 @@ channel_send(struct channel *channel, const struct outgoing *message,
     };
     struct iovec *parts = all;
     int count = 3;
-    size_t fd_count = message->fd_count;
     advance_parts(&parts, &count, 0);
     while (count > 0) {
-        ssize_t done =
-            socket_send(channel->fd, parts, count, message->fds, fd_count, err);
+        ssize_t done = socket_send(channel->fd, parts, count, NULL, 0, err);
         if (done < 0)
             return DS_IO;
         if (done > 0) {
             channel->touched = true;
-            fd_count = 0;
             advance_parts(&parts, &count, (size_t)done);
             continue;
         }

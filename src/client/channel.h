@@ -61,8 +61,6 @@ struct outgoing {
     uint32_t sequence;
     struct ds_slice body;
     struct ds_slice payload;
-    const int *fds; /* Borrowed. */
-    size_t fd_count;
 };
 
 /* All of these: DS_IO with a text when the connection is broken, DS_TIMEOUT and

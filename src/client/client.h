@@ -127,8 +127,8 @@ DS_MUST_USE enum ds_status
 check_sealable(struct ds_buffer *const *buffers, size_t count, bool is_block,
                struct ds_error *err);
 
-/* In lookup.c: opens what is there, pinned or fetched; the rest of `out` is NULL. DS_NOT_FOUND if
- * nothing is. `flags` as in struct lookup. */
+/* In lookup.c: opens what is there, pinned or fetched; the rest of `out` is NULL.
+ * DS_NOT_FOUND if nothing is. `flags` as in struct lookup. */
 DS_MUST_USE enum ds_status
 lookup_keys(struct ds_client *client, const struct ds_slice *keys, size_t count,
             uint32_t flags, uint32_t wait_ms, struct ds_buffer **out,

@@ -9,6 +9,7 @@
  */
 #include "client/client.h"
 
+#include "base/auto.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "base/slice.h"
@@ -177,18 +178,11 @@ hello_tcp(struct channel *channel, const struct wait *wait, struct ds_error *err
 
 /* ---- HELLO of a member: over the Unix socket, or over TCP to reserve objects ---- */
 
-struct identity {
-    uint32_t client; /* 0: none yet. */
-    uint64_t token;
-    uint32_t incarnation;
-    bool resume_needed;
-};
-
-/* Who we say we are: what the client knows now. The mapping is counted. */
+/* Who we say we are: what the client knows now. */
 struct introduction {
     uint32_t flags;
-    struct mapping *mapping;
-    struct identity identity;
+    struct mapping *mapping; /* Counted; NULL: nobody that the worker knows. */
+    bool resume;             /* We say what we hold. */
 };
 
 static void
@@ -205,22 +199,19 @@ introduce(struct ds_client *client, struct introduction *out)
                                                                 : HELLO_MEMBER};
     if (mapping != NULL) {
         out->mapping = mapping_ref(mapping);
-        out->identity = (struct identity){
-            .client = mapping->client,
-            .token = mapping->token,
-            .incarnation = mapping->incarnation,
-            .resume_needed = mapping->resume_needed,
-        };
+        out->resume = mapping->resume_needed;
     }
     library_unlock();
 }
 
+/* From here on we are nobody. */
 static void
 introduction_fini(struct introduction *introduction)
 {
     library_lock();
-    mapping_unref(introduction->mapping);
+    mapping_unref(TAKE(introduction->mapping));
     library_unlock();
+    introduction->resume = false;
 }
 
 /* What we hold, for a `resume`; connections of the client that are busy are of an
@@ -229,8 +220,6 @@ static enum ds_status
 snapshot(struct mapping *mapping, struct wire_ref **out, size_t *out_count,
          struct ds_error *err)
 {
-    if (mapping == NULL)
-        return DS_OK;
     library_lock();
     bool done = mapping_begin_epoch(mapping, out, out_count);
     library_unlock();
@@ -243,24 +232,26 @@ hello_once(struct channel *channel, const struct introduction *who,
 {
     struct wire_ref *holding = NULL;
     size_t holding_count = 0;
-    bool resume = who->identity.client != 0 && who->identity.resume_needed;
     enum ds_status status = DS_OK;
-    if (resume)
+    DS_ASSERT(!who->resume || who->mapping != NULL);
+    if (who->resume)
         status = snapshot(who->mapping, &holding, &holding_count, err);
     if (status != DS_OK)
         return status;
     struct hello hello = {
         .layout_version = LAYOUT_VERSION,
         .protocol_version = PROTOCOL_VERSION,
-        .flags = who->flags | (resume ? HELLO_RESUME : 0u),
-        .client = who->identity.client,
-        .token = who->identity.token,
-        .incarnation = who->identity.incarnation,
+        .flags = who->flags | (who->resume ? HELLO_RESUME : 0u),
     };
+    if (who->mapping != NULL) {
+        hello.client = who->mapping->client;
+        hello.token = who->mapping->token;
+        hello.incarnation = who->mapping->incarnation;
+    }
     status = say_hello(channel, &hello, holding, holding_count, wait, err);
     free(holding);
     bool told = status == DS_OK && channel->reply.status == DS_OK;
-    if (resume && !told && who->mapping != NULL) {
+    if (who->resume && !told) {
         library_lock();
         who->mapping->resume_needed = true;
         library_unlock();
@@ -339,11 +330,12 @@ hello_known(struct ds_client *client, struct channel *channel, struct introducti
             return status;
         if (channel->reply.status == DS_OK)
             return be_welcomed(client, channel, who, err);
-        if (channel->reply.status == DS_NOT_READY && who->identity.client != 0 &&
-            !who->identity.resume_needed)
-            who->identity.resume_needed = true;
-        else if (channel->reply.status == DS_NOT_FOUND && who->identity.client != 0)
-            who->identity = (struct identity){0};
+        if (who->mapping == NULL)
+            break;
+        if (channel->reply.status == DS_NOT_READY && !who->resume)
+            who->resume = true;
+        else if (channel->reply.status == DS_NOT_FOUND)
+            introduction_fini(who);
         else
             break;
     }

@@ -1,30 +1,13 @@
 /* A child process inherits what its parent shows it, and touches nothing of its
  * parent's. */
 #include "base/check.h"
-#include "client/testing.h"
+#include "client/testing_each.h"
 
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static struct worker_process worker;
-
-static int
-before_each(void **state)
-{
-    test_before(state);
-    worker_start(&worker, 64);
-    return 0;
-}
-
-static int
-after_each(void **state)
-{
-    worker_stop(&worker);
-    return test_after(state);
-}
 
 /* In the child a check that fails must not go on with the parent's tests. */
 #define CHILD_CHECK(condition)                                             \
@@ -341,8 +324,6 @@ TEST(over_tcp_a_child_reserves_under_a_number_of_its_own)
     ds_buffer_release(unsealed);
     ds_client_close(client);
 }
-
-#define EACH(name) cmocka_unit_test_setup_teardown(name, before_each, after_each)
 
 TEST_MAIN(EACH(a_child_uses_the_client_on_a_connection_of_its_own),
           EACH(a_release_in_the_child_leaves_the_parents_pin),

@@ -36,24 +36,6 @@ struct lookup_batch {
 };
 
 static enum ds_status
-open_extent(const struct extent *extent, struct ds_buffer **out, bool *out_stale,
-            struct ds_error *err)
-{
-    struct mapping *mapping = extent->mapping;
-    if (!mapping_contains(mapping, extent->slot, extent->offset, extent->size) ||
-        commit_state(extent->commit) != SLOT_SEALED)
-        return ds_fail(err, DS_CORRUPT, "the worker named bytes outside its arena");
-    enum pin_result result = buffer_open(extent, BUFFER_SEALED, out);
-    *out_stale = result == PIN_STALE;
-    if (result != PIN_EXHAUSTED)
-        return DS_OK;
-    return ds_fail(err, DS_FULL,
-                   "this process holds %u objects at once, which is the limit; release "
-                   "some buffers",
-                   pins_count(&mapping->pins));
-}
-
-static enum ds_status
 open_found(struct mapping *mapping, const struct wire_object *object,
            struct ds_buffer **out, bool *out_stale, struct ds_error *err)
 {
@@ -64,7 +46,9 @@ open_found(struct mapping *mapping, const struct wire_object *object,
         .offset = object->offset,
         .size = object->size,
     };
-    return open_extent(&extent, out, out_stale, err);
+    if (commit_state(extent.commit) != SLOT_SEALED)
+        return ds_fail(err, DS_CORRUPT, "the worker named bytes outside its arena");
+    return buffer_open(&extent, BUFFER_SEALED, out, out_stale, err);
 }
 
 /* In the table, without the worker. *out_missing: it was not seen there, or changed
@@ -85,7 +69,7 @@ open_present(struct mapping *mapping, struct ds_slice key, bool is_block,
         .offset = hit.offset,
         .size = hit.size,
     };
-    enum ds_status status = open_extent(&extent, out, out_missing, err);
+    enum ds_status status = buffer_open(&extent, BUFFER_SEALED, out, out_missing, err);
     if (status != DS_OK || *out_missing ||
         table_reader_confirms(&mapping->reader, &hit))
         return status;

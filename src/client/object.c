@@ -57,20 +57,11 @@ open_created_shared(struct mapping *mapping, const struct wire_extent *extent,
         .offset = extent->offset,
         .size = size,
     };
-    if (!mapping_contains(mapping, place.slot, place.offset, size))
-        return ds_fail(err, DS_CORRUPT, "the worker named bytes outside its arena");
-    switch (buffer_open(&place, BUFFER_UNSEALED, out)) {
-    case PIN_TAKEN:
-        return DS_OK;
-    case PIN_STALE:
+    bool stale = false;
+    enum ds_status status = buffer_open(&place, BUFFER_UNSEALED, out, &stale, err);
+    if (status == DS_OK && stale)
         return ds_fail(err, DS_IO, "the worker dropped what it had reserved");
-    case PIN_EXHAUSTED:
-        break;
-    }
-    return ds_fail(err, DS_FULL,
-                   "this process holds %u objects at once, which is the limit; release "
-                   "some buffers",
-                   pins_count(&mapping->pins));
+    return status;
 }
 
 static enum ds_status

@@ -1,51 +1,9 @@
 /* Objects by key against a real worker, through shared memory and through TCP. */
-#include "client/testing.h"
+#include "client/testing_both.h"
 
 #include <pthread.h>
 #include <string.h>
 #include <unistd.h>
-
-static struct worker_process worker;
-static struct ds_client *client;
-
-static int
-group_setup(void **state)
-{
-    (void)state;
-    worker_start(&worker, 64);
-    return 0;
-}
-
-static int
-group_teardown(void **state)
-{
-    (void)state;
-    worker_stop(&worker);
-    return 0;
-}
-
-static int
-open_shared(void **state)
-{
-    test_before(state);
-    client = open_client(&worker, false);
-    return 0;
-}
-
-static int
-open_tcp(void **state)
-{
-    test_before(state);
-    client = open_client(&worker, true);
-    return 0;
-}
-
-static int
-close_any(void **state)
-{
-    ds_client_close(client);
-    return test_after(state);
-}
 
 TEST(a_value_comes_back_as_it_was_put)
 {
@@ -335,13 +293,6 @@ TEST(there_is_no_private_view_over_tcp)
     CHECK_STATUS(ds_view_map(buffer, &view, &err), DS_UNSUPPORTED);
     ds_buffer_release(buffer);
 }
-
-#define SHARED(name) cmocka_unit_test_setup_teardown(name, open_shared, close_any)
-#define TCP(name)                                     \
-    {                                                 \
-        "tcp_" #name, name, open_tcp, close_any, NULL \
-    }
-#define BOTH(name) SHARED(name), TCP(name)
 
 int
 main(void)

@@ -1,6 +1,6 @@
 /* The places for clients that a worker has (--max_client_num): who takes one, when it
  * is free again, and what who finds none is told. */
-#include "client/testing.h"
+#include "client/testing_each.h"
 
 #include "os/clock.h"
 
@@ -11,23 +11,6 @@
 #include <unistd.h>
 
 enum { PLACES = 200, WAIT_MS = 10000 }; /* The flag's default. */
-
-static struct worker_process worker;
-
-static int
-before_each(void **state)
-{
-    test_before(state);
-    worker_start(&worker, 64);
-    return 0;
-}
-
-static int
-after_each(void **state)
-{
-    worker_stop(&worker);
-    return test_after(state);
-}
 
 static void
 open_many(struct ds_client **clients, int count)
@@ -273,24 +256,20 @@ TEST(who_finds_no_place_can_still_go_through_tcp)
     close_many(clients, PLACES);
 }
 
-#define RUN_WITH_WORKER(name) \
-    cmocka_unit_test_setup_teardown(name, before_each, after_each)
-
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        RUN_WITH_WORKER(a_closed_clients_place_is_free_when_close_returns),
-        RUN_WITH_WORKER(closed_clients_leave_their_places_to_other_processes),
-        RUN_WITH_WORKER(a_held_buffer_keeps_the_place_until_it_is_released),
-        RUN_WITH_WORKER(a_place_comes_back_with_what_was_reserved_in_it),
-        RUN_WITH_WORKER(a_worker_that_hangs_holds_up_no_close_and_hears_of_it_later),
-        RUN_WITH_WORKER(a_close_while_the_worker_restarts_frees_the_place),
-        RUN_WITH_WORKER(a_client_over_tcp_gives_its_place_back_whatever_is_held),
-        RUN_WITH_WORKER(a_childs_close_leaves_the_parents_place),
-        RUN_WITH_WORKER(
-            who_finds_no_place_is_told_the_flag_and_the_process_that_has_most),
-        RUN_WITH_WORKER(who_finds_no_place_can_still_go_through_tcp),
+        EACH(a_closed_clients_place_is_free_when_close_returns),
+        EACH(closed_clients_leave_their_places_to_other_processes),
+        EACH(a_held_buffer_keeps_the_place_until_it_is_released),
+        EACH(a_place_comes_back_with_what_was_reserved_in_it),
+        EACH(a_worker_that_hangs_holds_up_no_close_and_hears_of_it_later),
+        EACH(a_close_while_the_worker_restarts_frees_the_place),
+        EACH(a_client_over_tcp_gives_its_place_back_whatever_is_held),
+        EACH(a_childs_close_leaves_the_parents_place),
+        EACH(who_finds_no_place_is_told_the_flag_and_the_process_that_has_most),
+        EACH(who_finds_no_place_can_still_go_through_tcp),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* Reading without the worker: what it promises when the worker hangs, is killed, or is
  * another one; and that readers in other processes never see wrong or older bytes. */
-#include "client/testing.h"
+#include "client/testing_each.h"
 
 #include "base/check.h"
 #include "os/clock.h"
@@ -18,23 +18,6 @@ enum {
     STRESS_MS = 3000,
     KILLS = 4,
 };
-
-static struct worker_process worker;
-
-static int
-before_each(void **state)
-{
-    test_before(state);
-    worker_start(&worker, 64);
-    return 0;
-}
-
-static int
-after_each(void **state)
-{
-    worker_stop(&worker);
-    return test_after(state);
-}
 
 TEST(a_value_is_read_while_the_worker_hangs)
 {
@@ -174,10 +157,7 @@ TEST(readers_see_whole_values_that_never_go_back_while_keys_change_and_workers_d
     }
 }
 
-#define RUN_HERE(name) cmocka_unit_test_setup_teardown(name, before_each, after_each)
-
 TEST_MAIN(
-    RUN_HERE(a_value_is_read_while_the_worker_hangs),
-    RUN_HERE(memory_of_a_worker_that_is_gone_is_not_read),
-    RUN_HERE(
-        readers_see_whole_values_that_never_go_back_while_keys_change_and_workers_die))
+    EACH(a_value_is_read_while_the_worker_hangs),
+    EACH(memory_of_a_worker_that_is_gone_is_not_read),
+    EACH(readers_see_whole_values_that_never_go_back_while_keys_change_and_workers_die))

@@ -1,5 +1,5 @@
 /* What a client lives through: its worker killed, stopped for a while, or replaced. */
-#include "client/testing.h"
+#include "client/testing_each.h"
 
 #include "client/client.h"
 #include "os/clock.h"
@@ -9,23 +9,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-static struct worker_process worker;
-
-static int
-before_each(void **state)
-{
-    test_before(state);
-    worker_start(&worker, 64);
-    return 0;
-}
-
-static int
-after_each(void **state)
-{
-    worker_stop(&worker);
-    return test_after(state);
-}
 
 TEST(a_sealed_object_survives_the_worker)
 {
@@ -406,8 +389,6 @@ TEST(puts_under_load_survive_kills)
     CHECK_INT(worker_stat(client, "objects"), WRITERS);
     ds_client_close(client);
 }
-
-#define EACH(name) cmocka_unit_test_setup_teardown(name, before_each, after_each)
 
 TEST_MAIN(
     EACH(a_sealed_object_survives_the_worker),
