@@ -29,6 +29,14 @@ class Store(Protocol):
     def delete(self, keys: list[str]) -> None: ...
 
 
+def fill(buffer: Any, value: memoryview) -> None:
+    """The fastest way that the buffer offers."""
+    if hasattr(buffer, "memory_copy"):
+        buffer.memory_copy(value)
+    else:
+        buffer.MutableData()[:] = value
+
+
 class KVClientStore:
     """Ours and openYuanrong-datasystem: the same API."""
 
@@ -42,7 +50,7 @@ class KVClientStore:
     def put(self, keys: list[str], values: list[memoryview]) -> None:
         buffers = self._client.mcreate(keys, [len(value) for value in values])
         for buffer, value in zip(buffers, values, strict=True):
-            buffer.MutableData()[:] = value
+            fill(buffer, value)
         self._client.mset_buffer(buffers)
 
     def set(self, keys: list[str], values: list[memoryview]) -> None:

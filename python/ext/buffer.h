@@ -26,6 +26,10 @@ PyObject *buffer_wrap(const struct core_state *state, struct ds_buffer **handle)
 bool buffer_hold(const struct core_state *state, struct buffer *buffer);
 void buffer_unhold(struct buffer *buffer);
 
+/* As ds_copy(); other threads run meanwhile if it is long. The caller keeps both ends
+ * where they are. */
+void copy_unlocked(void *to, struct ds_slice from);
+
 /* A new PrivateView over `buffer`, which is held; None where there can be none. */
 PyObject *view_map(const struct core_state *state, struct buffer *buffer);
 

@@ -1,6 +1,7 @@
 /* The module object: its state, its types, and the one function that needs no client.
  */
 #include "arguments.h"
+#include "buffer.h"
 #include "trace.h"
 
 struct core_state *
@@ -19,6 +20,29 @@ core_check_key(PyObject *module, PyObject *key)
         return NULL;
     struct ds_error err = {0};
     return none_or_raise(PyModule_GetState(module), ds_key_check(slice, &err), &err);
+}
+
+/* For whoever fills a slice of MutableData(). */
+static PyObject *
+core_copy_bytes(PyObject *module, PyObject *args)
+{
+    AUTO(value) struct value value = {0};
+    Py_buffer target;
+    PyObject *source;
+    if (!PyArg_ParseTuple(args, "w*O:copy_bytes", &target, &source))
+        return NULL;
+    PyObject *result = NULL;
+    if (!value_open(source, &value)) {
+        /* The error is set. */
+    } else if (value.bytes.len != (size_t)target.len) {
+        raise_text(PyModule_GetState(module), DS_INVALID,
+                   "Source and target have not the same number of bytes.");
+    } else {
+        copy_unlocked(target.buf, value.bytes);
+        result = Py_NewRef(Py_None);
+    }
+    PyBuffer_Release(&target);
+    return result;
 }
 
 /* Make a type and add it to the module; *out owns one more reference. */
@@ -89,6 +113,8 @@ core_free(void *module)
 static PyMethodDef core_methods[] = {
     {"check_key", core_check_key, METH_O,
      "Raise DatasystemError if the key is not a legal user key."},
+    {"copy_bytes", core_copy_bytes, METH_VARARGS,
+     "copy_bytes(target, source): without the GIL, large ones past the caches."},
     {"set_trace_id", trace_set_id, METH_O,
      "Name the calls that follow in this thread."},
     {0},

@@ -27,6 +27,7 @@ from torch.nested._internal.nested_tensor import NestedTensor
 from transfer_queue._dtypes import NAME_OF_DTYPE, carrier_of, is_plain, settled
 from transfer_queue._errors import ValueNotStorableError
 from transfer_queue._values import encode_value
+from yr.datasystem import copy_bytes
 
 # Chunks below this size are joined before they are copied into place.
 _JOIN_BYTES_MAX = 1 << 16
@@ -267,10 +268,9 @@ def _joined_payload(tensors: list[torch.Tensor]) -> Payload:
 
 
 def _copy_bytes(target: memoryview, tensor: torch.Tensor) -> None:
-    """One memcpy, in this thread. torch.copy_() splits it among its threads, and on a
+    """One copy, in this thread. torch.copy_() splits it among its threads, and on a
     busy machine waits milliseconds for the last of them to be scheduled."""
-    source = tensor.reshape(-1).numpy()
-    np.frombuffer(target, source.dtype)[:] = source
+    copy_bytes(target, tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _place(target: memoryview, dtype: torch.dtype) -> torch.Tensor:

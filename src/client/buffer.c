@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/slice.h"
 #include "base/status.h"
+#include "os/copy.h"
 #include "os/memfile.h"
 
 #include <stdlib.h>
@@ -197,6 +198,12 @@ uint64_t
 ds_buffer_size(const struct ds_buffer *buffer)
 {
     return buffer->size;
+}
+
+void
+ds_copy(void *to, const void *from, uint64_t bytes)
+{
+    copy_bytes(to, from, bytes);
 }
 
 bool

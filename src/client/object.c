@@ -6,6 +6,8 @@
 #include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
+#include "os/copy.h"
+#include "os/memfile.h"
 
 #include <stdlib.h>
 
@@ -14,6 +16,8 @@ enum {
     PUT_INLINE_BYTES_MAX = 16 << 10,
     /* Of keys in one request, where a batch may need more than one. */
     KEYS_BYTES_MAX = 4 << 20,
+    /* Where writing faults pages of its own in. */
+    PREFAULT_BYTES_MIN = 8 << 10,
     /* Over TCP the bytes of an object go in pieces, each in the time of one request. */
     FILL_BYTES_MAX = 16 << 20,
 };
@@ -81,6 +85,18 @@ open_created(const struct creation *creation, struct mapping *mapping,
     return DS_OK;
 }
 
+/* What is to be written next. Small values share their pages with others. */
+static void
+prefault(struct ds_buffer *const *buffers, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct ds_buffer *buffer = buffers[i];
+        DS_ASSERT(buffer != NULL);
+        if (!buffer->owns_data && buffer->size >= PREFAULT_BYTES_MIN)
+            memfile_prefault(buffer->data, buffer->size);
+    }
+}
+
 /* Lock held. Opens what it can into `made`; the rest of a failed batch is given up. */
 static enum ds_status
 open_all_created(const struct creation *creation, const struct reply *reply,
@@ -118,6 +134,7 @@ creation_on_reply(void *arg, const struct reply *reply, struct ds_error *err)
     enum ds_status status = open_all_created(creation, reply, &list, made, err);
     library_unlock();
     if (status == DS_OK) {
+        prefault(made, creation->count);
         memcpy(creation->out, made, creation->count * sizeof(struct ds_buffer *));
         creation->block = block;
     } else {
@@ -304,7 +321,7 @@ put_through_memory(struct ds_client *client, struct ds_slice key, struct ds_slic
     enum ds_status status = create(client, &key, &size, 1, options, &buffer, err);
     if (status != DS_OK)
         return status;
-    memcpy(buffer->data, value.data, value.len);
+    copy_bytes(buffer->data, value.data, value.len);
     status = seal_all(client, &buffer, 1, err);
     ds_buffer_release(buffer);
     return status;

@@ -14,12 +14,7 @@
 #ifndef MFD_HUGE_2MB
 #define MFD_HUGE_2MB (21u << 26)
 #endif
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ  22
-#define MADV_POPULATE_WRITE 23
-#endif
-
-enum { HUGE_PAGE_BYTES = 2 << 20 };
+enum { HUGE_PAGE_BYTES = 2 << 20, FAULT_AROUND_BYTES = 64 << 10 };
 
 static uint64_t
 page_bytes(void)
@@ -163,13 +158,12 @@ memfile_unmap_private(void *data, uint64_t bytes)
 }
 
 void
-memfile_prefault(void *data, uint64_t bytes, bool writable)
+memfile_prefault(const void *data, uint64_t bytes)
 {
-    uint64_t lead = (uintptr_t)data % page_bytes();
-    /* A kernel before 5.14 refuses: the pages are then mapped one by one, as touched.
-     */
-    (void)madvise((char *)data - lead, bytes + lead,
-                  writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+    const volatile uint8_t *first = data;
+    uint64_t lead = (uintptr_t)data % FAULT_AROUND_BYTES;
+    for (uint64_t at = 0; at < bytes; at += FAULT_AROUND_BYTES - (at == 0 ? lead : 0))
+        (void)first[at];
 }
 
 enum ds_status

@@ -37,10 +37,12 @@ void memfile_unmap_private(void *data, uint64_t bytes);
 
 void memfile_unmap(void *data, uint64_t bytes);
 
-/* Enter a populated range of a mapping into this process's page table now: about 0.5 us
- * for each 4 KiB, which the first touch would cost otherwise. Only a hint; never on a
- * private mapping with `writable`, which would copy everything. */
-void memfile_prefault(void *data, uint64_t bytes, bool writable);
+/* Before the first write to a populated range of a shared mapping: enter it into this
+ * process's page table by reading. A fault for a read maps the pages around it as well
+ * (fault_around_bytes, 64 KiB by default) and for writing too, a fault for a write maps
+ * one: 64 MiB are first written in 10 ms instead of 34. Costs next to nothing where all
+ * is mapped already. */
+void memfile_prefault(const void *data, uint64_t bytes);
 
 /* Marks the file with a number for as long as *out_fd, or a copy of it that was sent or
  * inherited, is open in any process: the kernel takes the mark away with the last one,

@@ -22,6 +22,7 @@ from yr.datasystem import (
     KVClient,
     ReadParam,
     WriteMode,
+    copy_bytes,
 )
 
 # ---- set and get -----------------------------------------------------------------
@@ -219,6 +220,31 @@ def test_buffers_are_filled_in_place_and_published_together(client: KVClient) ->
     assert client.exist(keys) == [False, False]
     client.mset_buffer([None, *buffers])
     assert client.get(keys) == [b"x" * size for size in sizes]
+
+
+@pytest.mark.parametrize("size", [100, 100_000, (8 << 20) + 77])
+def test_a_buffer_takes_a_copy_of_bytes(client: KVClient, key: str, size: int) -> None:
+    value = os.urandom(size)
+    buffer = client.mcreate([key], [size + 1])[0]
+    for bad in (b"", value + b"xx"):
+        with pytest.raises(RuntimeError, match=r"Data length must be in \(0, buffer_s"):
+            buffer.memory_copy(bad)
+    buffer.memory_copy(b"x" * (size + 1))
+    buffer.memory_copy(value)
+    client.mset_buffer([buffer])
+    assert client.get([key]) == [value + b"x"]
+    with pytest.raises(RuntimeError, match="already sealed"):
+        buffer.memory_copy(value)
+
+
+def test_bytes_are_copied_between_buffers_of_one_size() -> None:
+    target = bytearray(5)
+    copy_bytes(memoryview(target)[1:4], b"abc")
+    assert target == b"\0abc\0"
+    with pytest.raises(RuntimeError, match="same number of bytes"):
+        copy_bytes(target, b"abc")
+    with pytest.raises(TypeError):
+        copy_bytes(b"immutable", b"immutable")
 
 
 def test_published_buffers_are_read_only_and_published_once(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from yr.datasystem._core import DatasystemError as DatasystemError
     from yr.datasystem._core import QueueConnection as QueueConnection
     from yr.datasystem._core import __version__ as __version__
+    from yr.datasystem._core import copy_bytes as copy_bytes
     from yr.datasystem.kv_client import ExistenceOpt as ExistenceOpt
     from yr.datasystem.kv_client import KVClient as KVClient
     from yr.datasystem.kv_client import ReadOnlyBuffer as ReadOnlyBuffer
@@ -58,6 +59,7 @@ _WHERE = {
     "Status": ("util", "Status"),
     "WriteMode": ("object_client", "WriteMode"),
     "__version__": ("_core", "__version__"),
+    "copy_bytes": ("_core", "copy_bytes"),
 }
 
 _NOT_BUILT_YET = frozenset(

@@ -54,6 +54,9 @@ class Buffer:
     # The names of the existing SDK's buffers. Published bytes never change, so latches
     # have nothing to wait for.
     def MutableData(self) -> memoryview: ...
+    def memory_copy(self, value: _BufferProtocol | str, /) -> None:
+        """Fill the bytes, or the first of them. Faster than a slice of MutableData()
+        for large values, and other threads run meanwhile."""
     def ImmutableData(
         self, with_latch: bool = False, timeout_s: int = 60
     ) -> memoryview: ...
@@ -140,6 +143,13 @@ class QueueConnection:
 
 def check_key(key: str) -> None:
     """Raises DatasystemError if `key` is not a legal user key."""
+
+def copy_bytes(target: _BufferProtocol, source: _BufferProtocol, /) -> None:
+    """Copy the bytes of one contiguous buffer over those of another of the same size.
+
+    As a slice assignment of memoryviews, but other threads run meanwhile, and from
+    8 MiB up the copy bypasses the caches, which makes it up to 1.7 times as fast.
+    """
 
 def set_trace_id(trace_id: str) -> None:
     """Name the calls that follow in this thread; at most 36 bytes of ASCII."""
