@@ -98,6 +98,18 @@ buffer_allocate_unsealed(struct mapping *mapping, struct wire_ref ref, uint64_t 
     return buffer;
 }
 
+bool
+buffer_set_key(struct ds_buffer *buffer, struct ds_slice key)
+{
+    DS_ASSERT(buffer->key == NULL);
+    buffer->key = malloc(key.len);
+    if (buffer->key == NULL)
+        return false;
+    memcpy(buffer->key, key.data, key.len);
+    buffer->key_len = key.len;
+    return true;
+}
+
 enum ds_status
 buffer_cut(struct ds_buffer *buffer, uint64_t offset, uint64_t size,
            struct ds_error *err)
@@ -130,6 +142,9 @@ buffers_abandon(struct mapping *mapping)
         buffer->state = BUFFER_ABANDONED;
         mapping_abort_later(mapping, buffer->ref);
     }
+    struct wire_extent lent;
+    while (leases_take_any(&mapping->leases, &lent))
+        mapping_abort_later(mapping, lent.ref);
 }
 
 /* ---- The end ---- */
@@ -174,6 +189,7 @@ buffer_release_locked(struct ds_buffer *buffer)
         leave_mapping(buffer);
     if (buffer->owns_data)
         free(buffer->data);
+    free(buffer->key);
     free(buffer);
 }
 

@@ -30,6 +30,9 @@ struct ds_buffer {
     struct mapping *mapping; /* Counted. NULL: nothing there is kept for this. */
     uint64_t extent_offset;  /* Of what is pinned. */
     struct wire_ref ref;     /* Of what is unsealed. */
+    uint8_t *key;            /* Of what can be published by itself; or NULL. */
+    size_t key_len;
+    bool is_lent; /* The worker does not know the key yet. */
     bool is_block_part;
     struct ds_set_options options; /* For the seal. */
 };
@@ -57,6 +60,10 @@ struct ds_buffer *buffer_allocate(uint64_t size);
 /* An unsealed one, for what the worker reserved under `ref`. Lock held. */
 struct ds_buffer *
 buffer_allocate_unsealed(struct mapping *mapping, struct wire_ref ref, uint64_t size);
+
+/* Let it be published by itself, under a copy of `key`. Out of memory: false, and it is
+ * as it was. */
+bool buffer_set_key(struct ds_buffer *buffer, struct ds_slice key);
 
 /* Shrink a sealed, pinned buffer to a part of it. */
 DS_MUST_USE enum ds_status buffer_cut(struct ds_buffer *buffer, uint64_t offset,

@@ -37,6 +37,7 @@ request_name(enum message_type type)
         [MESSAGE_FORK_CLAIM] = "FORK_CLAIM",
         [MESSAGE_QUEUE_CALL] = "QUEUE_CALL",
         [MESSAGE_FILL] = "FILL",
+        [MESSAGE_PUBLISH] = "PUBLISH",
     };
     const char *name = type < MESSAGE_TYPE_COUNT ? names[type] : NULL;
     return name == NULL ? "request" : name;
@@ -47,7 +48,8 @@ request_name(enum message_type type)
 static bool
 reserves(enum message_type type)
 {
-    return type == MESSAGE_CREATE || type == MESSAGE_BLOCK_CREATE;
+    return type == MESSAGE_CREATE || type == MESSAGE_BLOCK_CREATE ||
+           type == MESSAGE_PUBLISH;
 }
 
 /* The channel ends while the worker may have reserved something for us. Lock held. */

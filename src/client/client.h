@@ -120,6 +120,13 @@ struct creation {
 };
 DS_MUST_USE enum ds_status
 creation_on_reply(void *creation, const struct reply *reply, struct ds_error *err);
+/* Asks the worker, whatever it has lent us. The arguments were checked. */
+DS_MUST_USE enum ds_status
+create_by_request(struct ds_client *client, const struct ds_slice *keys,
+                  const uint64_t *sizes, size_t count,
+                  const struct ds_set_options *options, struct ds_buffer **out,
+                  struct ds_error *err);
+/* In seal.c. */
 DS_MUST_USE enum ds_status
 seal_all(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
          struct ds_error *err);

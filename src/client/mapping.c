@@ -301,6 +301,7 @@ mapping_begin_epoch(struct mapping *mapping, struct wire_ref **out, size_t *out_
     mapping->epoch++;
     mapping->resume_needed = false;
     mapping->abort_count = 0; /* They are not held, which says the same. */
+    mapping->leases.count = 0;
     *out = holding;
     *out_count = count;
     return true;

@@ -13,6 +13,7 @@
 #define CLIENT_MAPPING_H
 
 #include "base/list.h"
+#include "client/lease.h"
 #include "client/library.h"
 #include "client/pins.h"
 #include "store/table_reader.h"
@@ -48,6 +49,7 @@ struct mapping {
     struct wire_ref *aborts;
     size_t abort_count;
     size_t abort_capacity;
+    struct leases leases;
 
     /* Grows whenever we tell the worker what we hold. A reply that reserved something
      * and was asked for in an earlier epoch is void: the worker may have dropped it. */

@@ -18,8 +18,6 @@ enum {
     KEYS_BYTES_MAX = 4 << 20,
     /* Where writing faults pages of its own in. */
     PREFAULT_BYTES_MIN = 8 << 10,
-    /* Over TCP the bytes of an object go in pieces, each in the time of one request. */
-    FILL_BYTES_MAX = 16 << 20,
 };
 
 static enum ds_status
@@ -50,17 +48,23 @@ open_created_remote(struct mapping *mapping, struct wire_ref ref, uint64_t size,
                    (uintmax_t)size);
 }
 
-static enum ds_status
-open_created_shared(struct mapping *mapping, const struct wire_extent *extent,
-                    uint64_t size, struct ds_buffer **out, struct ds_error *err)
+static struct extent
+writing_extent(struct mapping *mapping, const struct wire_extent *extent, uint64_t size)
 {
-    struct extent place = {
+    return (struct extent){
         .mapping = mapping,
         .slot = extent->ref.slot,
         .commit = commit_word(extent->ref.generation, SLOT_WRITING),
         .offset = extent->offset,
         .size = size,
     };
+}
+
+static enum ds_status
+open_created_shared(struct mapping *mapping, const struct wire_extent *extent,
+                    uint64_t size, struct ds_buffer **out, struct ds_error *err)
+{
+    struct extent place = writing_extent(mapping, extent, size);
     bool stale = false;
     enum ds_status status = buffer_open(&place, BUFFER_UNSEALED, out, &stale, err);
     if (status == DS_OK && stale)
@@ -144,10 +148,11 @@ creation_on_reply(void *arg, const struct reply *reply, struct ds_error *err)
     return status;
 }
 
-static enum ds_status
-create(struct ds_client *client, const struct ds_slice *keys, const uint64_t *sizes,
-       size_t count, const struct ds_set_options *options, struct ds_buffer **out,
-       struct ds_error *err)
+enum ds_status
+create_by_request(struct ds_client *client, const struct ds_slice *keys,
+                  const uint64_t *sizes, size_t count,
+                  const struct ds_set_options *options, struct ds_buffer **out,
+                  struct ds_error *err)
 {
     struct creation creation = {
         .sizes = sizes, .count = count, .options = *options, .out = out};
@@ -159,6 +164,88 @@ create(struct ds_client *client, const struct ds_slice *keys, const uint64_t *si
                               .arg = &creation};
     struct wait wait = client_wait(client, client->request_timeout_ms);
     return client_call(client, &request, &wait, err);
+}
+
+/* Over what was lent to us, if any of it fits and is still there; else *out is left
+ * alone. Lock held. */
+static enum ds_status
+open_lent(struct ds_client *client, uint64_t size, struct ds_buffer **out,
+          struct ds_error *err)
+{
+    struct mapping *mapping = client->mapping;
+    struct wire_extent extent;
+    bool stale = true;
+    enum ds_status status = DS_OK;
+    if (mapping == NULL || mapping->inherited || !pool_is_alive(&client->pool, mapping))
+        return DS_OK;
+    while (status == DS_OK && stale && leases_take(&mapping->leases, size, &extent)) {
+        struct extent place = writing_extent(mapping, &extent, size);
+        status = buffer_open(&place, BUFFER_UNSEALED, out, &stale, err);
+        if (status != DS_OK)
+            mapping_abort_later(mapping, extent.ref);
+    }
+    return status;
+}
+
+/* What is published by itself, by the message that also asks for the next lease. */
+static bool
+is_lendable(const struct ds_client *client, uint64_t size,
+            const struct ds_set_options *options)
+{
+    return client->shares_memory && size <= LEASE_BYTES_MAX &&
+           options->write_mode == DS_NONE_L2_CACHE;
+}
+
+static enum ds_status
+create_lent(struct ds_client *client, struct ds_slice key, uint64_t size,
+            const struct ds_set_options *options, struct ds_buffer **out,
+            struct ds_error *err)
+{
+    struct ds_buffer *buffer = NULL;
+    library_lock();
+    enum ds_status status = open_lent(client, size, &buffer, err);
+    library_unlock();
+    if (buffer == NULL)
+        return status;
+    if (!buffer_set_key(buffer, key)) {
+        ds_buffer_release(buffer);
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for a key");
+    }
+    buffer->is_lent = true;
+    buffer->options = *options;
+    prefault(&buffer, 1);
+    *out = buffer;
+    return DS_OK;
+}
+
+static enum ds_status
+create_one(struct ds_client *client, struct ds_slice key, uint64_t size,
+           const struct ds_set_options *options, struct ds_buffer **out,
+           struct ds_error *err)
+{
+    bool lendable = is_lendable(client, size, options);
+    struct ds_buffer *buffer = NULL;
+    enum ds_status status = DS_OK;
+    if (lendable)
+        status = create_lent(client, key, size, options, &buffer, err);
+    if (status == DS_OK && buffer == NULL) {
+        status = create_by_request(client, &key, &size, 1, options, &buffer, err);
+        if (status == DS_OK && lendable)
+            (void)buffer_set_key(buffer, key); /* Without: sealed like one of many. */
+    }
+    if (status == DS_OK)
+        *out = buffer;
+    return status;
+}
+
+static enum ds_status
+create(struct ds_client *client, const struct ds_slice *keys, const uint64_t *sizes,
+       size_t count, const struct ds_set_options *options, struct ds_buffer **out,
+       struct ds_error *err)
+{
+    if (count == 1)
+        return create_one(client, keys[0], sizes[0], options, out, err);
+    return create_by_request(client, keys, sizes, count, options, out, err);
 }
 
 enum ds_status
@@ -181,7 +268,7 @@ ds_create(struct ds_client *client, const struct ds_slice *keys, const uint64_t 
     return create(client, keys, sizes, count, &used, out, err);
 }
 
-/* ---- Publishing ---- */
+/* ---- Putting ---- */
 
 static enum ds_status
 put_through_socket(struct ds_client *client, struct ds_slice key, struct ds_slice value,
@@ -196,120 +283,6 @@ put_through_socket(struct ds_client *client, struct ds_slice key, struct ds_slic
     struct request request = {.type = MESSAGE_PUT, .body = &body, .payload = value};
     struct wait wait = client_wait(client, client->request_timeout_ms);
     return client_call(client, &request, &wait, err);
-}
-
-enum ds_status
-check_sealable(struct ds_buffer *const *buffers, size_t count, bool is_block,
-               struct ds_error *err)
-{
-    if (buffers == NULL || count == 0)
-        return ds_fail(err, DS_INVALID, "The buffer list must not be empty.");
-    if (count > DS_BATCH_KEYS_MAX)
-        return ds_fail(err, DS_INVALID, "The objectKeys size exceed %d.",
-                       DS_BATCH_KEYS_MAX);
-    for (size_t i = 0; i < count; i++) {
-        if (buffers[i] == NULL || buffers[i]->state == BUFFER_SEALED)
-            return ds_fail(err, DS_INVALID, "Client object is already sealed");
-        if (buffers[i]->state == BUFFER_ABANDONED)
-            return ds_fail(err, DS_INVALID,
-                           "the client that created this buffer was closed");
-        if (buffers[i]->is_block_part != is_block)
-            return ds_fail(err, DS_INVALID,
-                           "parts of a block are sealed by ds_block_seal(), objects by "
-                           "ds_seal()");
-    }
-    return DS_OK;
-}
-
-/* How many from `buffers` on can share one request. */
-static size_t
-run_length(struct ds_buffer *const *buffers, size_t count)
-{
-    size_t n = 1;
-    while (n < count && buffers[n]->mapping == buffers[0]->mapping &&
-           buffers[n]->options.ttl_seconds == buffers[0]->options.ttl_seconds &&
-           buffers[n]->options.only_if_absent == buffers[0]->options.only_if_absent)
-        n++;
-    return n;
-}
-
-/* Over TCP: what the worker does not have yet. */
-static enum ds_status
-send_bytes(struct ds_client *client, const struct ds_buffer *buffer,
-           struct ds_error *err)
-{
-    enum ds_status status = DS_OK;
-    for (uint64_t at = 0; at < buffer->size && status == DS_OK; at += FILL_BYTES_MAX) {
-        struct fill fill = {.ref = buffer->ref, .offset = at};
-        AUTO_WRITER(body);
-        encode_fill(&body, &fill);
-        size_t bytes = min_u64(buffer->size - at, FILL_BYTES_MAX);
-        struct request request = {.type = MESSAGE_FILL,
-                                  .body = &body,
-                                  .payload = slice(buffer->data + at, bytes),
-                                  .mapping = buffer->mapping};
-        struct wait wait = client_wait(client, client->request_timeout_ms);
-        status = client_call(client, &request, &wait, err);
-    }
-    return status;
-}
-
-static enum ds_status
-publish(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
-        struct ds_error *err)
-{
-    DS_ASSERT(count > 0);
-    struct wire_ref *refs = calloc(count, sizeof *refs);
-    if (refs == NULL)
-        return ds_fail(err, DS_NO_MEMORY, "out of memory for SEAL");
-    for (size_t i = 0; i < count; i++)
-        refs[i] = buffers[i]->ref;
-    const struct ds_set_options *options = &buffers[0]->options;
-    AUTO_WRITER(body);
-    encode_seal(&body, options->ttl_seconds, options->only_if_absent, refs, count);
-    free(refs);
-    struct request request = {
-        .type = MESSAGE_SEAL, .body = &body, .mapping = buffers[0]->mapping};
-    struct wait wait = client_wait(client, client->request_timeout_ms);
-    return client_call(client, &request, &wait, err);
-}
-
-static enum ds_status
-seal_run(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
-         struct ds_error *err)
-{
-    enum ds_status status = DS_OK;
-    for (size_t i = 0; i < count && status == DS_OK; i++)
-        if (buffers[i]->owns_data)
-            status = send_bytes(client, buffers[i], err);
-    if (status == DS_OK)
-        status = publish(client, buffers, count, err);
-    for (size_t i = 0; i < count && status == DS_OK; i++)
-        buffer_mark_sealed(buffers[i]);
-    return status;
-}
-
-enum ds_status
-seal_all(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
-         struct ds_error *err)
-{
-    enum ds_status status = DS_OK;
-    for (size_t i = 0; i < count && status == DS_OK;) {
-        size_t n = run_length(buffers + i, count - i);
-        status = seal_run(client, buffers + i, n, err);
-        i += n;
-    }
-    return status;
-}
-
-enum ds_status
-ds_seal(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,
-        struct ds_error *err)
-{
-    enum ds_status status = check_client(client, err);
-    if (status == DS_OK)
-        status = check_sealable(buffers, count, false, err);
-    return status == DS_OK ? seal_all(client, buffers, count, err) : status;
 }
 
 static enum ds_status

@@ -17,15 +17,16 @@ struct tally {
     uint64_t provisional;
     uint64_t expiring;
     uint64_t dead_bytes;
+    uint64_t lent;
+    uint64_t lent_bytes;
     struct arena_stats arena; /* What the slots add up to, */
     struct arena_stats keys;  /* and their keys. */
 };
 
 static void
-tally_extent(struct arena_stats *stats, uint64_t size, uint64_t alignment)
+tally_extent(struct arena_stats *stats, uint64_t size)
 {
-    bool cell = size <= 2048 && alignment <= EXTENT_UNIT_BYTES;
-    stats->used_bytes += round_up(size, cell ? EXTENT_UNIT_BYTES : 4096);
+    stats->used_bytes += extent_bytes(size);
     stats->extent_count++;
 }
 
@@ -76,11 +77,15 @@ check_slot(const struct store *store, uint32_t index, struct tally *tally)
         return;
     }
     uint16_t key_bytes = place_key_bytes(slot->place);
-    tally_extent(&tally->arena, slot->size, store_alignment(store, slot->size));
+    tally_extent(&tally->arena, slot->size);
     if (key_bytes > KEY_INLINE_BYTES)
-        tally_extent(&tally->keys, key_bytes, EXTENT_UNIT_BYTES);
+        tally_extent(&tally->keys, key_bytes);
     if (state == SLOT_WRITING)
         check_pending(store, index);
+    if (state == SLOT_WRITING && slot_is_lent(slot)) {
+        tally->lent++;
+        tally->lent_bytes += extent_bytes(slot->size);
+    }
     if (state == SLOT_SEALED)
         check_sealed(store, index, tally);
     if (state == SLOT_DEAD)
@@ -137,6 +142,8 @@ check_sums(const struct store *store, const struct tally *tally)
     DS_ASSERT(tally->by_state[SLOT_SEALED] == store->sealed_count);
     DS_ASSERT(tally->by_state[SLOT_DEAD] == store->limbo.count);
     DS_ASSERT(tally->dead_bytes == store->limbo.bytes);
+    DS_ASSERT(tally->lent == store->lent_count);
+    DS_ASSERT(tally->lent_bytes == store->lent_bytes);
     DS_ASSERT(tally->provisional + store->writing_count == store->pending_count);
     DS_ASSERT(tally->expiring == store->expiry.count);
 }

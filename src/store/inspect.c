@@ -67,13 +67,17 @@ store_stats(const struct store *store, struct store_stats *out)
 {
     *out = (struct store_stats){
         .objects = store->sealed_count,
-        .writing = store->writing_count,
+        .writing = store->writing_count - store->lent_count,
+        .lent = store->lent_count,
         .dead = store->limbo.count,
         .dead_bytes = store->limbo.bytes,
         .slots_total = store->table.slot_count,
         .clients = store->pins.used_count,
     };
     arena_stats(store->arena, &out->arena);
+    out->arena.used_bytes -= store->lent_bytes;
+    out->arena.free_bytes += store->lent_bytes;
+    out->arena.extent_count -= store->lent_count;
     pins_visit(&store->pins, count_pin, &out->pins);
 }
 

@@ -1,9 +1,10 @@
 /* What the files of the store share. Only src/store includes this.
  *
- *   store.c     create, seal, find, delete         clients.c   regions and their
- * objects reclaim.c   dead objects to free memory        recover.c   store_open()
- *   inspect.c   views, stats, iteration            check.c     store_check()
- *   table.c     buckets, slots, keys               no_room.c   the text of DS_FULL */
+ *   store.c     create, seal, find, delete     clients.c   regions and their objects
+ *   lease.c     room that is lent to clients   recover.c   store_open()
+ *   reclaim.c   dead objects to free memory    check.c     store_check()
+ *   inspect.c   views, stats, iteration        no_room.c   the text of DS_FULL
+ *   table.c     buckets, slots, keys */
 #ifndef STORE_INTERNAL_H
 #define STORE_INTERNAL_H
 
@@ -62,8 +63,10 @@ struct store {
     struct holds holds;
 
     uint64_t sealed_count;
-    uint64_t writing_count;
-    uint64_t mutations; /* For checking builds. */
+    uint64_t writing_count; /* Lent ones included, of which there are */
+    uint64_t lent_count;    /* so many, */
+    uint64_t lent_bytes;    /* with so much room. */
+    uint64_t mutations;     /* For checking builds. */
 };
 
 /* ---- store.c ---- */
@@ -76,6 +79,16 @@ void object_die(struct store *store, uint32_t index);
 
 void pending_add(struct store *store, uint32_t index);
 void pending_remove(struct store *store, uint32_t index);
+
+/* Reserve room only if there is some without looking for what could be reclaimed. */
+bool create_without_effort(struct store *store, const struct create_request *request,
+                           struct object_view *out);
+
+/* ---- lease.c ---- */
+
+/* A WRITING slot without a key begins or ceases to be so. */
+void lent_add(struct store *store, const struct slot *slot);
+void lent_remove(struct store *store, const struct slot *slot);
 
 /* ---- clients.c ---- */
 
@@ -95,6 +108,9 @@ void limbo_add(struct store *store, uint32_t index);
 /* Free the dead extents that nobody pins or holds. Returns how many. */
 uint64_t limbo_reclaim(struct store *store);
 
+/* End what is lent and not being written to now (no pin), and reclaim. */
+void limbo_take_back(struct store *store);
+
 /* The same, when enough has died since the last time to be worth a scan of the pins. */
 void limbo_reclaim_if_due(struct store *store);
 
@@ -110,6 +126,13 @@ void slot_drop(struct store *store, uint32_t index);
 /* ---- inspect.c ---- */
 
 void view_of(const struct store *store, uint32_t index, struct object_view *out);
+
+/* Has no key: only what is lent to a client, or was and came to nothing. */
+static inline bool
+slot_is_lent(const struct slot *slot)
+{
+    return place_key_bytes(slot->place) == 0;
+}
 
 static inline bool
 slot_is_provisional(const struct slot *slot)

@@ -29,14 +29,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LAYOUT_VERSION    2u
-#define TABLE_MAGIC       0x454c424154534431u /* "1DSTABLE" read as bytes. */
-#define PINS_MAGIC        0x20534e4950534431u /* "1DSPINS " */
-#define EXTENT_UNIT_BYTES 64u
-#define MAP_UNIT_BYTES    65536u /* A multiple of every page size. */
-#define PINS_HEADER_BYTES MAP_UNIT_BYTES
-#define KEY_INLINE_BYTES  20u
-#define SLOT_NONE         UINT32_MAX
+#define LAYOUT_VERSION        3u
+#define TABLE_MAGIC           0x454c424154534431u /* "1DSTABLE" read as bytes. */
+#define PINS_MAGIC            0x20534e4950534431u /* "1DSPINS " */
+#define EXTENT_UNIT_BYTES     64u
+#define EXTENT_CELL_BYTES_MAX 2048u
+#define EXTENT_PAGE_BYTES     4096u
+#define MAP_UNIT_BYTES        65536u /* A multiple of every page size. */
+#define PINS_HEADER_BYTES     MAP_UNIT_BYTES
+#define KEY_INLINE_BYTES      20u
+#define SLOT_NONE             UINT32_MAX
 
 /* Processes share these words: a lock inside one process would guard nothing. */
 static_assert(ATOMIC_INT_LOCK_FREE == 2, "32-bit atomics need no lock");
@@ -50,7 +52,9 @@ static_assert(ATOMIC_LONG_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2,
  *   FREE ─create─► WRITING ─seal─► SEALED ─overwrite, delete, expire─► DEAD ─► FREE
  *                     └──────────abort, owner died──────────────────────┘
  *
- * DEAD keeps the extent: it is freed, and the slot with it, once no pin names it. */
+ * DEAD keeps the extent: it is freed, and the slot with it, once no pin names it. A slot
+ * without a key is lent: WRITING for what its client will create next, or given up
+ * before it got a key. */
 enum slot_state { SLOT_FREE = 0, SLOT_WRITING = 1, SLOT_SEALED = 2, SLOT_DEAD = 3 };
 
 static inline uint64_t
@@ -114,6 +118,16 @@ static_assert(offsetof(struct slot, key) == 60, "slot layout");
 /* In slot.key when the key is longer than KEY_INLINE_BYTES: its offset in the key heap,
  * stored with memcpy() since it is not aligned. */
 typedef uint64_t key_heap_place;
+
+/* Room that `size` >= 1 bytes take up in the arena: objects up to 2 KiB are rounded to
+ * cells, larger ones to pages. Sizes with the same room can stand in for one another. */
+static inline uint64_t
+extent_bytes(uint64_t size)
+{
+    uint64_t unit =
+        size <= EXTENT_CELL_BYTES_MAX ? EXTENT_UNIT_BYTES : EXTENT_PAGE_BYTES;
+    return (size + unit - 1) & ~(unit - 1);
+}
 
 static inline uint64_t
 place_pack(uint64_t offset, uint8_t flags, uint16_t key_bytes)

@@ -133,13 +133,17 @@ entry_matches(const struct model *model, const struct entry *entry, uint32_t key
            model->f.arena[view.offset] == entry->fill;
 }
 
+/* Not if its worker stopped between lending it and giving it its key. */
 static bool
 still_unsealed(const struct model *model, const struct unsealed *unsealed)
 {
     struct object_view view;
     enum slot_state found;
-    return store_inspect(model->f.store, unsealed->ref.slot, &view, &found) &&
-           found == SLOT_WRITING && view.ref.generation == unsealed->ref.generation;
+    uint8_t buffer[DS_KEY_BYTES_MAX];
+    uint32_t slot = unsealed->ref.slot;
+    return store_inspect(model->f.store, slot, &view, &found) &&
+           found == SLOT_WRITING && view.ref.generation == unsealed->ref.generation &&
+           store_key(model->f.store, slot, buffer).len > 0;
 }
 
 static void
@@ -196,6 +200,7 @@ clients_return(struct model *model)
         store_client_keep_only(model->f.store, model->clients[client], keep, count);
     }
     CHECK_INT(stats_of(model->f.store).writing, model->unsealed_count);
+    CHECK_INT(stats_of(model->f.store).lent, 0);
 }
 
 static void
@@ -228,6 +233,35 @@ check_really_full(struct model *model, uint64_t size, const struct ds_error *err
         CHECK_CONTAINS(err->message, "Object table is full");
 }
 
+/* Some are lent first, and get their key then. */
+static enum ds_status
+reserve(struct model *model, const struct create_request *request,
+        struct object_view *out, struct ds_error *err)
+{
+    struct store *store = model->f.store;
+    if (below(model, 3) == 0 &&
+        store_lend(store, request->size, request->client, request->sequence, out))
+        return store_name(store, out->ref, request->client, request->key, request->size,
+                          err);
+    return store_create(store, request, model->now_ds, out, err);
+}
+
+/* Nobody uses it; the store has to take it back. */
+static void
+op_lend(struct model *model)
+{
+    struct object_view view;
+    uint32_t key = (uint32_t)below(model, KEYS);
+    uint32_t client = model->clients[below(model, CLIENTS)] + 1;
+    struct entry before = model->dict[key];
+    (void)store_lend(model->f.store, random_size(model), client, ++model->sequence,
+                     &view);
+    bool stopped = model->stopped.memory.table != NULL;
+    after_operation(model, key, &before);
+    if (stopped)
+        clients_return(model);
+}
+
 static void
 op_create(struct model *model)
 {
@@ -249,8 +283,7 @@ op_create(struct model *model)
     struct object_view view;
     struct ds_error err = {0};
     struct entry before = model->dict[made.key];
-    enum ds_status status =
-        store_create(model->f.store, &request, model->now_ds, &view, &err);
+    enum ds_status status = reserve(model, &request, &view, &err);
     if (status == DS_OK) {
         made.ref = view.ref;
         made.offset = view.offset;
@@ -437,9 +470,10 @@ typedef void (*operation_fn)(struct model *model);
 static operation_fn
 random_operation(struct model *model)
 {
-    static const operation_fn often[] = {
-        op_create, op_create, op_create, op_seal,  op_seal,       op_seal,  op_delete,
-        op_find,   op_find,   op_pin,    op_unpin, op_set_expiry, op_abort, op_tick};
+    static const operation_fn often[] = {op_create, op_create, op_create, op_seal,
+                                         op_seal,   op_seal,   op_delete, op_find,
+                                         op_find,   op_pin,    op_unpin,  op_set_expiry,
+                                         op_abort,  op_tick,   op_lend};
     uint64_t rare = below(model, 300);
     if (rare == 0)
         return op_restart;

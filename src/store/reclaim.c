@@ -117,6 +117,36 @@ limbo_reclaim(struct store *store)
     return freed;
 }
 
+/* The slot of an entry of `pending` that is lent, or NULL. */
+static const struct slot *
+lent_slot(const struct store *store, uint32_t at)
+{
+    const struct slot *slot = table_slot(&store->table, store->pending[at].slot);
+    return slot_state_of(slot) == SLOT_WRITING && slot_is_lent(slot) ? slot : NULL;
+}
+
+/* Whoever pins between the look at the pins and the death finds its slot dead, or is
+ * seen by the scan that reclaims. Backwards: the dead leave `pending`. */
+void
+limbo_take_back(struct store *store)
+{
+    struct limbo *limbo = &store->limbo;
+    for (uint32_t i = 0; i < store->pending_count; i++) {
+        const struct slot *slot = lent_slot(store, i);
+        if (slot != NULL)
+            unit_map_set(&limbo->marks, unit_of(slot));
+    }
+    pins_visit(&store->pins, keep_pinned, limbo);
+    for (uint32_t i = store->pending_count; i > 0; i--) {
+        const struct slot *slot = lent_slot(store, i - 1);
+        if (slot == NULL || !unit_map_test(&limbo->marks, unit_of(slot)))
+            continue;
+        unit_map_clear(&limbo->marks, unit_of(slot));
+        object_die(store, store->pending[i - 1].slot);
+    }
+    (void)limbo_reclaim(store);
+}
+
 void
 limbo_reclaim_if_due(struct store *store)
 {

@@ -68,14 +68,6 @@ slot_drop(struct store *store, uint32_t index)
     slot_set_commit(slot, generation, SLOT_FREE, "recover drop");
 }
 
-/* Bytes of the arena that the object takes up, rounded as the arena rounds. */
-static uint64_t
-claimed_bytes(const struct store *store, const struct slot *slot)
-{
-    bool cell = slot->size <= 2048 && store_alignment(store, slot->size) <= 64;
-    return round_up(slot->size, cell ? 64 : 4096);
-}
-
 static bool
 extent_is_sane(const struct store *store, const struct slot *slot)
 {
@@ -83,7 +75,7 @@ extent_is_sane(const struct store *store, const struct slot *slot)
     uint64_t offset = place_offset(slot->place);
     if (slot->size == 0 || slot->size > arena_bytes)
         return false;
-    uint64_t bytes = claimed_bytes(store, slot);
+    uint64_t bytes = extent_bytes(slot->size);
     return bytes <= arena_bytes && offset <= arena_bytes - bytes;
 }
 
@@ -99,7 +91,9 @@ slot_is_sane(const struct store *store, const struct slot *slot)
            generation <= GENERATION_MAX && slot->client <= store->pins.region_count &&
            (place_flags(slot->place) & ~SLOT_FLAGS_ALL) == 0 &&
            slot->version < VERSION_MAX && (state != SLOT_SEALED || slot->version > 0) &&
-           extent_is_sane(store, slot) && table_key_is_sane(&store->table, slot);
+           extent_is_sane(store, slot) &&
+           (table_key_is_sane(&store->table, slot) ||
+            (slot_is_lent(slot) && state != SLOT_SEALED));
 }
 
 /* ---- First pass: which slots are whole, and which of them claim the same bytes ----
@@ -109,7 +103,7 @@ static void
 claim_units(struct recovery *recovery, const struct slot *slot)
 {
     uint64_t offset = place_offset(slot->place);
-    uint64_t bytes = claimed_bytes(recovery->store, slot);
+    uint64_t bytes = extent_bytes(slot->size);
     if (!unit_map_set_range(&recovery->claimed, offset, bytes))
         return;
     recovery->any_contested = true;
@@ -139,7 +133,7 @@ is_contested(const struct recovery *recovery, const struct slot *slot)
 {
     return recovery->any_contested &&
            unit_map_any_in_range(&recovery->contested, place_offset(slot->place),
-                                 claimed_bytes(recovery->store, slot));
+                                 extent_bytes(slot->size));
 }
 
 /* Mark extent and key as taken. False, with nothing taken, if one of them cannot be. */
@@ -165,6 +159,8 @@ adopt_writing(struct recovery *recovery, uint32_t index)
     const struct slot *slot = table_slot(&store->table, index);
     store->writing_count++;
     pending_add(store, index);
+    if (slot_is_lent(slot))
+        lent_add(store, slot);
     if (slot->client != 0 && client_is_known(store, slot->client))
         recovery->report.writing++;
     else

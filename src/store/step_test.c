@@ -211,6 +211,13 @@ do_create(struct trial *trial)
 }
 
 static void
+do_lend(struct trial *trial)
+{
+    struct object_view view;
+    CHECK(store_lend(trial->f.store, 5000, trial->region + 1, 10, &view));
+}
+
+static void
 do_create_long_key(struct trial *trial)
 {
     (void)create_for_client(trial, LONG_KEY "!", 30000);
@@ -317,6 +324,37 @@ TEST(create_can_stop_anywhere)
 {
     CHECK(stop_at_every_step(trial_begin(), do_create) >= 10);
     CHECK(stop_at_every_step(trial_begin(), do_create_long_key) >= 11);
+    CHECK(stop_at_every_step(trial_begin(), do_lend) >= 10);
+}
+
+/* What is being named is still there at every step, and takes its name again. */
+TEST(what_is_lent_can_be_named_again_at_every_step)
+{
+    struct trial *trial = trial_begin();
+    struct object_view lent;
+    CHECK(store_lend(trial->f.store, 5000, trial->region + 1, 10, &lent));
+    struct ds_slice key = slice_of_text(LONG_KEY "!");
+    store_set_step_hook(copy_now, trial);
+    CHECK_OK(store_name(trial->f.store, lent.ref, trial->region + 1, key, 4100, NULL));
+    store_set_step_hook(NULL, NULL);
+    store_check(trial->f.store);
+    for (uint32_t i = 0; i < trial->count; i++) {
+        struct store *store = NULL;
+        struct object_view view;
+        CHECK_OK(fixture_reopen(&trial->copies[i], NULL));
+        store = trial->copies[i].store;
+        store_check(store);
+        CHECK_OK(store_name(store, lent.ref, trial->region + 1, key, 4100, NULL));
+        seal(store, lent.ref);
+        CHECK(find(store, LONG_KEY "!", &view));
+        CHECK_INT(view.offset, lent.offset);
+        CHECK_INT(view.size, 4100);
+        store_check(store);
+        CHECK(delete_key(store, LONG_KEY "!"));
+        use_and_empty(trial, &trial->copies[i]);
+    }
+    CHECK(trial->count > 3);
+    trial_end(trial);
 }
 
 TEST(seal_can_stop_anywhere)
@@ -479,10 +517,11 @@ TEST(pinned_bytes_survive_every_step)
     trial_end(trial);
 }
 
-TEST_MAIN(RUN(create_can_stop_anywhere), RUN(seal_can_stop_anywhere),
-          RUN(abort_can_stop_anywhere), RUN(delete_can_stop_anywhere),
-          RUN(expiry_can_stop_anywhere), RUN(reclaim_can_stop_anywhere),
-          RUN(clients_can_come_and_go_anywhere),
+TEST_MAIN(RUN(create_can_stop_anywhere),
+          RUN(what_is_lent_can_be_named_again_at_every_step),
+          RUN(seal_can_stop_anywhere), RUN(abort_can_stop_anywhere),
+          RUN(delete_can_stop_anywhere), RUN(expiry_can_stop_anywhere),
+          RUN(reclaim_can_stop_anywhere), RUN(clients_can_come_and_go_anywhere),
           RUN(a_part_whose_creator_died_is_nobodys_before_the_region_is_anothers),
           RUN(recovery_can_stop_anywhere),
           RUN(recovery_of_half_a_seal_can_stop_anywhere),

@@ -88,7 +88,9 @@ reserve_room(struct store *store, const struct create_request *request,
 {
     if (store->free_slot == SLOT_NONE && !has_fresh_slot(store))
         return ROOM_NO_SLOT;
-    if (!table_key_reserve(&store->table, request->key.len, &out->key_place))
+    out->key_place = 0;
+    if (request->key.len > 0 &&
+        !table_key_reserve(&store->table, request->key.len, &out->key_place))
         return ROOM_NO_KEY_BYTES;
     if (arena_alloc(store->arena, request->size, store_alignment(store, request->size),
                     &out->offset) == DS_OK)
@@ -128,7 +130,38 @@ fill_slot(struct store *store, struct slot *slot, const struct create_request *r
     STEP_STORE(slot->expires_ds, 0, "create expires");
     STEP_STORE(slot->client, request->client, "create client");
     STEP_STORE(slot->sequence, request->sequence, "create sequence");
-    table_key_write(&store->table, slot, request->key, room->key_place);
+    if (request->key.len > 0)
+        table_key_write(&store->table, slot, request->key, room->key_place);
+}
+
+static void
+create_in(struct store *store, const struct create_request *request,
+          const struct room *room, struct object_view *out)
+{
+    uint32_t index = take_slot(store);
+    struct slot *slot = table_slot(&store->table, index);
+    uint64_t generation = commit_generation(slot_commit(slot)) + 1;
+    DS_ASSERT(slot_state_of(slot) == SLOT_FREE);
+    fill_slot(store, slot, request, room);
+    slot_set_commit(slot, generation, SLOT_WRITING, "create commit");
+    pending_add(store, index);
+    store->writing_count++;
+    if (slot_is_lent(slot))
+        lent_add(store, slot);
+    view_of(store, index, out);
+    store_checkpoint(store);
+}
+
+bool
+create_without_effort(struct store *store, const struct create_request *request,
+                      struct object_view *out)
+{
+    struct room room;
+    limbo_reclaim_if_due(store);
+    if (reserve_room(store, request, &room) != ROOM_FOUND)
+        return false;
+    create_in(store, request, &room, out);
+    return true;
 }
 
 enum ds_status
@@ -147,19 +180,13 @@ store_create(struct store *store, const struct create_request *request, uint64_t
     enum room_lack lack = reserve_room(store, request, &room);
     if (lack != ROOM_FOUND && store_tick(store, now_ds) > 0)
         lack = reserve_room(store, request, &room);
+    if (lack != ROOM_FOUND && store->lent_count > 0) {
+        limbo_take_back(store);
+        lack = reserve_room(store, request, &room);
+    }
     if (lack != ROOM_FOUND)
         return no_room(store, lack, request->size, err);
-
-    uint32_t index = take_slot(store);
-    struct slot *slot = table_slot(&store->table, index);
-    uint64_t generation = commit_generation(slot_commit(slot)) + 1;
-    DS_ASSERT(slot_state_of(slot) == SLOT_FREE);
-    fill_slot(store, slot, request, &room);
-    slot_set_commit(slot, generation, SLOT_WRITING, "create commit");
-    pending_add(store, index);
-    store->writing_count++;
-    view_of(store, index, out);
-    store_checkpoint(store);
+    create_in(store, request, &room, out);
     return DS_OK;
 }
 
@@ -180,6 +207,8 @@ object_die(struct store *store, uint32_t index)
         store->sealed_count--;
     } else {
         store->writing_count--;
+        if (slot_is_lent(slot))
+            lent_remove(store, slot);
     }
     if (!sealed || slot_is_provisional(slot))
         pending_remove(store, index);
@@ -212,8 +241,10 @@ seal_again(const struct slot *slot, const struct seal_request *request,
     uint64_t wanted = request->ref.generation;
     bool was_alive = wanted % 2 == 1 && wanted <= generation;
     bool given_up = wanted + 1 == generation && slot->version == 0;
-    /* An object that lost against an existing one was given up by its seal. */
-    if (was_alive && (!given_up || request->only_if_absent))
+    /* An object that lost against an existing one was given up by its seal; what was
+     * lent and taken back never had one. */
+    bool lost = request->only_if_absent && !slot_is_lent(slot);
+    if (was_alive && (!given_up || lost))
         return DS_OK;
     return ds_fail(err, DS_INVALID,
                    "nothing to seal in slot %u: the object was given up, or never "
@@ -252,6 +283,8 @@ store_seal(struct store *store, const struct seal_request *request, uint64_t now
     const struct slot *slot = table_slot(&store->table, index);
     if (slot_commit(slot) != commit_word(request->ref.generation, SLOT_WRITING))
         return seal_again(slot, request, err);
+    if (slot_is_lent(slot))
+        return ds_fail(err, DS_INVALID, "slot %u is lent and has no key yet", index);
 
     struct ds_slice key = table_key(&store->table, slot);
     uint64_t hash = table_hash(key);

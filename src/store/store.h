@@ -107,6 +107,22 @@ DS_MUST_USE enum ds_status
 store_create(struct store *store, const struct create_request *request, uint64_t now_ds,
              struct object_view *out, struct ds_error *err);
 
+/* Room for what a client will create next: as much as a value of `size` takes, without
+ * a key. False if there is none to spare (most of the arena is used) or `size` is over
+ * LEASE_BYTES_MAX. What is lent and not pinned is taken back before anybody hears
+ * DS_FULL: the lender pins it, and looks at its commit word, before writing to it. */
+#define LEASE_BYTES_MAX (1ull << 20)
+bool store_lend(struct store *store, uint64_t size, uint32_t client, uint32_t sequence,
+                struct object_view *out);
+
+/* Gives what was lent to `client` its key, and a size that takes the same room. Said
+ * again, or of an object that was created with this key and size, it changes nothing;
+ * of anything that is not WRITING neither, its seal tells.
+ *   DS_INVALID   another key or room   DS_FULL   no room for the key */
+DS_MUST_USE enum ds_status
+store_name(struct store *store, struct object_ref ref, uint32_t client,
+           struct ds_slice key, uint64_t size, struct ds_error *err);
+
 struct seal_request {
     struct object_ref ref;
     uint32_t expires_ds; /* Tenths of a second of CLOCK_BOOTTIME; 0: never. */
@@ -142,7 +158,7 @@ bool store_inspect(const struct store *store, uint32_t slot, struct object_view 
 bool store_find_writing(const struct store *store, struct object_ref ref,
                         uint32_t client, struct object_view *out);
 
-/* The key of a slot that is not FREE; borrowed from the table, or from `buffer`
+/* The key of a slot that is not FREE (empty: lent); borrowed from the table, or from `buffer`
  * (DS_KEY_BYTES_MAX). */
 struct ds_slice store_key(const struct store *store, uint32_t slot, uint8_t *buffer);
 
@@ -219,6 +235,7 @@ struct store_stats {
     struct arena_stats arena;
     uint64_t objects; /* SEALED. */
     uint64_t writing;
+    uint64_t lent; /* Not in `writing`, their bytes not in what the arena has used. */
     uint64_t dead; /* Deleted, but pinned. */
     uint64_t dead_bytes;
     uint64_t slots_total;

@@ -1,5 +1,7 @@
 #include "wire/message.h"
 
+#include "wire/message_internal.h"
+
 #include "base/check.h"
 
 #include <assert.h>
@@ -56,7 +58,7 @@ enum { REF_BYTES = 12, EXTENT_BYTES = 20, OBJECT_BYTES = 29 };
 static_assert(CREATE_OBJECTS_MAX * EXTENT_BYTES + 20 <= FRAME_BODY_BYTES_MAX, "reply");
 static_assert(LOOKUP_KEYS_MAX * OBJECT_BYTES + 4 <= FRAME_BODY_BYTES_MAX, "reply");
 
-static bool
+bool
 read_ref_list(struct reader *reader, struct ref_list *out)
 {
     out->count = read_u32(reader);
@@ -64,7 +66,7 @@ read_ref_list(struct reader *reader, struct ref_list *out)
     return fixed_list_fits(out->count, &out->at, REF_BYTES);
 }
 
-static void
+void
 write_ref_list(struct writer *writer, const struct wire_ref *refs, size_t count)
 {
     DS_ASSERT(count <= UINT32_MAX);
@@ -73,102 +75,7 @@ write_ref_list(struct writer *writer, const struct wire_ref *refs, size_t count)
         write_ref(writer, refs[i]);
 }
 
-/* ---- DISCOVER and HELLO ---- */
-
-void
-encode_discovered(struct writer *writer, const struct discovered *message)
-{
-    write_u32(writer, message->layout_version);
-    write_u32(writer, message->protocol_version);
-    write_u32(writer, message->uid);
-    write_u32(writer, message->pid);
-    write_short_bytes(writer, message->boot_id);
-    write_short_bytes(writer, message->socket_path);
-    write_short_bytes(writer, message->version);
-    write_short_bytes(writer, message->owner);
-}
-
-bool
-decode_discovered(struct ds_slice body, struct discovered *out)
-{
-    struct reader reader = reader_of(body.data, body.len);
-    struct discovered message = {.layout_version = read_u32(&reader)};
-    message.protocol_version = read_u32(&reader);
-    message.uid = read_u32(&reader);
-    message.pid = read_u32(&reader);
-    message.boot_id = read_short_bytes(&reader);
-    message.socket_path = read_short_bytes(&reader);
-    message.version = read_short_bytes(&reader);
-    message.owner = read_short_bytes(&reader);
-    if (!reader_done(&reader))
-        return false;
-    *out = message;
-    return true;
-}
-
-void
-encode_hello(struct writer *writer, const struct hello *message,
-             const struct wire_ref *holding, size_t holding_count)
-{
-    write_u32(writer, message->layout_version);
-    write_u32(writer, message->protocol_version);
-    write_u32(writer, message->flags);
-    write_u32(writer, message->client);
-    write_u64(writer, message->token);
-    write_u32(writer, message->incarnation);
-    write_ref_list(writer, holding, holding_count);
-}
-
-bool
-decode_hello(struct ds_slice body, struct hello *out)
-{
-    struct reader reader = reader_of(body.data, body.len);
-    struct hello message = {.layout_version = read_u32(&reader)};
-    message.protocol_version = read_u32(&reader);
-    message.flags = read_u32(&reader);
-    message.client = read_u32(&reader);
-    message.token = read_u64(&reader);
-    message.incarnation = read_u32(&reader);
-    if (!read_ref_list(&reader, &message.holding))
-        return false;
-    *out = message;
-    return true;
-}
-
-void
-encode_welcome(struct writer *writer, const struct welcome *message)
-{
-    write_u32(writer, message->node);
-    write_u32(writer, message->incarnation);
-    write_u32(writer, message->client);
-    write_u64(writer, message->token);
-    write_u64(writer, message->arena_bytes);
-    write_u64(writer, message->table_bytes);
-    write_u64(writer, message->pins_offset);
-    write_u64(writer, message->pins_bytes);
-    write_u64(writer, message->huge_page_bytes);
-}
-
-bool
-decode_welcome(struct ds_slice body, struct welcome *out)
-{
-    struct reader reader = reader_of(body.data, body.len);
-    struct welcome message = {.node = read_u32(&reader)};
-    message.incarnation = read_u32(&reader);
-    message.client = read_u32(&reader);
-    message.token = read_u64(&reader);
-    message.arena_bytes = read_u64(&reader);
-    message.table_bytes = read_u64(&reader);
-    message.pins_offset = read_u64(&reader);
-    message.pins_bytes = read_u64(&reader);
-    message.huge_page_bytes = read_u64(&reader);
-    if (!reader_done(&reader))
-        return false;
-    *out = message;
-    return true;
-}
-
-/* ---- CREATE, FILL, SEAL, ABORT ---- */
+/* ---- CREATE, FILL, SEAL, PUBLISH, ABORT ---- */
 
 bool
 next_sized_key(struct sized_key_list *list, struct ds_slice *out_key,
@@ -330,6 +237,33 @@ decode_seal(struct ds_slice body, struct seal *out)
     struct seal message = {.ttl_seconds = read_u32(&reader)};
     message.only_if_absent = read_u8(&reader) != 0;
     if (!read_ref_list(&reader, &message.refs))
+        return false;
+    *out = message;
+    return true;
+}
+
+void
+encode_publish(struct writer *writer, const struct publish *message)
+{
+    write_u32(writer, message->ttl_seconds);
+    write_u8(writer, message->only_if_absent);
+    write_ref(writer, message->ref);
+    write_u64(writer, message->size);
+    write_u64(writer, message->lend_bytes);
+    write_short_bytes(writer, message->key);
+}
+
+bool
+decode_publish(struct ds_slice body, struct publish *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct publish message = {.ttl_seconds = read_u32(&reader)};
+    message.only_if_absent = read_u8(&reader) != 0;
+    message.ref = read_ref(&reader);
+    message.size = read_u64(&reader);
+    message.lend_bytes = read_u64(&reader);
+    message.key = read_short_bytes(&reader);
+    if (!reader_done(&reader))
         return false;
     *out = message;
     return true;

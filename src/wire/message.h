@@ -13,6 +13,7 @@
  *   CREATE        create                  created
  *   BLOCK_CREATE  block_create            created
  *   SEAL          seal                    (empty)
+ *   PUBLISH       publish                 created: no or one extent for the next
  *   ABORT         refs                    (empty)
  *   LOOKUP        lookup                  found
  *   FETCH         lookup                  found, payload: the values one after another
@@ -106,7 +107,7 @@ bool decode_welcome(struct ds_slice body, struct welcome *out);
  * client's pins. */
 enum { WELCOME_FDS_MIN = 3, WELCOME_FDS_MAX = 4 };
 
-/* ---- CREATE, FILL, SEAL, ABORT ---- */
+/* ---- CREATE, FILL, SEAL, PUBLISH, ABORT ---- */
 
 /* More in one request is DS_INVALID: their reply would not fit into a frame. */
 #define CREATE_OBJECTS_MAX 500000u
@@ -169,6 +170,19 @@ struct seal {
 void encode_seal(struct writer *writer, uint32_t ttl_seconds, bool only_if_absent,
                  const struct wire_ref *refs, size_t count);
 bool decode_seal(struct ds_slice body, struct seal *out);
+
+/* Seals one object, which gets its key and its size only now if it was lent: reserved
+ * for whatever its client would write next. Asks to be lent another. */
+struct publish {
+    uint32_t ttl_seconds;
+    bool only_if_absent;
+    struct wire_ref ref;
+    uint64_t size; /* Takes up as much room as what was lent, see extent_bytes(). */
+    uint64_t lend_bytes; /* Size of the next; 0: none is wanted. */
+    struct ds_slice key;
+};
+void encode_publish(struct writer *writer, const struct publish *message);
+bool decode_publish(struct ds_slice body, struct publish *out);
 
 void encode_refs(struct writer *writer, const struct wire_ref *refs, size_t count);
 bool decode_refs(struct ds_slice body, struct ref_list *out);

@@ -53,6 +53,28 @@ TEST(hello_carries_what_the_client_holds)
     CHECK(!next_ref(&got.holding, &ref));
 }
 
+TEST(publish_comes_back_as_it_was_and_nothing_else_is_one)
+{
+    AUTO_WRITER(w);
+    struct publish sent = {.ttl_seconds = 7,
+                           .only_if_absent = true,
+                           .ref = {.slot = 5, .generation = 1ull << 50},
+                           .size = 1ull << 40,
+                           .lend_bytes = 9,
+                           .key = slice_of_text("key")};
+    encode_publish(&w, &sent);
+    struct publish got;
+    CHECK(decode_publish(body_of(&w), &got));
+    CHECK_INT(got.ttl_seconds, 7);
+    CHECK(got.only_if_absent);
+    CHECK(got.ref.slot == 5 && got.ref.generation == 1ull << 50);
+    CHECK(got.size == 1ull << 40 && got.lend_bytes == 9);
+    CHECK(slice_equal(got.key, sent.key));
+    write_u8(&w, 0);
+    CHECK(!decode_publish(body_of(&w), &got));
+    CHECK(!decode_publish(slice(w.data, w.len - 2), &got));
+}
+
 TEST(fill_comes_back_as_it_was_and_nothing_else_is_one)
 {
     AUTO_WRITER(w);
@@ -153,6 +175,7 @@ TEST(block_keys_are_never_user_keys)
 
 TEST_MAIN(RUN(create_comes_back_as_it_was), RUN(hello_carries_what_the_client_holds),
           RUN(fill_comes_back_as_it_was_and_nothing_else_is_one),
+          RUN(publish_comes_back_as_it_was_and_nothing_else_is_one),
           RUN(found_objects_come_back_in_order), RUN(truncated_messages_are_refused),
           RUN(a_count_without_elements_is_refused),
           RUN(frame_of_another_protocol_is_refused), RUN(a_huge_body_is_refused),

@@ -344,7 +344,7 @@ objects_resume(struct session *session, struct client *client,
     return DS_OK;
 }
 
-/* ---- SEAL, ABORT ---- */
+/* ---- SEAL ---- */
 
 static void
 key_of(const struct worker *worker, uint32_t slot, uint8_t *buffer,
@@ -401,6 +401,52 @@ handle_seal(struct session *session, const struct frame_header *header,
     }
     conn_reply(session->conn, header, (struct ds_slice){0});
 }
+
+/* ---- PUBLISH ---- */
+
+static enum ds_status
+name_and_seal(struct session *session, const struct publish *message,
+              struct ds_error *err)
+{
+    struct object_ref ref = {message->ref.slot, message->ref.generation};
+    enum ds_status status = check_user_key(message->key, err);
+    if (status == DS_OK)
+        status = store_name(session->worker->store, ref, session->creator, message->key,
+                            message->size, err);
+    if (status == DS_OK)
+        status = objects_seal(session->worker, ref, message->ttl_seconds,
+                              message->only_if_absent, err);
+    return status;
+}
+
+void
+handle_publish(struct session *session, const struct frame_header *header,
+               struct ds_slice body)
+{
+    struct publish message;
+    if (session->client == NULL || !decode_publish(body, &message)) {
+        session_reject(session, session->client == NULL ? "PUBLISH by who is no member"
+                                                        : "malformed PUBLISH");
+        return;
+    }
+    struct ds_error err = {0};
+    if (name_and_seal(session, &message, &err) != DS_OK) {
+        conn_reply_error(session->conn, header, &err);
+        return;
+    }
+    struct worker *worker = session->worker;
+    struct object_view view = {0};
+    bool lends = store_lend(worker->store, message.lend_bytes, session->creator,
+                            header->sequence, &view);
+    worker->counters.creates += lends;
+    AUTO_WRITER(writer);
+    encode_created_begin(&writer, (struct ds_block_id){{0}}, lends);
+    if (lends)
+        write_created(&writer, &view);
+    session_reply(session, header, &writer);
+}
+
+/* ---- ABORT ---- */
 
 void
 handle_abort(struct session *session, const struct frame_header *header,

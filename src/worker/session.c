@@ -360,6 +360,7 @@ static const struct {
     [MESSAGE_ORPHANS] = {handle_orphans, false, false},
     [MESSAGE_FORK_CLAIM] = {handle_fork_claim, true, false},
     [MESSAGE_FILL] = {handle_fill, false, false},
+    [MESSAGE_PUBLISH] = {handle_publish, false, false},
 };
 
 static bool

@@ -58,6 +58,7 @@ void session_unpark(struct session *session, size_t bytes);
 void handle_create(struct session *, const struct frame_header *, struct ds_slice);
 void
 handle_block_create(struct session *, const struct frame_header *, struct ds_slice);
+void handle_publish(struct session *, const struct frame_header *, struct ds_slice);
 void handle_seal(struct session *, const struct frame_header *, struct ds_slice);
 void handle_abort(struct session *, const struct frame_header *, struct ds_slice);
 void handle_exist(struct session *, const struct frame_header *, struct ds_slice);

@@ -82,6 +82,7 @@ add_store(struct json *json, struct worker *worker)
     add_number(json, "memory_deleted_but_held_bytes", stats.dead_bytes);
     add_number(json, "objects", stats.objects);
     add_number(json, "objects_unsealed", stats.writing);
+    add_number(json, "objects_lent", stats.lent);
     add_number(json, "objects_deleted_but_held", stats.dead);
     add_number(json, "object_slots", stats.slots_total);
     add_number(json, "clients", stats.clients);

@@ -137,6 +137,16 @@ rewrite_seal(struct ds_slice body, struct writer *out)
 }
 
 static bool
+rewrite_publish(struct ds_slice body, struct writer *out)
+{
+    struct publish message;
+    if (!decode_publish(body, &message))
+        return false;
+    encode_publish(out, &message);
+    return true;
+}
+
+static bool
 rewrite_refs(struct ds_slice body, struct writer *out)
 {
     struct ref_list list;
@@ -260,6 +270,7 @@ static const rewrite_fn rewrites[] = {
     rewrite_created,    rewrite_seal,      rewrite_refs,         rewrite_keys,
     rewrite_lookup,     rewrite_found,     rewrite_expire,       rewrite_put,
     rewrite_flags,      rewrite_block_ids, rewrite_block_create, rewrite_fill,
+    rewrite_publish,
 };
 
 int

@@ -176,6 +176,15 @@ seed_creation(void)
     encode_fill(&writer, &fill);
     seed_message("fill", writer);
 
+    writer = message(16);
+    struct publish publish = {.ttl_seconds = 60,
+                              .ref = two_refs[1],
+                              .size = 1 << 20,
+                              .lend_bytes = 1 << 20,
+                              .key = two_keys[1]};
+    encode_publish(&writer, &publish);
+    seed_message("publish", writer);
+
     writer = message(11);
     struct put put = {.ttl_seconds = 60, .write_mode = 1, .key = two_keys[1]};
     encode_put(&writer, &put);

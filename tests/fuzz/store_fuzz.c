@@ -234,12 +234,29 @@ seal_any(struct store *store, uint32_t argument)
     uint8_t buffer[DS_KEY_BYTES_MAX];
     if (!store_inspect(store, argument % SLOTS, &view, &state))
         return;
-    DS_ASSERT(store_key(store, argument % SLOTS, buffer).len > 0);
+    bool is_lent = store_key(store, argument % SLOTS, buffer).len == 0;
+    DS_ASSERT(!is_lent || state != SLOT_SEALED);
     struct seal_request seal = {.ref = view.ref,
                                 .only_if_absent = (argument & 256) != 0,
                                 .has_checksum = (argument & 512) != 0};
     enum ds_status status = store_seal(store, &seal, NOW, NULL);
-    DS_ASSERT(state != SLOT_WRITING || status == DS_OK);
+    DS_ASSERT(state != SLOT_WRITING || (status == DS_OK) == !is_lent);
+}
+
+static void
+lend_and_name(struct store *store, uint32_t argument)
+{
+    struct object_view view;
+    uint8_t buffer[64];
+    uint32_t client = creator_of(store, argument);
+    uint64_t size = size_of(argument);
+    if (client == 0 || !store_lend(store, size, client, argument, &view))
+        return;
+    if (argument % 3 != 0)
+        return;
+    enum ds_status status =
+        store_name(store, view.ref, client, key_of(argument, buffer), size, NULL);
+    DS_ASSERT(status == DS_OK || status == DS_FULL);
 }
 
 static void
@@ -329,6 +346,8 @@ operate(struct store *store, const struct store_memory *memory, struct reader *i
     uint32_t region;
     switch (operation % 12) {
     case 0:
+        if ((argument & 0x4000) != 0)
+            lend_and_name(store, argument);
         (void)create(store, argument, creator_of(store, argument), 0, &view);
         break;
     case 1:

@@ -17,8 +17,8 @@ MAGIC = 0x31575344
 HEADER = struct.Struct("<IHHIIQ")
 BODY_BYTES_MAX = 16 << 20
 PAYLOAD_BYTES_MAX = (1 << 64) - 1
-LAYOUT_VERSION = 2
-PROTOCOL_VERSION = 1
+LAYOUT_VERSION = 3
+PROTOCOL_VERSION = 2
 
 DISCOVER = 1
 HELLO = 2
@@ -31,7 +31,7 @@ PUT = 12
 FETCH = 13
 ORPHANS = 17
 FILL = 20
-TYPES = range(1, 21)  # All that a header may have.
+TYPES = range(1, 22)  # All that a header may have.
 
 SHARED_MEMORY = 1
 

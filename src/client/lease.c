@@ -1,0 +1,40 @@
+#include "client/lease.h"
+
+#include "store/layout.h"
+
+bool
+leases_add(struct leases *leases, const struct lease *lease)
+{
+    if (leases_are_full(leases))
+        return false;
+    leases->items[leases->count++] = *lease;
+    return true;
+}
+
+static void
+take(struct leases *leases, size_t at, struct wire_extent *out)
+{
+    *out = leases->items[at].extent;
+    leases->items[at] = leases->items[--leases->count];
+}
+
+bool
+leases_take(struct leases *leases, uint64_t size, struct wire_extent *out)
+{
+    for (size_t i = leases->count; i > 0; i--) {
+        if (extent_bytes(leases->items[i - 1].size) != extent_bytes(size))
+            continue;
+        take(leases, i - 1, out);
+        return true;
+    }
+    return false;
+}
+
+bool
+leases_take_any(struct leases *leases, struct wire_extent *out)
+{
+    if (leases->count == 0)
+        return false;
+    take(leases, leases->count - 1, out);
+    return true;
+}

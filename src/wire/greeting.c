@@ -1,0 +1,97 @@
+/* DISCOVER and HELLO. */
+#include "wire/message.h"
+
+#include "wire/message_internal.h"
+
+void
+encode_discovered(struct writer *writer, const struct discovered *message)
+{
+    write_u32(writer, message->layout_version);
+    write_u32(writer, message->protocol_version);
+    write_u32(writer, message->uid);
+    write_u32(writer, message->pid);
+    write_short_bytes(writer, message->boot_id);
+    write_short_bytes(writer, message->socket_path);
+    write_short_bytes(writer, message->version);
+    write_short_bytes(writer, message->owner);
+}
+
+bool
+decode_discovered(struct ds_slice body, struct discovered *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct discovered message = {.layout_version = read_u32(&reader)};
+    message.protocol_version = read_u32(&reader);
+    message.uid = read_u32(&reader);
+    message.pid = read_u32(&reader);
+    message.boot_id = read_short_bytes(&reader);
+    message.socket_path = read_short_bytes(&reader);
+    message.version = read_short_bytes(&reader);
+    message.owner = read_short_bytes(&reader);
+    if (!reader_done(&reader))
+        return false;
+    *out = message;
+    return true;
+}
+
+void
+encode_hello(struct writer *writer, const struct hello *message,
+             const struct wire_ref *holding, size_t holding_count)
+{
+    write_u32(writer, message->layout_version);
+    write_u32(writer, message->protocol_version);
+    write_u32(writer, message->flags);
+    write_u32(writer, message->client);
+    write_u64(writer, message->token);
+    write_u32(writer, message->incarnation);
+    write_ref_list(writer, holding, holding_count);
+}
+
+bool
+decode_hello(struct ds_slice body, struct hello *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct hello message = {.layout_version = read_u32(&reader)};
+    message.protocol_version = read_u32(&reader);
+    message.flags = read_u32(&reader);
+    message.client = read_u32(&reader);
+    message.token = read_u64(&reader);
+    message.incarnation = read_u32(&reader);
+    if (!read_ref_list(&reader, &message.holding))
+        return false;
+    *out = message;
+    return true;
+}
+
+void
+encode_welcome(struct writer *writer, const struct welcome *message)
+{
+    write_u32(writer, message->node);
+    write_u32(writer, message->incarnation);
+    write_u32(writer, message->client);
+    write_u64(writer, message->token);
+    write_u64(writer, message->arena_bytes);
+    write_u64(writer, message->table_bytes);
+    write_u64(writer, message->pins_offset);
+    write_u64(writer, message->pins_bytes);
+    write_u64(writer, message->huge_page_bytes);
+}
+
+bool
+decode_welcome(struct ds_slice body, struct welcome *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct welcome message = {.node = read_u32(&reader)};
+    message.incarnation = read_u32(&reader);
+    message.client = read_u32(&reader);
+    message.token = read_u64(&reader);
+    message.arena_bytes = read_u64(&reader);
+    message.table_bytes = read_u64(&reader);
+    message.pins_offset = read_u64(&reader);
+    message.pins_bytes = read_u64(&reader);
+    message.huge_page_bytes = read_u64(&reader);
+    if (!reader_done(&reader))
+        return false;
+    *out = message;
+    return true;
+}
