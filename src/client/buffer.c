@@ -142,9 +142,7 @@ buffers_abandon(struct mapping *mapping)
         buffer->state = BUFFER_ABANDONED;
         mapping_abort_later(mapping, buffer->ref);
     }
-    struct wire_extent lent;
-    while (leases_take_any(&mapping->leases, &lent))
-        mapping_abort_later(mapping, lent.ref);
+    mapping_give_up_leases(mapping);
 }
 
 /* ---- The end ---- */

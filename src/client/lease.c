@@ -16,6 +16,7 @@ take(struct leases *leases, size_t at, struct wire_extent *out)
 {
     *out = leases->items[at].extent;
     leases->items[at] = leases->items[--leases->count];
+    leases->misses = 0;
 }
 
 bool
@@ -27,6 +28,8 @@ leases_take(struct leases *leases, uint64_t size, struct wire_extent *out)
         take(leases, i - 1, out);
         return true;
     }
+    if (leases_are_full(leases))
+        leases->misses++;
     return false;
 }
 

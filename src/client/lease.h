@@ -9,7 +9,10 @@
 
 #include "wire/message.h"
 
-enum { LEASES_MAX = 4 }; /* As many threads can put without asking first. */
+enum {
+    LEASES_MAX = 4,  /* As many threads can put without asking first. */
+    MISSES_MAX = 16, /* Values in a row that none fitted: they are of bygone sizes. */
+};
 
 struct lease {
     struct wire_extent extent;
@@ -19,6 +22,7 @@ struct lease {
 struct leases {
     struct lease items[LEASES_MAX];
     size_t count;
+    unsigned misses; /* In a row, while there was no place for another lease. */
 };
 
 static inline bool
@@ -30,8 +34,15 @@ leases_are_full(const struct leases *leases)
 /* False, with nothing kept, when there are enough. */
 bool leases_add(struct leases *leases, const struct lease *lease);
 
-/* Takes one out that has room for exactly such a value; false if there is none. */
+/* Takes one out that has room for exactly such a value; false if there is none. All are
+ * to be given up when that has happened too often. */
 bool leases_take(struct leases *leases, uint64_t size, struct wire_extent *out);
+
+static inline bool
+leases_are_outdated(const struct leases *leases)
+{
+    return leases->misses >= MISSES_MAX;
+}
 
 /* Takes any out; false if there is none. */
 bool leases_take_any(struct leases *leases, struct wire_extent *out);

@@ -119,6 +119,22 @@ TEST(lent_room_is_taken_back_for_what_needs_it)
     ds_client_close(client);
 }
 
+TEST(leases_follow_the_sizes_that_are_put)
+{
+    struct ds_client *client = open_client(&worker, false);
+    for (uint64_t size = 20000; size <= 60000; size += 10000)
+        put_filled(client, "past", size, 'p');
+    CHECK_INT(worker_stat(client, "objects_lent"), 4);
+    for (int i = 0; i < 20; i++)
+        put_filled(client, "a", BYTES, 'a');
+    CHECK_INT(worker_stat(client, "objects_lent"), 1);
+    uint64_t before = requests_of(client);
+    put_filled(client, "a", BYTES, 'b');
+    CHECK_INT(requests_of(client) - before, 1 + 1);
+    check_filled(client, "a", BYTES, 'b');
+    ds_client_close(client);
+}
+
 TEST(what_is_being_filled_survives_a_restart)
 {
     struct ds_client *client = open_client(&worker, false);
@@ -205,6 +221,7 @@ TEST_MAIN(EACH(puts_of_one_size_are_one_request_each),
           EACH(a_buffer_that_is_dropped_never_existed),
           EACH(buffers_made_one_by_one_are_sealed_together),
           EACH(lent_room_is_taken_back_for_what_needs_it),
+          EACH(leases_follow_the_sizes_that_are_put),
           EACH(what_is_being_filled_survives_a_restart),
           EACH(what_is_being_filled_goes_to_the_worker_that_is_there),
           EACH(a_closed_client_gives_what_was_lent_back),

@@ -272,6 +272,14 @@ mapping_abort_later(struct mapping *mapping, struct wire_ref ref)
     mapping->aborts[mapping->abort_count++] = ref;
 }
 
+void
+mapping_give_up_leases(struct mapping *mapping)
+{
+    struct wire_extent lent;
+    while (leases_take_any(&mapping->leases, &lent))
+        mapping_abort_later(mapping, lent.ref);
+}
+
 struct wire_ref *
 mapping_take_aborts(struct mapping *mapping, size_t *out_count)
 {
@@ -301,7 +309,7 @@ mapping_begin_epoch(struct mapping *mapping, struct wire_ref **out, size_t *out_
     mapping->epoch++;
     mapping->resume_needed = false;
     mapping->abort_count = 0; /* They are not held, which says the same. */
-    mapping->leases.count = 0;
+    mapping->leases = (struct leases){0};
     *out = holding;
     *out_count = count;
     return true;

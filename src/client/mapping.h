@@ -93,6 +93,9 @@ bool mapping_contains(const struct mapping *mapping, uint32_t slot, uint64_t off
 /* Let the next request tell the worker that this object is given up. */
 void mapping_abort_later(struct mapping *mapping, struct wire_ref ref);
 
+/* The same for all that is lent to us. */
+void mapping_give_up_leases(struct mapping *mapping);
+
 /* The refs to give up; malloc()ed, the caller's; NULL if there are none. Put back what
  * could not be told. */
 struct wire_ref *mapping_take_aborts(struct mapping *mapping, size_t *out_count);

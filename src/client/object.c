@@ -184,6 +184,8 @@ open_lent(struct ds_client *client, uint64_t size, struct ds_buffer **out,
         if (status != DS_OK)
             mapping_abort_later(mapping, extent.ref);
     }
+    if (leases_are_outdated(&mapping->leases))
+        mapping_give_up_leases(mapping);
     return status;
 }
 
