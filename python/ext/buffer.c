@@ -236,9 +236,8 @@ static PyMethodDef buffer_methods[] = {
     {"MutableData", buffer_mutable_data, METH_NOARGS,
      "A writable memoryview of the bytes, until they are published."},
     {"memory_copy", buffer_memory_copy, METH_O,
-     "Fill the bytes, or the first of them, from a bytes-like value. Faster than a "
-     "slice "
-     "of MutableData() for large values, and other threads run meanwhile."},
+     "Fill the bytes, or the first of them, from a bytes-like value. Faster than a\n"
+     "slice of MutableData() for large values, and other threads run meanwhile."},
     {"ImmutableData", METHOD(buffer_immutable_data), METH_VARARGS | METH_KEYWORDS,
      "A read-only memoryview of the bytes."},
     {"GetSize", buffer_get_size, METH_NOARGS, "The number of bytes."},

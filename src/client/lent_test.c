@@ -7,11 +7,18 @@
 
 enum { BYTES = 100000 };
 
-static void
-put_filled(struct ds_client *client, const char *key, uint64_t size, char fill)
+static struct ds_buffer *
+create_filled(struct ds_client *client, const char *key, uint64_t size, char fill)
 {
     struct ds_buffer *buffer = create_one(client, key, size);
     memset(ds_buffer_data(buffer), fill, size);
+    return buffer;
+}
+
+static void
+put_filled(struct ds_client *client, const char *key, uint64_t size, char fill)
+{
+    struct ds_buffer *buffer = create_filled(client, key, size, fill);
     CHECK_OK(ds_seal(client, &buffer, 1, NULL));
     ds_buffer_release(buffer);
 }
@@ -90,10 +97,8 @@ TEST(buffers_made_one_by_one_are_sealed_together)
     struct ds_buffer *buffers[COUNT];
     for (int i = 0; i < 3; i++)
         put_filled(client, "first", BYTES, 'f');
-    for (int i = 0; i < COUNT; i++) {
-        buffers[i] = create_one(client, keys[i], BYTES);
-        memset(ds_buffer_data(buffers[i]), keys[i][0], BYTES);
-    }
+    for (int i = 0; i < COUNT; i++)
+        buffers[i] = create_filled(client, keys[i], BYTES, keys[i][0]);
     CHECK_OK(ds_seal(client, buffers, COUNT, NULL));
     for (int i = 0; i < COUNT; i++) {
         check_filled(client, keys[i], BYTES, keys[i][0]);
@@ -139,8 +144,7 @@ TEST(what_is_being_filled_survives_a_restart)
 {
     struct ds_client *client = open_client(&worker, false);
     put_filled(client, "a", BYTES, 'a');
-    struct ds_buffer *buffer = create_one(client, "b", BYTES);
-    memset(ds_buffer_data(buffer), 'b', BYTES);
+    struct ds_buffer *buffer = create_filled(client, "b", BYTES, 'b');
     worker_kill_child(&worker);
     CHECK_OK(ds_seal(client, &buffer, 1, NULL));
     ds_buffer_release(buffer);
@@ -156,8 +160,7 @@ TEST(what_is_being_filled_goes_to_the_worker_that_is_there)
 {
     struct ds_client *client = open_client(&worker, false);
     put_filled(client, "a", BYTES, 'a');
-    struct ds_buffer *buffer = create_one(client, "b", BYTES);
-    memset(ds_buffer_data(buffer), 'b', BYTES);
+    struct ds_buffer *buffer = create_filled(client, "b", BYTES, 'b');
     worker_replace(&worker, 64);
     CHECK_OK(ds_seal(client, &buffer, 1, NULL));
     check_filled(client, "b", BYTES, 'b');

@@ -99,9 +99,8 @@ static void
 keep_lease(const struct reply *reply, const struct lease *lease)
 {
     struct mapping *mapping = reply->mapping;
-    const struct wire_extent *extent = &lease->extent;
     if (reply->channel->epoch == mapping->epoch && !leases_add(&mapping->leases, lease))
-        mapping_abort_later(mapping, extent->ref);
+        mapping_abort_later(mapping, lease->extent.ref);
 }
 
 static enum ds_status
