@@ -228,27 +228,28 @@ ds_expire(struct ds_client *client, const struct ds_slice *keys, size_t count,
 /* ---- Blocks -----------------------------------------------------------------------
  *
  * What the queue stores: one immutable set of parts under an id that the worker issues.
- * The id says where and when the block was born and never names other bytes. A sealed
- * block is provisional until the queue's controller has adopted it; the blocks of a
- * client that died or was closed in between are given up by agreement of worker and
- * controller. */
+ * The id says where and when the block was born and never names other bytes; it is known
+ * when the block is sealed. A sealed block is provisional until the queue's controller
+ * has adopted it; the blocks of a client that died or was closed in between are given up
+ * by agreement of worker and controller. */
 struct ds_block_id {
     uint8_t
         bytes[16]; /* {node 32 | arena incarnation 32 | counter 64}, little endian. */
 };
 
 /* Reserve a block of `count` parts (1 to DS_BLOCK_PARTS_MAX) of sizes[i] >= 1 bytes;
- * parts of a page or more are page-aligned.
+ * parts of a page or more are page-aligned. Without a message, mostly, for one part of a
+ * size that was sealed before.
  *   DS_FULL, DS_INVALID, DS_TIMEOUT, DS_IO, DS_INTERRUPTED as ds_create() */
 DS_API DS_MUST_USE enum ds_status
 ds_block_create(struct ds_client *client, const uint64_t *sizes, size_t count,
-                struct ds_block_id *out_id, struct ds_buffer **out,
-                struct ds_error *err);
+                struct ds_buffer **out, struct ds_error *err);
 
-/* Publish all parts at once; provisional. Errors as ds_seal(). */
+/* Publish all parts of one block at once; provisional. Errors as ds_seal(); after one,
+ * releasing the parts gives the block up, whether it was sealed or not. */
 DS_API DS_MUST_USE enum ds_status
 ds_block_seal(struct ds_client *client, struct ds_buffer *const *parts, size_t count,
-              struct ds_error *err);
+              struct ds_block_id *out_id, struct ds_error *err);
 
 /* Open `count` parts of blocks: part[i] of ids[i]; out[i] is NULL where the block is
  * gone. DS_NOT_FOUND if all are. Up to DS_BATCH_KEYS_MAX. */

@@ -21,17 +21,12 @@ CLIENT_METHOD(client_block_create)
                         .bytes = sizes_total(&sizes)};
     if (!call_begin(self, &call))
         return NULL;
-    struct ds_block_id id;
     enum ds_status status =
-        CALL(&call, ds_block_create(call.handle, sizes.items, sizes.count, &id,
+        CALL(&call, ds_block_create(call.handle, sizes.items, sizes.count,
                                     handles.items, &call.err));
     if (status != DS_OK)
         return call_raise(&call, status);
-    AUTO(object) PyObject *parts = handles_to_list(state, &handles);
-    if (parts == NULL)
-        return NULL;
-    return Py_BuildValue("y#O", (const char *)id.bytes, (Py_ssize_t)sizeof id.bytes,
-                         parts);
+    return handles_to_list(state, &handles);
 }
 
 CLIENT_METHOD(client_block_seal)
@@ -48,9 +43,12 @@ CLIENT_METHOD(client_block_seal)
     struct call call = {.action = "DS_BLOCK_CLIENT_SEAL", .item_count = sealing.count};
     if (!call_begin(self, &call))
         return NULL;
-    enum ds_status status = CALL(
-        &call, ds_block_seal(call.handle, sealing.items, sealing.count, &call.err));
-    return call_none_or_raise(&call, status);
+    struct ds_block_id id;
+    enum ds_status status = CALL(&call, ds_block_seal(call.handle, sealing.items,
+                                                      sealing.count, &id, &call.err));
+    if (status != DS_OK)
+        return call_raise(&call, status);
+    return PyBytes_FromStringAndSize((const char *)id.bytes, sizeof id.bytes);
 }
 
 static enum ds_status

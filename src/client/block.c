@@ -6,6 +6,7 @@
 #include "base/status.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static enum ds_status
 check_sizes(const uint64_t *sizes, size_t count, struct ds_error *err)
@@ -20,17 +21,9 @@ check_sizes(const uint64_t *sizes, size_t count, struct ds_error *err)
 }
 
 enum ds_status
-ds_block_create(struct ds_client *client, const uint64_t *sizes, size_t count,
-                struct ds_block_id *out_id, struct ds_buffer **out,
-                struct ds_error *err)
+block_create_by_request(struct ds_client *client, const uint64_t *sizes, size_t count,
+                        struct ds_buffer **out, struct ds_error *err)
 {
-    if (out_id == NULL || out == NULL)
-        return ds_fail(err, DS_INVALID, "no place for the block");
-    enum ds_status status = check_client(client, err);
-    if (status == DS_OK)
-        status = check_sizes(sizes, count, err);
-    if (status != DS_OK)
-        return status;
     struct creation creation = {
         .sizes = sizes, .count = count, .is_block = true, .out = out};
     AUTO_WRITER(body);
@@ -40,20 +33,60 @@ ds_block_create(struct ds_client *client, const uint64_t *sizes, size_t count,
                               .on_reply = creation_on_reply,
                               .arg = &creation};
     struct wait wait = client_wait(client, client->request_timeout_ms);
-    status = client_call(client, &request, &wait, err);
+    enum ds_status status = client_call(client, &request, &wait, err);
+    if (status == DS_OK && count == 1 && is_lendable(client, sizes[0])) {
+        uint8_t key[BLOCK_KEY_BYTES];
+        wire_block_key(out[0]->block, 0, key);
+        (void)buffer_set_key(out[0], slice(key, sizeof key)); /* As in create_one(). */
+    }
+    return status;
+}
+
+enum ds_status
+ds_block_create(struct ds_client *client, const uint64_t *sizes, size_t count,
+                struct ds_buffer **out, struct ds_error *err)
+{
+    if (out == NULL)
+        return ds_fail(err, DS_INVALID, "no place for the block");
+    enum ds_status status = check_client(client, err);
     if (status == DS_OK)
-        *out_id = creation.block;
+        status = check_sizes(sizes, count, err);
+    if (status != DS_OK)
+        return status;
+    struct ds_buffer *lent = NULL;
+    if (count == 1 && is_lendable(client, sizes[0]))
+        status = create_lent_block(client, sizes[0], &lent, err);
+    if (status != DS_OK || lent == NULL)
+        return status == DS_OK ? block_create_by_request(client, sizes, count, out, err)
+                               : status;
+    *out = lent;
+    return DS_OK;
+}
+
+static enum ds_status
+check_one_block(struct ds_buffer *const *parts, size_t count, struct ds_error *err)
+{
+    enum ds_status status = check_sealable(parts, count, true, err);
+    for (size_t i = 1; i < count && status == DS_OK; i++)
+        if (memcmp(&parts[i]->block, &parts[0]->block, sizeof parts[0]->block) != 0)
+            status = ds_fail(err, DS_INVALID, "part %zu is of another block", i);
     return status;
 }
 
 enum ds_status
 ds_block_seal(struct ds_client *client, struct ds_buffer *const *parts, size_t count,
-              struct ds_error *err)
+              struct ds_block_id *out_id, struct ds_error *err)
 {
+    if (out_id == NULL)
+        return ds_fail(err, DS_INVALID, "no place for the block's id");
     enum ds_status status = check_client(client, err);
     if (status == DS_OK)
-        status = check_sealable(parts, count, true, err);
-    return status == DS_OK ? seal_all(client, parts, count, err) : status;
+        status = check_one_block(parts, count, err);
+    if (status == DS_OK)
+        status = seal_all(client, parts, count, err);
+    if (status == DS_OK)
+        *out_id = parts[0]->block;
+    return status;
 }
 
 /* Keys of the parts, and the bytes that they point at, in one allocation. */

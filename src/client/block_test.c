@@ -14,10 +14,10 @@ store_block(uint8_t fill)
 {
     struct ds_block_id id;
     struct ds_buffer *parts[PARTS];
-    CHECK_OK(ds_block_create(client, sizes, PARTS, &id, parts, NULL));
+    CHECK_OK(ds_block_create(client, sizes, PARTS, parts, NULL));
     for (int i = 0; i < PARTS; i++)
         memset(ds_buffer_data(parts[i]), fill + i, sizes[i]);
-    CHECK_OK(ds_block_seal(client, parts, PARTS, NULL));
+    CHECK_OK(ds_block_seal(client, parts, PARTS, &id, NULL));
     for (int i = 0; i < PARTS; i++)
         ds_buffer_release(parts[i]);
     return id;
@@ -42,9 +42,8 @@ TEST(parts_of_several_blocks_come_back_in_the_order_asked_for)
 
 TEST(parts_of_a_page_or_more_are_page_aligned)
 {
-    struct ds_block_id id;
     struct ds_buffer *parts[PARTS];
-    CHECK_OK(ds_block_create(client, sizes, PARTS, &id, parts, NULL));
+    CHECK_OK(ds_block_create(client, sizes, PARTS, parts, NULL));
     CHECK_INT((uintptr_t)ds_buffer_data(parts[0]) % 64, 0);
     CHECK_INT((uintptr_t)ds_buffer_data(parts[1]) % 4096, 0);
     CHECK_INT((uintptr_t)ds_buffer_data(parts[2]) % 4096, 0);
@@ -75,10 +74,10 @@ TEST(block_and_object_seals_are_not_mixed)
     struct ds_error err = {0};
     struct ds_block_id id;
     struct ds_buffer *part = NULL;
-    CHECK_OK(ds_block_create(client, sizes, 1, &id, &part, NULL));
+    CHECK_OK(ds_block_create(client, sizes, 1, &part, NULL));
     CHECK_STATUS(ds_seal(client, &part, 1, &err), DS_INVALID);
     struct ds_buffer *object = create_one(client, "object", 10);
-    CHECK_STATUS(ds_block_seal(client, &object, 1, &err), DS_INVALID);
+    CHECK_STATUS(ds_block_seal(client, &object, 1, &id, &err), DS_INVALID);
     CHECK_CONTAINS(err.message, "ds_seal()");
     ds_buffer_release(object);
     ds_buffer_release(part);
@@ -91,21 +90,17 @@ TEST(bad_blocks_are_refused)
     struct ds_buffer *part = NULL;
     uint64_t none = 0;
     uint32_t number = DS_BLOCK_PARTS_MAX;
-    CHECK_STATUS(ds_block_create(client, sizes, 0, &id, &part, &err), DS_INVALID);
-    CHECK_STATUS(ds_block_create(client, &none, 1, &id, &part, &err), DS_INVALID);
+    CHECK_STATUS(ds_block_create(client, sizes, 0, &part, &err), DS_INVALID);
+    CHECK_STATUS(ds_block_create(client, &none, 1, &part, &err), DS_INVALID);
     CHECK_CONTAINS(err.message, "part 0");
     CHECK_STATUS(ds_block_get(client, &id, &number, 1, &part, &err), DS_INVALID);
 }
 
 TEST(a_block_that_was_never_sealed_leaves_nothing)
 {
-    struct ds_block_id id;
     struct ds_buffer *parts[PARTS];
-    struct ds_buffer *got = NULL;
-    uint32_t part = 0;
-    CHECK_OK(ds_block_create(client, sizes, PARTS, &id, parts, NULL));
+    CHECK_OK(ds_block_create(client, sizes, PARTS, parts, NULL));
     CHECK_INT(worker_stat(client, "objects_unsealed"), PARTS);
-    CHECK_STATUS(ds_block_get(client, &id, &part, 1, &got, NULL), DS_NOT_FOUND);
     for (int i = 0; i < PARTS; i++)
         ds_buffer_release(parts[i]);
     CHECK_OK(ds_client_ping(client, 0, NULL)); /* The next request says so. */
@@ -117,13 +112,13 @@ TEST(what_is_unsealed_when_its_client_closes_is_given_up)
     struct ds_block_id id;
     struct ds_buffer *parts[PARTS];
     struct ds_error err = {0};
-    CHECK_OK(ds_block_create(client, sizes, PARTS, &id, parts, NULL));
+    CHECK_OK(ds_block_create(client, sizes, PARTS, parts, NULL));
     ds_client_close(client);
     client = open_client(&worker, true);
     for (int i = 0; i < 500 && worker_stat(client, "objects_unsealed") > 0; i++)
         usleep(10000);
     CHECK_INT(worker_stat(client, "objects_unsealed"), 0);
-    CHECK_STATUS(ds_block_seal(client, parts, PARTS, &err), DS_INVALID);
+    CHECK_STATUS(ds_block_seal(client, parts, PARTS, &id, &err), DS_INVALID);
     CHECK_CONTAINS(err.message, "was closed");
     for (int i = 0; i < PARTS; i++)
         ds_buffer_release(parts[i]);
@@ -132,10 +127,9 @@ TEST(what_is_unsealed_when_its_client_closes_is_given_up)
 TEST(a_block_larger_than_the_arena_is_refused_at_once)
 {
     struct ds_error err = {0};
-    struct ds_block_id id;
     struct ds_buffer *parts[2];
     const uint64_t too_much[2] = {1 << 20, 1ull << 30};
-    CHECK_STATUS(ds_block_create(client, too_much, 2, &id, parts, &err), DS_FULL);
+    CHECK_STATUS(ds_block_create(client, too_much, 2, parts, &err), DS_FULL);
     CHECK_CONTAINS(err.message, "Shared memory no space in arena");
     CHECK_INT(worker_stat(client, "objects_unsealed"), 0);
 }
@@ -158,10 +152,10 @@ write_block(struct ds_client *writer, uint64_t seed)
 {
     struct ds_block_id id;
     struct ds_buffer *parts[2];
-    CHECK_OK(ds_block_create(writer, mixed_sizes, 2, &id, parts, NULL));
+    CHECK_OK(ds_block_create(writer, mixed_sizes, 2, parts, NULL));
     for (int i = 0; i < 2; i++)
         fill(ds_buffer_data(parts[i]), mixed_sizes[i], seed);
-    CHECK_OK(ds_block_seal(writer, parts, 2, NULL));
+    CHECK_OK(ds_block_seal(writer, parts, 2, &id, NULL));
     for (int i = 0; i < 2; i++) {
         CHECK(ds_buffer_is_sealed(parts[i]));
         ds_buffer_release(parts[i]);

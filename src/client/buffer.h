@@ -34,6 +34,7 @@ struct ds_buffer {
     size_t key_len;
     bool is_lent; /* The worker does not know the key yet. */
     bool is_block_part;
+    struct ds_block_id block;      /* Then: of which one. */
     struct ds_set_options options; /* For the seal. */
 };
 

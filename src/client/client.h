@@ -115,7 +115,6 @@ struct creation {
     size_t count;
     struct ds_set_options options;
     bool is_block;
-    struct ds_block_id block;
     struct ds_buffer **out;
 };
 DS_MUST_USE enum ds_status
@@ -126,6 +125,16 @@ create_by_request(struct ds_client *client, const struct ds_slice *keys,
                   const uint64_t *sizes, size_t count,
                   const struct ds_set_options *options, struct ds_buffer **out,
                   struct ds_error *err);
+/* Worth asking the worker to lend such room. */
+bool is_lendable(const struct ds_client *client, uint64_t size);
+/* A block's only part over what is lent to us; if nothing is, *out is left alone. */
+DS_MUST_USE enum ds_status
+create_lent_block(struct ds_client *client, uint64_t size, struct ds_buffer **out,
+                  struct ds_error *err);
+/* In block.c: asks the worker, as above. */
+DS_MUST_USE enum ds_status
+block_create_by_request(struct ds_client *client, const uint64_t *sizes, size_t count,
+                        struct ds_buffer **out, struct ds_error *err);
 /* In seal.c. */
 DS_MUST_USE enum ds_status
 seal_all(struct ds_client *client, struct ds_buffer *const *buffers, size_t count,

@@ -308,9 +308,9 @@ TEST(over_tcp_a_child_reserves_under_a_number_of_its_own)
         struct ds_block_id id;
         struct ds_buffer *part = NULL;
         ds_buffer_release(unsealed);
-        CHILD_CHECK(ds_block_create(client, &size, 1, &id, &part, NULL) == DS_OK);
+        CHILD_CHECK(ds_block_create(client, &size, 1, &part, NULL) == DS_OK);
         memset(ds_buffer_data(part), 'c', size);
-        CHILD_CHECK(ds_block_seal(client, &part, 1, NULL) == DS_OK);
+        CHILD_CHECK(ds_block_seal(client, &part, 1, &id, NULL) == DS_OK);
         ds_buffer_release(part);
         CHILD_CHECK(worker_stat(client, "clients") == 2);
         ds_client_close(client);

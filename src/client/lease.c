@@ -12,15 +12,15 @@ leases_add(struct leases *leases, const struct lease *lease)
 }
 
 static void
-take(struct leases *leases, size_t at, struct wire_extent *out)
+take(struct leases *leases, size_t at, struct lease *out)
 {
-    *out = leases->items[at].extent;
+    *out = leases->items[at];
     leases->items[at] = leases->items[--leases->count];
     leases->misses = 0;
 }
 
 bool
-leases_take(struct leases *leases, uint64_t size, struct wire_extent *out)
+leases_take(struct leases *leases, uint64_t size, struct lease *out)
 {
     for (size_t i = leases->count; i > 0; i--) {
         if (extent_bytes(leases->items[i - 1].size) != extent_bytes(size))
@@ -34,7 +34,7 @@ leases_take(struct leases *leases, uint64_t size, struct wire_extent *out)
 }
 
 bool
-leases_take_any(struct leases *leases, struct wire_extent *out)
+leases_take_any(struct leases *leases, struct lease *out)
 {
     if (leases->count == 0)
         return false;

@@ -1,5 +1,6 @@
-/* Room that the worker has lent us, so that a put of one value is one message: it is
- * filled like any other buffer, and gets its key with the message that publishes it.
+/* Room that the worker has lent us, so that a put of one value, or of a block of one
+ * part, is one message: it is filled like any other buffer, and gets its key with the
+ * message that publishes it.
  * The worker may take back what is not pinned: taking a lease means to pin it and look
  * whether it is still there. What is lent is in no list of what we hold, so a new epoch
  * ends it.
@@ -16,7 +17,8 @@ enum {
 
 struct lease {
     struct wire_extent extent;
-    uint64_t size; /* It takes any value that needs the same room. */
+    uint64_t size;            /* It takes any value that needs the same room. */
+    struct ds_block_id block; /* Its id, should it become a block. */
 };
 
 struct leases {
@@ -36,7 +38,7 @@ bool leases_add(struct leases *leases, const struct lease *lease);
 
 /* Takes one out that has room for exactly such a value; false if there is none. All are
  * to be given up when that has happened too often. */
-bool leases_take(struct leases *leases, uint64_t size, struct wire_extent *out);
+bool leases_take(struct leases *leases, uint64_t size, struct lease *out);
 
 static inline bool
 leases_are_outdated(const struct leases *leases)
@@ -45,6 +47,6 @@ leases_are_outdated(const struct leases *leases)
 }
 
 /* Takes any out; false if there is none. */
-bool leases_take_any(struct leases *leases, struct wire_extent *out);
+bool leases_take_any(struct leases *leases, struct lease *out);
 
 #endif

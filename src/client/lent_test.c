@@ -124,6 +124,84 @@ TEST(lent_room_is_taken_back_for_what_needs_it)
     ds_client_close(client);
 }
 
+static struct ds_block_id
+put_block(struct ds_client *client, uint64_t size, char fill)
+{
+    struct ds_block_id id;
+    struct ds_buffer *part = NULL;
+    CHECK_OK(ds_block_create(client, &size, 1, &part, NULL));
+    memset(ds_buffer_data(part), fill, size);
+    CHECK_OK(ds_block_seal(client, &part, 1, &id, NULL));
+    ds_buffer_release(part);
+    return id;
+}
+
+static void
+check_block(struct ds_client *client, struct ds_block_id id, uint64_t size, char fill)
+{
+    struct ds_buffer *got = NULL;
+    uint32_t part = 0;
+    CHECK_OK(ds_block_get(client, &id, &part, 1, &got, NULL));
+    CHECK_INT(ds_buffer_size(got), size);
+    const char *bytes = ds_buffer_data(got);
+    for (uint64_t i = 0; i < size; i++)
+        CHECK(bytes[i] == fill);
+    ds_buffer_release(got);
+}
+
+TEST(blocks_of_one_part_and_size_are_one_request_each)
+{
+    struct ds_client *client = open_client(&worker, false);
+    struct ds_block_id ids[4];
+    ids[0] = put_block(client, BYTES, 'a');
+    uint64_t before = requests_of(client);
+    ids[1] = put_block(client, BYTES, 'b');
+    ids[2] = put_block(client, BYTES - 1000, 'c'); /* As many pages. */
+    put_filled(client, "between", BYTES, 'o');
+    ids[3] = put_block(client, BYTES, 'd');
+    CHECK_INT(requests_of(client) - before, 4 + 1);
+    for (int i = 0; i < 4; i++)
+        check_block(client, ids[i], i == 2 ? BYTES - 1000 : BYTES, (char)('a' + i));
+    check_filled(client, "between", BYTES, 'o');
+    CHECK_INT(worker_stat(client, "objects"), 5);
+    CHECK_OK(ds_block_delete(client, ids, 4, NULL));
+    CHECK_INT(worker_stat(client, "objects"), 1);
+    ds_client_close(client);
+}
+
+/* Its id would name memory that is gone. */
+TEST(a_block_that_is_being_filled_goes_to_the_worker_that_is_there)
+{
+    struct ds_client *client = open_client(&worker, false);
+    (void)put_block(client, BYTES, 'a');
+    uint64_t size = BYTES;
+    struct ds_block_id id;
+    struct ds_buffer *part = NULL;
+    CHECK_OK(ds_block_create(client, &size, 1, &part, NULL));
+    memset(ds_buffer_data(part), 'b', BYTES);
+    worker_replace(&worker, 64);
+    CHECK_OK(ds_block_seal(client, &part, 1, &id, NULL));
+    ds_buffer_release(part);
+    check_block(client, id, BYTES, 'b');
+    ds_client_close(client);
+}
+
+TEST(blocks_that_are_dropped_never_existed)
+{
+    struct ds_client *client = open_client(&worker, false);
+    (void)put_block(client, BYTES, 'a');
+    uint64_t size = BYTES;
+    for (int i = 0; i < 3; i++) {
+        struct ds_buffer *part = NULL;
+        CHECK_OK(ds_block_create(client, &size, 1, &part, NULL));
+        ds_buffer_release(part);
+    }
+    CHECK_OK(ds_client_ping(client, 0, NULL)); /* The next request says so. */
+    CHECK_INT(worker_stat(client, "objects_unsealed"), 0);
+    CHECK_INT(worker_stat(client, "objects"), 1);
+    ds_client_close(client);
+}
+
 TEST(leases_follow_the_sizes_that_are_put)
 {
     struct ds_client *client = open_client(&worker, false);
@@ -224,6 +302,9 @@ TEST_MAIN(EACH(puts_of_one_size_are_one_request_each),
           EACH(a_buffer_that_is_dropped_never_existed),
           EACH(buffers_made_one_by_one_are_sealed_together),
           EACH(lent_room_is_taken_back_for_what_needs_it),
+          EACH(blocks_of_one_part_and_size_are_one_request_each),
+          EACH(a_block_that_is_being_filled_goes_to_the_worker_that_is_there),
+          EACH(blocks_that_are_dropped_never_existed),
           EACH(leases_follow_the_sizes_that_are_put),
           EACH(what_is_being_filled_survives_a_restart),
           EACH(what_is_being_filled_goes_to_the_worker_that_is_there),

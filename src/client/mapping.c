@@ -275,9 +275,9 @@ mapping_abort_later(struct mapping *mapping, struct wire_ref ref)
 void
 mapping_give_up_leases(struct mapping *mapping)
 {
-    struct wire_extent lent;
+    struct lease lent;
     while (leases_take_any(&mapping->leases, &lent))
-        mapping_abort_later(mapping, lent.ref);
+        mapping_abort_later(mapping, lent.extent.ref);
 }
 
 struct wire_ref *

@@ -74,8 +74,8 @@ open_created_shared(struct mapping *mapping, const struct wire_extent *extent,
 
 static enum ds_status
 open_created(const struct creation *creation, struct mapping *mapping,
-             const struct wire_extent *extent, uint64_t size, struct ds_buffer **out,
-             struct ds_error *err)
+             struct ds_block_id block, const struct wire_extent *extent, uint64_t size,
+             struct ds_buffer **out, struct ds_error *err)
 {
     enum ds_status status =
         mapping_is_remote(mapping)
@@ -86,6 +86,7 @@ open_created(const struct creation *creation, struct mapping *mapping,
     DS_ASSERT(*out != NULL);
     (*out)->options = creation->options;
     (*out)->is_block_part = creation->is_block;
+    (*out)->block = block;
     return DS_OK;
 }
 
@@ -113,8 +114,8 @@ open_all_created(const struct creation *creation, const struct reply *reply,
         status = ds_fail(err, DS_IO, "the reply is older than our last greeting");
     for (size_t i = 0; next_extent(list, &extent); i++) {
         if (status == DS_OK)
-            status = open_created(creation, mapping, &extent, creation->sizes[i],
-                                  &made[i], err);
+            status = open_created(creation, mapping, list->block, &extent,
+                                  creation->sizes[i], &made[i], err);
         if (made[i] == NULL)
             mapping_abort_later(mapping, extent.ref);
     }
@@ -130,7 +131,6 @@ creation_on_reply(void *arg, const struct reply *reply, struct ds_error *err)
         list.count != creation->count)
         return ds_fail(err, DS_CORRUPT, "the worker sent a malformed reply");
     struct ds_buffer **made = calloc(creation->count, sizeof(struct ds_buffer *));
-    struct ds_block_id block = list.block;
     if (made == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for %zu buffers",
                        creation->count);
@@ -140,7 +140,6 @@ creation_on_reply(void *arg, const struct reply *reply, struct ds_error *err)
     if (status == DS_OK) {
         prefault(made, creation->count);
         memcpy(creation->out, made, creation->count * sizeof(struct ds_buffer *));
-        creation->block = block;
     } else {
         buffers_release(made, creation->count);
     }
@@ -169,33 +168,74 @@ create_by_request(struct ds_client *client, const struct ds_slice *keys,
 /* Over what was lent to us, if any of it fits and is still there; else *out is left
  * alone. Lock held. */
 static enum ds_status
-open_lent(struct ds_client *client, uint64_t size, struct ds_buffer **out,
-          struct ds_error *err)
+open_lent(struct ds_client *client, uint64_t size, struct lease *out_lease,
+          struct ds_buffer **out, struct ds_error *err)
 {
     struct mapping *mapping = client->mapping;
-    struct wire_extent extent;
     bool stale = true;
     enum ds_status status = DS_OK;
     if (mapping == NULL || mapping->inherited || !pool_is_alive(&client->pool, mapping))
         return DS_OK;
-    while (status == DS_OK && stale && leases_take(&mapping->leases, size, &extent)) {
-        struct extent place = writing_extent(mapping, &extent, size);
+    while (status == DS_OK && stale && leases_take(&mapping->leases, size, out_lease)) {
+        struct extent place = writing_extent(mapping, &out_lease->extent, size);
         status = buffer_open(&place, BUFFER_UNSEALED, out, &stale, err);
         if (status != DS_OK)
-            mapping_abort_later(mapping, extent.ref);
+            mapping_abort_later(mapping, out_lease->extent.ref);
     }
     if (leases_are_outdated(&mapping->leases))
         mapping_give_up_leases(mapping);
     return status;
 }
 
-/* What is published by itself, by the message that also asks for the next lease. */
-static bool
-is_lendable(const struct ds_client *client, uint64_t size,
-            const struct ds_set_options *options)
+bool
+is_lendable(const struct ds_client *client, uint64_t size)
 {
-    return client->shares_memory && size <= LEASE_BYTES_MAX &&
-           options->write_mode == DS_NONE_L2_CACHE;
+    return client->shares_memory && size <= LEASE_BYTES_MAX;
+}
+
+/* Room that was lent to us, or none: then *out is left alone. */
+static enum ds_status
+take_lent(struct ds_client *client, uint64_t size, struct lease *out_lease,
+          struct ds_buffer **out, struct ds_error *err)
+{
+    struct ds_buffer *buffer = NULL;
+    library_lock();
+    enum ds_status status = open_lent(client, size, out_lease, &buffer, err);
+    library_unlock();
+    if (buffer == NULL)
+        return status;
+    buffer->is_lent = true;
+    prefault(&buffer, 1);
+    *out = buffer;
+    return DS_OK;
+}
+
+static enum ds_status
+set_key(struct ds_slice key, struct ds_buffer **buffer, struct ds_error *err)
+{
+    if (buffer_set_key(*buffer, key))
+        return DS_OK;
+    ds_buffer_release(*buffer);
+    *buffer = NULL;
+    return ds_fail(err, DS_NO_MEMORY, "out of memory for a key");
+}
+
+enum ds_status
+create_lent_block(struct ds_client *client, uint64_t size, struct ds_buffer **out,
+                  struct ds_error *err)
+{
+    struct lease lease;
+    struct ds_buffer *buffer = NULL;
+    enum ds_status status = take_lent(client, size, &lease, &buffer, err);
+    if (buffer == NULL)
+        return status;
+    uint8_t key[BLOCK_KEY_BYTES];
+    buffer->is_block_part = true;
+    buffer->block = lease.block;
+    wire_block_key(lease.block, 0, key);
+    status = set_key(slice(key, sizeof key), &buffer, err);
+    *out = buffer;
+    return status;
 }
 
 static enum ds_status
@@ -203,21 +243,15 @@ create_lent(struct ds_client *client, struct ds_slice key, uint64_t size,
             const struct ds_set_options *options, struct ds_buffer **out,
             struct ds_error *err)
 {
+    struct lease lease;
     struct ds_buffer *buffer = NULL;
-    library_lock();
-    enum ds_status status = open_lent(client, size, &buffer, err);
-    library_unlock();
+    enum ds_status status = take_lent(client, size, &lease, &buffer, err);
     if (buffer == NULL)
         return status;
-    if (!buffer_set_key(buffer, key)) {
-        ds_buffer_release(buffer);
-        return ds_fail(err, DS_NO_MEMORY, "out of memory for a key");
-    }
-    buffer->is_lent = true;
     buffer->options = *options;
-    prefault(&buffer, 1);
+    status = set_key(key, &buffer, err);
     *out = buffer;
-    return DS_OK;
+    return status;
 }
 
 static enum ds_status
@@ -225,7 +259,8 @@ create_one(struct ds_client *client, struct ds_slice key, uint64_t size,
            const struct ds_set_options *options, struct ds_buffer **out,
            struct ds_error *err)
 {
-    bool lendable = is_lendable(client, size, options);
+    bool lendable =
+        is_lendable(client, size) && options->write_mode == DS_NONE_L2_CACHE;
     struct ds_buffer *buffer = NULL;
     enum ds_status status = DS_OK;
     if (lendable)

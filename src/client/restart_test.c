@@ -57,12 +57,12 @@ TEST(what_a_tcp_client_has_not_sealed_survives_the_worker_if_it_is_still_held)
     struct ds_block_id id;
     struct ds_buffer *parts[2];
     struct ds_buffer *dropped = create_one(client, "dropped", 5);
-    CHECK_OK(ds_block_create(client, sizes, 2, &id, parts, NULL));
+    CHECK_OK(ds_block_create(client, sizes, 2, parts, NULL));
     for (int i = 0; i < 2; i++)
         memset(ds_buffer_data(parts[i]), 'x', sizes[i]);
     worker_kill_child(&worker);
     ds_buffer_release(dropped);
-    CHECK_OK(ds_block_seal(client, parts, 2, NULL));
+    CHECK_OK(ds_block_seal(client, parts, 2, &id, NULL));
     CHECK_INT(worker_stat(client, "objects_unsealed"), 0);
     for (uint32_t i = 0; i < 2; i++) {
         struct ds_buffer *got = NULL;

@@ -113,6 +113,7 @@ publish_on_reply(void *arg, const struct reply *reply, struct ds_error *err)
         return ds_fail(err, DS_CORRUPT, "the worker sent a malformed reply");
     if (!next_extent(&list, &lease.extent))
         return DS_OK;
+    lease.block = list.block;
     library_lock();
     keep_lease(reply, &lease);
     library_unlock();
@@ -151,20 +152,29 @@ publish_once(struct ds_client *client, const struct ds_buffer *buffer,
     return client_call(client, &request, &wait, err);
 }
 
+static enum ds_status
+create_again(struct ds_client *client, const struct ds_buffer *buffer,
+             struct ds_buffer **out, struct ds_error *err)
+{
+    if (buffer->is_block_part)
+        return block_create_by_request(client, &buffer->size, 1, out, err);
+    struct ds_slice key = slice(buffer->key, buffer->key_len);
+    return create_by_request(client, &key, &buffer->size, 1, &buffer->options, out,
+                             err);
+}
+
 /* The worker has other memory by now, or took the lease back before we pinned it: the
  * bytes are still ours, and go where it keeps them. */
 static enum ds_status
-publish_copy(struct ds_client *client, const struct ds_buffer *buffer,
-             struct ds_error *err)
+publish_copy(struct ds_client *client, struct ds_buffer *buffer, struct ds_error *err)
 {
-    struct ds_slice key = slice(buffer->key, buffer->key_len);
     struct ds_buffer *fresh = NULL;
-    enum ds_status status = create_by_request(client, &key, &buffer->size, 1,
-                                              &buffer->options, &fresh, err);
+    enum ds_status status = create_again(client, buffer, &fresh, err);
     if (status != DS_OK)
         return status;
     copy_bytes(fresh->data, buffer->data, buffer->size);
     status = seal_all(client, &fresh, 1, err);
+    buffer->block = fresh->block;
     ds_buffer_release(fresh);
     return status;
 }
@@ -179,8 +189,7 @@ is_current(struct ds_client *client, const struct ds_buffer *buffer)
 }
 
 static enum ds_status
-publish_one(struct ds_client *client, const struct ds_buffer *buffer,
-            struct ds_error *err)
+publish_one(struct ds_client *client, struct ds_buffer *buffer, struct ds_error *err)
 {
     enum ds_status status = publish_once(client, buffer, err);
     bool lease_ended =

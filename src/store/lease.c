@@ -44,46 +44,51 @@ fail_other_name(uint32_t slot, struct ds_error *err)
                    "slot %u was reserved for another key, or for another size", slot);
 }
 
-/* The key counts from the store to `place` on: a worker that stops before leaves what
- * is lent. */
+/* Key and flags count from the store to `place` on: a worker that stops before leaves
+ * what is lent. */
 static void
-write_name(struct store *store, struct slot *slot, struct ds_slice key, uint64_t size,
+write_name(struct store *store, struct slot *slot, const struct name_request *request,
            key_heap_place key_place)
 {
-    uint64_t place = slot->place | (uint16_t)key.len;
-    STEP_STORE(slot->size, size, "name size");
+    struct ds_slice key = request->key;
+    uint64_t place =
+        place_pack(place_offset(slot->place), request->flags, (uint16_t)key.len);
+    STEP_STORE(slot->size, request->size, "name size");
     STEP_STORE(slot->tag, table_tag(table_hash(key)), "name tag");
     table_key_write(&store->table, slot, key, key_place);
     STEP_STORE(slot->place, place, "name place");
 }
 
 enum ds_status
-store_name(struct store *store, struct object_ref ref, uint32_t client,
-           struct ds_slice key, uint64_t size, struct ds_error *err)
+store_name(struct store *store, const struct name_request *request,
+           struct ds_error *err)
 {
+    struct ds_slice key = request->key;
+    uint64_t size = request->size;
+    uint32_t index = request->ref.slot;
     DS_ASSERT(key.len > 0);
     DS_ASSERT(key.len <= DS_KEY_BYTES_MAX);
     struct object_view view;
-    if (!store_find_writing(store, ref, client, &view))
+    if (!store_find_writing(store, request->ref, request->client, &view))
         return DS_OK; /* Sealed before, or given up: the seal tells. */
-    struct slot *slot = table_slot(&store->table, ref.slot);
+    struct slot *slot = table_slot(&store->table, index);
     bool same_room = size > 0 && size <= store->table.arena_bytes &&
                      extent_bytes(size) == extent_bytes(slot->size);
     if (!slot_is_lent(slot)) {
         bool same =
             size == slot->size && slice_equal(key, table_key(&store->table, slot));
-        return same ? DS_OK : fail_other_name(ref.slot, err);
+        return same ? DS_OK : fail_other_name(index, err);
     }
     key_heap_place place;
     if (!same_room)
-        return fail_other_name(ref.slot, err);
+        return fail_other_name(index, err);
     bool has_room = table_key_reserve(&store->table, key.len, &place);
     if (!has_room && limbo_reclaim(store) > 0)
         has_room = table_key_reserve(&store->table, key.len, &place);
     if (!has_room)
         return no_room(store, ROOM_NO_KEY_BYTES, size, err);
     lent_remove(store, slot);
-    write_name(store, slot, key, size, place);
+    write_name(store, slot, request, place);
     store_checkpoint(store);
     return DS_OK;
 }

@@ -27,7 +27,9 @@ static enum ds_status
 name_as(struct store *store, const struct object_view *lent, const char *key,
         uint64_t size)
 {
-    return store_name(store, lent->ref, CLIENT, slice_of_text(key), size, NULL);
+    struct name_request request = {
+        .ref = lent->ref, .client = CLIENT, .key = slice_of_text(key), .size = size};
+    return store_name(store, &request, NULL);
 }
 
 static void
@@ -68,7 +70,9 @@ TEST(only_its_borrower_gives_it_one_key_that_fits)
     CHECK_STATUS(name_as(f.store, &lent, "a", UINT64_MAX), DS_INVALID);
     CHECK_STATUS(name_as(f.store, &lent, "a", 0), DS_INVALID);
     uint32_t other = add_client(f.store) + 1;
-    CHECK_OK(store_name(f.store, lent.ref, other, slice_of_text("b"), 5000, NULL));
+    struct name_request of_other = {
+        .ref = lent.ref, .client = other, .key = slice_of_text("b"), .size = 5000};
+    CHECK_OK(store_name(f.store, &of_other, NULL));
     CHECK_STATUS(try_seal(f.store, &request), DS_INVALID); /* It was no use. */
     CHECK_OK(name_as(f.store, &lent, "a", 5000));
     CHECK_STATUS(name_as(f.store, &lent, "b", 5000), DS_INVALID);

@@ -241,7 +241,12 @@ reserve(struct model *model, const struct create_request *request,
     struct store *store = model->f.store;
     if (below(model, 3) == 0 &&
         store_lend(store, request->size, request->client, request->sequence, out))
-        return store_name(store, out->ref, request->client, request->key, request->size,
+        return store_name(store,
+                          &(struct name_request){.ref = out->ref,
+                                                 .client = request->client,
+                                                 .key = request->key,
+                                                 .size = request->size,
+                                                 .flags = request->flags},
                           err);
     return store_create(store, request, model->now_ds, out, err);
 }

@@ -333,9 +333,13 @@ TEST(what_is_lent_can_be_named_again_at_every_step)
     struct trial *trial = trial_begin();
     struct object_view lent;
     CHECK(store_lend(trial->f.store, 5000, trial->region + 1, 10, &lent));
-    struct ds_slice key = slice_of_text(LONG_KEY "!");
+    struct name_request name = {.ref = lent.ref,
+                                .client = trial->region + 1,
+                                .key = slice_of_text(LONG_KEY "!"),
+                                .size = 4100,
+                                .flags = SLOT_FLAG_EVICTABLE};
     store_set_step_hook(copy_now, trial);
-    CHECK_OK(store_name(trial->f.store, lent.ref, trial->region + 1, key, 4100, NULL));
+    CHECK_OK(store_name(trial->f.store, &name, NULL));
     store_set_step_hook(NULL, NULL);
     store_check(trial->f.store);
     for (uint32_t i = 0; i < trial->count; i++) {
@@ -344,7 +348,7 @@ TEST(what_is_lent_can_be_named_again_at_every_step)
         CHECK_OK(fixture_reopen(&trial->copies[i], NULL));
         store = trial->copies[i].store;
         store_check(store);
-        CHECK_OK(store_name(store, lent.ref, trial->region + 1, key, 4100, NULL));
+        CHECK_OK(store_name(store, &name, NULL));
         seal(store, lent.ref);
         CHECK(find(store, LONG_KEY "!", &view));
         CHECK_INT(view.offset, lent.offset);

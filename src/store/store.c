@@ -221,7 +221,11 @@ store_abort(struct store *store, struct object_ref ref)
     if (ref.slot >= table_slots_used(&store->table))
         return;
     const struct slot *slot = table_slot(&store->table, ref.slot);
-    if (slot_commit(slot) != commit_word(ref.generation, SLOT_WRITING))
+    uint64_t commit = slot_commit(slot);
+    bool is_unsealed = commit == commit_word(ref.generation, SLOT_WRITING);
+    bool is_unused =
+        commit == commit_word(ref.generation, SLOT_SEALED) && slot_is_provisional(slot);
+    if (!is_unsealed && !is_unused)
         return;
     object_die(store, ref.slot);
     store_checkpoint(store);

@@ -115,13 +115,20 @@ store_create(struct store *store, const struct create_request *request, uint64_t
 bool store_lend(struct store *store, uint64_t size, uint32_t client, uint32_t sequence,
                 struct object_view *out);
 
-/* Gives what was lent to `client` its key, and a size that takes the same room. Said
- * again, or of an object that was created with this key and size, it changes nothing;
- * of anything that is not WRITING neither, its seal tells.
+/* Gives what was lent to `client` its key, its flags, and a size that takes the same
+ * room. Said again, or of an object that was created with this key and size, it changes
+ * nothing; of anything that is not WRITING neither, its seal tells.
  *   DS_INVALID   another key or room   DS_FULL   no room for the key */
+struct name_request {
+    struct object_ref ref;
+    uint32_t client;
+    struct ds_slice key;
+    uint64_t size;
+    uint8_t flags; /* Of enum slot_flags. */
+};
 DS_MUST_USE enum ds_status
-store_name(struct store *store, struct object_ref ref, uint32_t client,
-           struct ds_slice key, uint64_t size, struct ds_error *err);
+store_name(struct store *store, const struct name_request *request,
+           struct ds_error *err);
 
 struct seal_request {
     struct object_ref ref;
@@ -138,7 +145,8 @@ DS_MUST_USE enum ds_status
 store_seal(struct store *store, const struct seal_request *request, uint64_t now_ds,
            struct ds_error *err);
 
-/* Give up an unsealed object. Unknown or sealed: nothing happens. */
+/* Give up an object that is unsealed, or a block part that is sealed and provisional.
+ * Unknown, or sealed for good: nothing happens. */
 void store_abort(struct store *store, struct object_ref ref);
 
 /* Abort every unsealed object that one request of a client made. */

@@ -488,6 +488,17 @@ wire_block_key(struct ds_block_id id, uint32_t part, uint8_t out[BLOCK_KEY_BYTES
         out[sizeof id.bytes + i] = (uint8_t)(part >> (8 * i));
 }
 
+bool
+wire_is_block_key(struct ds_slice key)
+{
+    if (key.len != BLOCK_KEY_BYTES)
+        return false;
+    const uint8_t *bytes = key.data;
+    const uint8_t *part = bytes + sizeof(struct ds_block_id);
+    return part[3] == 0 && part[2] == 0 &&
+           (part[0] | part[1] << 8) < DS_BLOCK_PARTS_MAX;
+}
+
 struct ds_block_id
 wire_block_id(uint32_t node, uint32_t incarnation, uint64_t counter)
 {

@@ -13,7 +13,8 @@
  *   CREATE        create                  created
  *   BLOCK_CREATE  block_create            created
  *   SEAL          seal                    (empty)
- *   PUBLISH       publish                 created: no or one extent for the next
+ *   PUBLISH       publish                 created: no or one extent for the next, and
+ *                                         the id to use should that become a block
  *   ABORT         refs                    (empty)
  *   LOOKUP        lookup                  found
  *   FETCH         lookup                  found, payload: the values one after another
@@ -142,7 +143,7 @@ struct wire_extent {
 };
 
 struct created {
-    struct ds_block_id block; /* Zero for CREATE. */
+    struct ds_block_id block; /* Of no use after CREATE. */
     uint32_t count;
     struct reader at;
 };
@@ -258,6 +259,7 @@ bool decode_flags(struct ds_slice body, uint32_t *out_count, const uint8_t **out
 /* The key of one part: the id, then the part's number, little endian. Never a legal
  * user key, since part numbers below DS_BLOCK_PARTS_MAX end in zero bytes. */
 void wire_block_key(struct ds_block_id id, uint32_t part, uint8_t out[BLOCK_KEY_BYTES]);
+bool wire_is_block_key(struct ds_slice key);
 struct ds_block_id wire_block_id(uint32_t node, uint32_t incarnation, uint64_t counter);
 
 struct block_id_list {

@@ -10,6 +10,8 @@
 
 #include <stdlib.h>
 
+enum { BLOCK_PART_FLAGS = SLOT_FLAG_BLOCK | SLOT_FLAG_PROVISIONAL };
+
 /* ---- Rules ---- */
 
 static enum ds_status
@@ -147,14 +149,19 @@ create_all(struct session *session, uint32_t sequence, struct create message,
     return DS_OK;
 }
 
+static struct ds_block_id
+issue_block_id(struct worker *worker)
+{
+    const struct table_header *table = store_header(worker->store);
+    return wire_block_id(table->node, table->incarnation, worker->block_counter++);
+}
+
 static enum ds_status
 block_create_all(struct session *session, uint32_t sequence, struct size_list sizes,
                  struct writer *writer, struct ds_error *err)
 {
     struct worker *worker = session->worker;
-    const struct table_header *table = store_header(worker->store);
-    struct ds_block_id id =
-        wire_block_id(table->node, table->incarnation, worker->block_counter++);
+    struct ds_block_id id = issue_block_id(worker);
     encode_created_begin(writer, id, sizes.count);
     uint64_t size;
     for (uint32_t part = 0; next_size(&sizes, &size); part++) {
@@ -165,7 +172,7 @@ block_create_all(struct session *session, uint32_t sequence, struct size_list si
             .size = size,
             .client = session->creator,
             .sequence = sequence,
-            .flags = SLOT_FLAG_BLOCK | SLOT_FLAG_PROVISIONAL,
+            .flags = BLOCK_PART_FLAGS,
         };
         struct object_view view = {0};
         enum ds_status status =
@@ -408,13 +415,19 @@ static enum ds_status
 name_and_seal(struct session *session, const struct publish *message,
               struct ds_error *err)
 {
-    struct object_ref ref = {message->ref.slot, message->ref.generation};
-    enum ds_status status = check_user_key(message->key, err);
+    bool is_block = wire_is_block_key(message->key);
+    struct name_request request = {
+        .ref = {message->ref.slot, message->ref.generation},
+        .client = session->creator,
+        .key = message->key,
+        .size = message->size,
+        .flags = is_block ? BLOCK_PART_FLAGS : 0,
+    };
+    enum ds_status status = is_block ? DS_OK : check_user_key(message->key, err);
     if (status == DS_OK)
-        status = store_name(session->worker->store, ref, session->creator, message->key,
-                            message->size, err);
+        status = store_name(session->worker->store, &request, err);
     if (status == DS_OK)
-        status = objects_seal(session->worker, ref, message->ttl_seconds,
+        status = objects_seal(session->worker, request.ref, message->ttl_seconds,
                               message->only_if_absent, err);
     return status;
 }
@@ -440,7 +453,7 @@ handle_publish(struct session *session, const struct frame_header *header,
                             header->sequence, &view);
     worker->counters.creates += lends;
     AUTO_WRITER(writer);
-    encode_created_begin(&writer, (struct ds_block_id){{0}}, lends);
+    encode_created_begin(&writer, issue_block_id(worker), lends);
     if (lends)
         write_created(&writer, &view);
     session_reply(session, header, &writer);

@@ -177,10 +177,10 @@ def test_without_shared_memory_everything_travels_through_the_socket(
 
 def test_a_block_is_written_and_read_in_parts(kv_worker: WorkerProcess) -> None:
     client = BlockClient(kv_worker.host, kv_worker.port, 5000, 5000)
-    block_id, parts = client.block_create([10, 100_000])
+    parts = client.block_create([10, 100_000])
     for part in parts:
         memoryview(part)[:] = b"p" * part.size
-    client.block_seal(parts)
+    block_id = client.block_seal(parts)
     found = client.block_get([block_id, block_id], [1, 0])
     assert [f and bytes(f) for f in found] == [b"p" * 100_000, b"p" * 10]
     client.block_delete([block_id])

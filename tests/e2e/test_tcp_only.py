@@ -120,8 +120,8 @@ MORTAL = (
 tq.init()
 assert not worker().uses_shared_memory
 put("kept", 3)
-never_put, parts = worker().block_create([30 * MB])
-worker().block_seal(parts)
+parts = worker().block_create([30 * MB])
+never_put = worker().block_seal(parts)
 unsealed = worker().block_create([30 * MB])
 say("done")
 time.sleep(60)

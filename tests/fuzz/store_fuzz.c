@@ -254,8 +254,12 @@ lend_and_name(struct store *store, uint32_t argument)
         return;
     if (argument % 3 != 0)
         return;
-    enum ds_status status =
-        store_name(store, view.ref, client, key_of(argument, buffer), size, NULL);
+    struct name_request name = {.ref = view.ref,
+                                .client = client,
+                                .key = key_of(argument, buffer),
+                                .size = size,
+                                .flags = argument % 2 == 0 ? SLOT_FLAG_EVICTABLE : 0};
+    enum ds_status status = store_name(store, &name, NULL);
     DS_ASSERT(status == DS_OK || status == DS_FULL);
 }
 

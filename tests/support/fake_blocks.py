@@ -46,20 +46,22 @@ class FakeBlockClient:
     def stats(self) -> str:
         return json.dumps({"memory_total_bytes": self._store.arena_bytes})
 
-    def block_create(self, sizes: Sequence[int]) -> tuple[bytes, list[FakePart]]:
+    def block_create(self, sizes: Sequence[int]) -> list[FakePart]:
         store = self._store
         assert all(size >= 1 for size in sizes)
         used = sum(part.size for parts in store.blocks.values() for part in parts)
         if used + sum(sizes) > store.capacity:
             raise DatasystemError(FULL, "Shared memory no space in arena: ...")
-        store.created += 1
-        block_id = store.created.to_bytes(16, "little")
-        store.blocks[block_id] = [FakePart(size) for size in sizes]
-        return block_id, store.blocks[block_id]
+        return [FakePart(size) for size in sizes]
 
-    def block_seal(self, parts: Sequence[FakePart]) -> None:
+    def block_seal(self, parts: Sequence[FakePart]) -> bytes:
+        store = self._store
         for part in parts:
             part.sealed = True
+        store.created += 1
+        block_id = store.created.to_bytes(16, "little")
+        store.blocks[block_id] = list(parts)
+        return block_id
 
     def block_get(
         self, ids: Sequence[bytes], parts: Sequence[int]

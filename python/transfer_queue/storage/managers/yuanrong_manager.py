@@ -34,8 +34,8 @@ class Client(Protocol):
     """What this module needs of yr.datasystem.BlockClient."""
 
     def stats(self) -> str: ...
-    def block_create(self, sizes: Sequence[int]) -> tuple[bytes, list[Any]]: ...
-    def block_seal(self, parts: Sequence[Any]) -> None: ...
+    def block_create(self, sizes: Sequence[int]) -> list[Any]: ...
+    def block_seal(self, parts: Sequence[Any]) -> bytes: ...
     def block_get(
         self, ids: Sequence[bytes], parts: Sequence[int]
     ) -> list[Any | None]: ...
@@ -78,14 +78,9 @@ class YuanrongStorageManager(StorageManager):
 
     def put(self, block: Block) -> bytes:
         client = self._connected()
-        block_id, parts = client.block_create(block.part_sizes)
-        try:
-            _fill(block, parts)
-            client.block_seal(parts)
-        except BaseException:
-            self._discard(client, block_id)
-            raise
-        return block_id
+        parts = client.block_create(block.part_sizes)
+        _fill(block, parts)
+        return client.block_seal(parts)
 
     def get(self, ids: Sequence[bytes], parts: Sequence[int]) -> list[Part | None]:
         client = self._connected()
@@ -125,13 +120,6 @@ class YuanrongStorageManager(StorageManager):
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._client = None
-
-    @staticmethod
-    def _discard(client: Client, block_id: bytes) -> None:
-        with contextlib.suppress(
-            RuntimeError
-        ):  # The first error is the one that counts.
-            client.block_delete([block_id])
 
 
 def _fill(block: Block, parts: Iterable[Any]) -> None:
