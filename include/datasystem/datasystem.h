@@ -264,6 +264,56 @@ DS_API DS_MUST_USE enum ds_status
 ds_block_delete(struct ds_client *client, const struct ds_block_id *ids, size_t count,
                 struct ds_error *err);
 
+/* ---- Gathering --------------------------------------------------------------------
+ *
+ * Rows that lie here and there -> one column: how a get of the queue puts its result
+ * together. Plain computation, without a client; it does not block. What is read may be
+ * written by others at the same time: each offset is copied out, checked, then used, so
+ * that no byte outside of the given ranges is ever touched. */
+
+/* Rows, one after the other, counted in units: elements, or steps of the dimension in
+ * which they differ. Borrowed. */
+struct ds_rows {
+    struct ds_slice data;
+    const void *offsets; /* row_count + 1 of int64: where each row begins, in units.
+                            NULL: each row has row_units. */
+    uint64_t row_count;
+    uint64_t row_units;
+};
+
+/* Rows [first, first + count) of sources[source]. */
+struct ds_run {
+    uint64_t source;
+    uint64_t first;
+    uint64_t count;
+};
+
+/* What to gather: the rows of the runs, in their order. Borrowed. */
+struct ds_column {
+    const struct ds_rows *sources;
+    size_t source_count;
+    const struct ds_run *runs;
+    size_t run_count;
+    uint64_t unit_bytes;
+};
+
+/* Where each row of the result begins, in units, from 0 on; out_offsets has room for
+ * `offset_count`, which is one more than the column has rows. What it holds after an
+ * error is anything.
+ *   DS_INVALID   a run of rows that its source does not have, another number of rows
+ *                than there is room for, or more bytes than 2^63 - 1
+ *   DS_CORRUPT   offsets that fall, or that do not fit the data */
+DS_API DS_MUST_USE enum ds_status
+ds_gather_offsets(const struct ds_column *column, int64_t *out_offsets,
+                  size_t offset_count, struct ds_error *err);
+
+/* The rows, one after the other; they are exactly `out_bytes` long. `offsets` is what
+ * ds_gather_offsets() made of the same column; NULL where no source has offsets.
+ * Results as above. */
+DS_API DS_MUST_USE enum ds_status
+ds_gather_rows(const struct ds_column *column, const int64_t *offsets, void *out,
+               uint64_t out_bytes, struct ds_error *err);
+
 /* ---- Queue ------------------------------------------------------------------------
  *
  * A connection to a transfer_queue_controller. Requests and replies are MessagePack;

@@ -43,6 +43,7 @@ struct core_state {
     PyTypeObject *view_type;
     PyTypeObject *client_type;
     PyTypeObject *queue_type;
+    PyTypeObject *row_runs_type;
     PyObject *call_log; /* NULL: not opened yet; None: there is none. See trace.h. */
 };
 
@@ -54,6 +55,7 @@ extern PyType_Spec buffer_spec;
 extern PyType_Spec view_spec;
 extern PyType_Spec client_spec;
 extern PyType_Spec queue_spec;
+extern PyType_Spec row_runs_spec;
 
 static inline void
 object_auto(PyObject **object)

@@ -60,7 +60,8 @@ add_constants(PyObject *module)
     if (PyModule_AddIntConstant(module, "INVALID", DS_INVALID) < 0 ||
         PyModule_AddIntConstant(module, "NOT_FOUND", DS_NOT_FOUND) < 0 ||
         PyModule_AddIntConstant(module, "FULL", DS_FULL) < 0 ||
-        PyModule_AddIntConstant(module, "NOT_READY", DS_NOT_READY) < 0)
+        PyModule_AddIntConstant(module, "NOT_READY", DS_NOT_READY) < 0 ||
+        PyModule_AddIntConstant(module, "CORRUPT", DS_CORRUPT) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "__version__", DS_VERSION);
 }
@@ -73,7 +74,8 @@ core_exec(PyObject *module)
         !add_type(module, &buffer_spec, NULL, &state->buffer_type) ||
         !add_type(module, &view_spec, NULL, &state->view_type) ||
         !add_type(module, &client_spec, NULL, &state->client_type) ||
-        !add_type(module, &queue_spec, NULL, &state->queue_type))
+        !add_type(module, &queue_spec, NULL, &state->queue_type) ||
+        !add_type(module, &row_runs_spec, NULL, &state->row_runs_type))
         return -1;
     return add_constants(module);
 }
@@ -87,6 +89,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->view_type);
     Py_VISIT(state->client_type);
     Py_VISIT(state->queue_type);
+    Py_VISIT(state->row_runs_type);
     Py_VISIT(state->call_log);
     return 0;
 }
@@ -100,6 +103,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->view_type);
     Py_CLEAR(state->client_type);
     Py_CLEAR(state->queue_type);
+    Py_CLEAR(state->row_runs_type);
     Py_CLEAR(state->call_log);
     return 0;
 }

@@ -118,7 +118,7 @@ class EncodedBlock:
         header = _HEADER_ENCODER.encode(_Header(rows, layout.own_sizes, stored))
         prefix = _PREFIX.pack(_MAGIC, _VERSION, len(header), zlib.crc32(header), 0)
         self._head = prefix + header
-        self._data_start = _aligned(len(self._head))
+        self._data_start = aligned(len(self._head))
         self._placed = layout.placed
         self.part_sizes = [self._data_start + layout.shared_bytes, *layout.own_sizes]
 
@@ -166,13 +166,14 @@ class _Layout:
             self.own_sizes.append(size)
             segment = Segment(len(self.own_sizes), 0, size)
         else:
-            segment = Segment(0, _aligned(self.shared_bytes), size)
+            segment = Segment(0, aligned(self.shared_bytes), size)
             self.shared_bytes = segment.offset + size
         self.placed.append((segment, payload))
         return segment
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
+    """The next place where a payload may begin."""
     return -(-size // _ALIGN_BYTES) * _ALIGN_BYTES
 
 
@@ -216,7 +217,7 @@ class BlockReader:
         if size > _HEADER_BYTES_MAX or head_end > len(view):
             raise BlockCorruptError("block: the header is longer than part 0")
         header = _decoded_header(bytes(view[_PREFIX.size : head_end]), crc)
-        return cls(header, _aligned(head_end), len(view))
+        return cls(header, aligned(head_end), len(view))
 
     def column(self, name: str) -> Column:
         """The description of a column. Raises BlockCorruptError if there is none."""

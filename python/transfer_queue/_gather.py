@@ -25,18 +25,15 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
-from transfer_queue._block import Column
-from transfer_queue._columns import Kind, offsets_of, varying_dims
-from transfer_queue._copy_runs import Ranges, copy_runs
-from transfer_queue._dtypes import DTYPE_OF_NAME, allocate, carrier_of
+from transfer_queue._block import OWN_PART_BYTES_MIN, Column, aligned
+from transfer_queue._columns import Kind, varying_dims
+from transfer_queue._dtypes import DTYPE_OF_NAME, carrier_of
 from transfer_queue._errors import BlockCorruptError
 from transfer_queue._jagged import Offsets
-from transfer_queue._rowwise import (
-    RowReader,
-    column_from_rows,
-    row_reader,
-)
+from transfer_queue._rowwise import column_from_rows, row_reader
 from transfer_queue._stored import OpenBlock, StoredColumn
+from transfer_queue._warm_memory import warm_memory
+from yr.datasystem import DatasystemError, RowRuns
 
 OpenParts: TypeAlias = Callable[[Sequence[bytes], Sequence[int]], Sequence[Any]]
 
@@ -60,29 +57,30 @@ def gather(
         return TensorDict({}, batch_size=[0])
     blocks = _opened_blocks(requests, open_parts)
     offsets = _SharedOffsets()
-    columns = {}
+    columns: dict[str, Any] = dict.fromkeys(field_names)
+    counts = set()
     for request in requests:
-        runs = _Runs(request, [blocks[block_id] for block_id in request.block_ids])
-        if runs.rows != requests[0].rows:
-            raise BlockCorruptError("reply: its groups differ in their number of rows")
-        for name in request.names:
-            columns[name] = _column(name, runs, offsets)
-    ordered = {name: columns[name] for name in field_names}
-    return TensorDict(ordered, batch_size=[requests[0].rows])
+        rows = _Rows(request, [blocks[block_id] for block_id in request.block_ids])
+        counts.add(rows.count)
+        columns.update(_columns(request.names, rows, offsets))
+    if len(counts) > 1:
+        raise BlockCorruptError("reply: its groups differ in their number of rows")
+    return TensorDict(columns, batch_size=list(counts))
 
 
 # ---- What is asked for -------------------------------------------------------------
 
 
 class _Group:
-    """Fields whose cells lie together."""
+    """Fields whose cells lie together.
+
+    runs   flat triples: index of a block, first row, number of rows
+    """
 
     def __init__(self, field_names: Sequence[str], group: Sequence[Any]) -> None:
-        fields, blocks, runs = group
+        fields, blocks, self.runs = group
         self.names = [field_names[index] for index in fields]
         self.block_ids = [bytes(block[0]) for block in blocks]
-        self.runs = np.array(runs, np.int64).reshape(-1, 3)
-        self.rows = int(self.runs[:, 2].sum())
 
 
 def _opened_blocks(
@@ -107,67 +105,214 @@ def _opened_blocks(
     if wanted:
         parts = open_parts([block_id for block_id, _ in wanted], [p for _, p in wanted])
         for (block_id, number), part in zip(wanted, parts, strict=True):
-            blocks[block_id].parts[number] = part
+            blocks[block_id].add_part(number, part)
     return blocks
 
 
-class _Runs:
-    """Row i of the result: run r holds rows [dest[r], dest[r] + count[r]) of it, which
-    are rows [first[r], first[r] + count[r]) of blocks[block[r]]."""
+class _Rows:
+    """The rows of a group: `runs` says which of `blocks`, in C from here on."""
 
     def __init__(self, request: _Group, blocks: list[OpenBlock]) -> None:
+        try:
+            self.runs = RowRuns(request.runs, [block.reader.rows for block in blocks])
+        except (DatasystemError, OverflowError) as error:
+            raise BlockCorruptError(f"reply: {error}") from error
+        self.triples = request.runs
         self.blocks = blocks
-        self.block, self.first, self.count = request.runs.T
-        self.dest = offsets_of(self.count)[:-1]
-        self.rows = request.rows
-        self.used_blocks = sorted(set(self.block.tolist()))
-        if len(self.block) == 0:
-            return
-        if self.block.min() < 0 or self.block.max() >= len(blocks):
-            raise BlockCorruptError("reply: a run of a block that it does not list")
-        block_rows = np.array([block.reader.rows for block in blocks], np.int64)
-        ends = self.first + self.count
-        if min(self.first.min(), self.count.min()) < 0 or np.any(
-            ends > block_rows[self.block]
-        ):
-            raise BlockCorruptError("reply: a run of rows that its block does not have")
+        self.used = self.runs.used
+        self.count: int = self.runs.rows
 
-    def __len__(self) -> int:
-        return len(self.block)
-
-    def is_whole_block(self) -> bool:
-        """True if the result is one block as it is."""
-        return len(self) == 1 and self.rows == self.blocks[self.block[0]].reader.rows
+    def stored(self, name: str) -> dict[int, StoredColumn]:
+        """The column in each block that has some of its rows, by index."""
+        return {number: StoredColumn(self.blocks[number], name) for number in self.used}
 
 
 # ---- Columns -----------------------------------------------------------------------
 
 
-def _column(name: str, runs: _Runs, offsets: _SharedOffsets) -> Any:
-    stored = {
-        number: StoredColumn(runs.blocks[number], name) for number in runs.used_blocks
-    }
-    shape = _common_shape([column.description for column in stored.values()])
-    if shape is None:
-        readers = {number: row_reader(column) for number, column in stored.items()}
-        return column_from_rows(_rows_one_by_one(readers, runs))
-    if shape.ragged_dim == 0:
-        return _fixed_rows(shape, stored, runs)
-    if shape.length is not None:
-        values = _fixed_rows(shape, stored, runs)
-        values = values.view(runs.rows * shape.length, *shape.rest)
-        return offsets.equal(runs.rows, shape.length).jagged(values, 1)
-    values, out_offsets = _ragged_rows(shape, stored, runs)
-    return offsets.shared(out_offsets).jagged(values, shape.ragged_dim)
+@dataclass(slots=True)
+class _Planned:
+    """A column of tensors: what it is made of, and how it shall lie in memory.
+
+    sources   one for each block, as RowRuns wants them
+    offsets   where rows begin, if they are ragged
+    elements  how many there are; None: `values` are there already
+    start     where they begin in `memory`
+    """
+
+    shape: _Shape
+    sources: list[Any]
+    offsets: Offsets | None
+    elements: int
+    values: torch.Tensor | None
+    memory: Any = None
+    start: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * self.shape.dtype.itemsize
 
 
-def _rows_one_by_one(readers: dict[int, RowReader], runs: _Runs) -> list[Any]:
+def _columns(
+    names: Sequence[str], rows: _Rows, offsets: _SharedOffsets
+) -> dict[str, Any]:
+    """All columns of a group. Their rows are copied by one call, into memory that is
+    theirs together unless a column is large."""
+    planned: dict[str, _Planned] = {}
+    columns: dict[str, Any] = {}
+    for name in names:
+        stored = rows.stored(name)
+        shape = _common_shape([column.description for column in stored.values()])
+        if shape is None:
+            columns[name] = column_from_rows(_rows_one_by_one(stored, rows))
+        else:
+            planned[name] = _plan(name, shape, stored, rows, offsets)
+    _copy_all([plan for plan in planned.values() if plan.values is None], rows)
+    for name, plan in planned.items():
+        columns[name] = _finished(plan, rows, offsets)
+    return columns
+
+
+def _rows_one_by_one(stored: dict[int, StoredColumn], rows: _Rows) -> list[Any]:
+    readers = {number: row_reader(column) for number, column in stored.items()}
+    triples = iter(rows.triples)
     values: list[Any] = []
-    for block, first, count in zip(
-        runs.block.tolist(), runs.first.tolist(), runs.count.tolist(), strict=True
-    ):
+    for block, first, count in zip(triples, triples, triples, strict=True):
         values += readers[block](first, count)
     return values
+
+
+def _plan(
+    name: str,
+    shape: _Shape,
+    stored: dict[int, StoredColumn],
+    rows: _Rows,
+    offsets: _SharedOffsets,
+) -> _Planned:
+    sources = [
+        _source(stored[number], shape) if number in stored else None
+        for number in range(len(rows.blocks))
+    ]
+    if shape.length is not None:
+        elements = rows.count * shape.length * math.prod(shape.rest)
+        return _Planned(shape, sources, None, elements, _viewed(shape, stored, rows))
+    row_offsets = offsets.shared(*_row_offsets(name, shape, sources, rows))
+    elements = int(row_offsets.array[-1]) * math.prod(shape.rest)
+    values = _viewed(shape, stored, rows) if shape.ragged_dim == 1 else None
+    return _Planned(shape, sources, row_offsets, elements, values)
+
+
+def _source(column: StoredColumn, shape: _Shape) -> Any:
+    """A stored column with the ragged dimension of its rows first."""
+    description = column.description
+    data, start = column.place(description.data)
+    nbytes = description.data.nbytes
+    if description.offsets is not None:
+        return (data, start, nbytes, *column.place(description.offsets), 0)
+    if shape.length is not None:
+        return (data, start, nbytes, None, 0, shape.length)
+    if shape.ragged_dim > 1:
+        data, start = _turned(column, shape), 0
+    return (data, start, nbytes, None, 0, description.shape[shape.ragged_dim - 1])
+
+
+def _turned(column: StoredColumn, shape: _Shape) -> np.ndarray:
+    rows = column.data().view(f"V{shape.dtype.itemsize}")
+    rows = rows.reshape(column.rows, *column.description.shape)
+    turned = np.ascontiguousarray(np.moveaxis(rows, shape.ragged_dim, 1))
+    return turned.reshape(-1).view(np.uint8)
+
+
+def _row_offsets(
+    name: str, shape: _Shape, sources: list[Any], rows: _Rows
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Where the rows of a ragged column begin, and how long they are."""
+    array = np.empty(rows.count + 1, np.int64)
+    try:
+        bounds = rows.runs.offsets(sources, shape.step_bytes(), array)
+    except DatasystemError as error:
+        raise BlockCorruptError(
+            f"block: the row offsets of field '{name}' are damaged"
+        ) from error
+    return array, bounds
+
+
+def _viewed(
+    shape: _Shape, stored: dict[int, StoredColumn], rows: _Rows
+) -> torch.Tensor | None:
+    """All elements of one stored column in a private mapping, without a copy; None
+    if more or less than one is wanted, or it is too small, or cannot be mapped."""
+    if not rows.runs.is_whole:
+        return None
+    (column,) = stored.values()
+    view = column.private_view()
+    if view is None:
+        return None
+    elements = column.description.data.nbytes // shape.dtype.itemsize
+    return torch.frombuffer(view, dtype=shape.dtype, count=elements)
+
+
+def _copy_all(planned: Sequence[_Planned], rows: _Rows) -> None:
+    _give_memory(planned)
+    columns: list[Any] = [
+        (
+            plan.sources,
+            plan.shape.step_bytes(),
+            None if plan.offsets is None else plan.offsets.array,
+            plan.memory,
+            plan.start,
+            plan.nbytes,
+        )
+        for plan in planned
+    ]
+    try:
+        rows.runs.copy(columns)
+    except DatasystemError as error:  # It changed since it was looked at.
+        raise BlockCorruptError(f"block: {error.message}") from error
+
+
+def _give_memory(planned: Sequence[_Planned]) -> None:
+    """Small columns lie in one buffer: memory by itself costs more than they do."""
+    together = 0
+    for plan in planned:
+        if plan.nbytes < OWN_PART_BYTES_MIN:
+            plan.start = aligned(together)
+            together = plan.start + plan.nbytes
+    buffer = warm_memory.take(together)
+    for plan in planned:
+        is_small = plan.nbytes < OWN_PART_BYTES_MIN
+        plan.memory = buffer if is_small else warm_memory.take(plan.nbytes)
+
+
+def _finished(plan: _Planned, rows: _Rows, offsets: _SharedOffsets) -> torch.Tensor:
+    shape = plan.shape
+    values = plan.values if plan.values is not None else _values(plan)
+    if shape.ragged_dim == 0:
+        return values
+    if shape.length is not None:
+        if shape.rest:
+            values = values.view(rows.count * shape.length, *shape.rest)
+        return offsets.equal(rows.count, shape.length).jagged(values, 1)
+    assert plan.offsets is not None
+    if shape.rest:
+        values = values.view(int(plan.offsets.array[-1]), *shape.rest)
+    if shape.ragged_dim > 1:
+        turned = values.view(carrier_of(shape.dtype)).movedim(0, shape.ragged_dim - 1)
+        values = turned.contiguous().view(shape.dtype)
+    return plan.offsets.jagged(values, shape.ragged_dim)
+
+
+def _values(plan: _Planned) -> torch.Tensor:
+    """The elements where they were copied to, in a row."""
+    dtype = plan.shape.dtype
+    if plan.elements == 0:  # torch makes no tensor of a buffer without bytes,
+        return torch.empty(0, dtype=carrier_of(dtype)).view(dtype)
+    return torch.frombuffer(
+        plan.memory, dtype=dtype, count=plan.elements, offset=plan.start
+    )
+
+
+# ---- Shapes ------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -176,7 +321,8 @@ class _Shape:
 
     rest        the shape of a row without its ragged dimension
     ragged_dim  which one that is; 0: rows have no dimensions
-    length      its size, if it is 1 and all rows have the same; else None
+    length      its size where all rows have the same: then it is the first dimension,
+                or there is none and this is 1; None where they differ
     """
 
     dtype: torch.dtype
@@ -191,7 +337,7 @@ class _Shape:
 
 def _common_shape(columns: Sequence[Column]) -> _Shape | None:
     """The one shape into which all rows fit without a look at each, or None."""
-    if len({column.dtype for column in columns}) > 1:
+    if len(columns) > 1 and len({column.dtype for column in columns}) > 1:
         return None
     if not {column.kind for column in columns} <= {Kind.DENSE, Kind.RAGGED}:
         return None
@@ -199,7 +345,7 @@ def _common_shape(columns: Sequence[Column]) -> _Shape | None:
     dense = {tuple(c.shape) for c in columns if c.kind == Kind.DENSE}
     ragged = {(c.ragged_dim, tuple(c.shape)) for c in columns if c.kind == Kind.RAGGED}
     if dense == {()} and not ragged:
-        return _Shape(dtype, (), 0, None)
+        return _Shape(dtype, (), 0, 1)
     if len(dense) == 1 and not ragged:
         (row_shape,) = dense
         return _Shape(dtype, row_shape[1:], 1, row_shape[0])
@@ -234,95 +380,6 @@ def _without(shape: tuple[int, ...], ragged_dim: int) -> tuple[int, ...] | None:
     return shape[: ragged_dim - 1] + shape[ragged_dim:]
 
 
-def _fixed_rows(
-    shape: _Shape, stored: dict[int, StoredColumn], runs: _Runs
-) -> torch.Tensor:
-    """The elements, in a row, of rows that all have the same shape."""
-    viewed = _viewed(shape, stored, runs)
-    if viewed is not None:
-        return viewed
-    row_elements = math.prod(shape.rest) * (1 if shape.length is None else shape.length)
-    out, out_bytes = allocate([runs.rows * row_elements], shape.dtype)
-    copy_runs(
-        out_bytes,
-        {number: column.data() for number, column in stored.items()},
-        Ranges(runs.block, runs.first, runs.dest, runs.count),
-        row_elements * shape.dtype.itemsize,
-    )
-    return out
-
-
-def _ragged_rows(
-    shape: _Shape, stored: dict[int, StoredColumn], runs: _Runs
-) -> tuple[torch.Tensor, np.ndarray]:
-    """The values of a jagged tensor, and its offsets."""
-    begins = {number: _row_begins(column, shape) for number, column in stored.items()}
-    out_offsets = offsets_of(_gathered_lengths(begins, runs))
-    values = _viewed(shape, stored, runs) if shape.ragged_dim == 1 else None
-    if values is not None:
-        return values.view(int(out_offsets[-1]), *shape.rest), out_offsets
-    starts = np.empty(len(runs), np.int64)
-    for number, rows_begin in begins.items():
-        mine = runs.block == number
-        starts[mine] = rows_begin[runs.first[mine]]
-    dest = out_offsets[runs.dest]
-    lengths = out_offsets[runs.dest + runs.count] - dest
-    values, value_bytes = allocate((int(out_offsets[-1]), *shape.rest), shape.dtype)
-    copy_runs(
-        value_bytes,
-        {number: _steps(column, shape) for number, column in stored.items()},
-        Ranges(runs.block, starts, dest, lengths),
-        shape.step_bytes(),
-    )
-    turned = values.view(carrier_of(shape.dtype)).movedim(0, shape.ragged_dim - 1)
-    return turned.contiguous().view(shape.dtype), out_offsets
-
-
-def _row_begins(column: StoredColumn, shape: _Shape) -> np.ndarray:
-    """Where the rows of a stored column begin, in steps of the ragged dimension."""
-    if column.description.kind == Kind.RAGGED:
-        return column.offsets(shape.step_bytes())
-    length = column.description.shape[shape.ragged_dim - 1]
-    return np.arange(column.rows + 1, dtype=np.int64) * length
-
-
-def _steps(column: StoredColumn, shape: _Shape) -> np.ndarray:
-    """The bytes of a stored column with the ragged dimension of its rows first."""
-    description = column.description
-    if description.kind == Kind.RAGGED or shape.ragged_dim == 1:
-        return column.data()
-    rows = column.data().view(f"V{shape.dtype.itemsize}")
-    rows = rows.reshape(column.rows, *description.shape)
-    turned = np.ascontiguousarray(np.moveaxis(rows, shape.ragged_dim, 1))
-    return turned.reshape(-1).view(np.uint8)
-
-
-def _gathered_lengths(begins: dict[int, np.ndarray], runs: _Runs) -> np.ndarray:
-    lengths = np.empty(runs.rows, np.int64)
-    copy_runs(
-        lengths.view(np.uint8),
-        {number: np.diff(begin).view(np.uint8) for number, begin in begins.items()},
-        Ranges(runs.block, runs.first, runs.dest, runs.count),
-        lengths.itemsize,
-    )
-    return lengths
-
-
-def _viewed(
-    shape: _Shape, stored: dict[int, StoredColumn], runs: _Runs
-) -> torch.Tensor | None:
-    """All elements of one stored column in a private mapping, without a copy; None
-    if more or less than one is wanted, or it is too small, or cannot be mapped."""
-    if not runs.is_whole_block():
-        return None
-    (column,) = stored.values()
-    view = column.private_view()
-    if view is None:
-        return None
-    elements = column.description.data.nbytes // shape.dtype.itemsize
-    return torch.frombuffer(view, dtype=shape.dtype, count=elements)
-
-
 class _SharedOffsets:
     """Equal offsets become one tensor: torch then knows that columns fit together."""
 
@@ -330,17 +387,18 @@ class _SharedOffsets:
         self._known: list[Offsets] = []
         self._equal: dict[tuple[int, int], Offsets] = {}
 
-    def shared(self, array: np.ndarray) -> Offsets:
+    def shared(self, array: np.ndarray, bounds: tuple[int, int]) -> Offsets:
         for known in self._known:
             if np.array_equal(known.array, array):
                 return known
-        self._known.append(Offsets(array))
+        self._known.append(Offsets(array, bounds))
         return self._known[-1]
 
     def equal(self, rows: int, length: int) -> Offsets:
         """Those of rows of one length."""
         found = self._equal.get((rows, length))
         if found is None:
-            found = self.shared(np.arange(rows + 1, dtype=np.int64) * length)
+            array = np.arange(rows + 1, dtype=np.int64) * length
+            found = self.shared(array, (length, length) if rows > 0 else (0, 0))
             self._equal[rows, length] = found
         return found

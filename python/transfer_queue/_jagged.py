@@ -14,14 +14,19 @@ class Offsets:
 
     array      int64, rows + 1 of them, from 0 on, not falling; taken
     tensor     the same: torch knows by it that columns fit together
+    shortest   the length of the shortest row, and
+    longest    that of the longest; `bounds`, where they are known already
     """
 
-    def __init__(self, array: np.ndarray) -> None:
+    def __init__(
+        self, array: np.ndarray, bounds: tuple[int, int] | None = None
+    ) -> None:
         self.array = array
         self.tensor = torch.from_numpy(array)
-        lengths = np.diff(array)
-        self.shortest = int(lengths.min(initial=array[-1]))
-        self.longest = int(lengths.max(initial=0))
+        if bounds is None:
+            lengths = np.diff(array)
+            bounds = int(lengths.min(initial=array[-1])), int(lengths.max(initial=0))
+        self.shortest, self.longest = bounds
         self._known_to_torch: dict[str, torch.Tensor] | None = None
 
     def jagged(self, values: torch.Tensor, ragged_dim: int) -> torch.Tensor:

@@ -17,16 +17,20 @@ class OpenBlock:
         self.reader = BlockReader.open(part0)
         self.parts: dict[int, Any] = {0: part0}
 
+    def add_part(self, number: int, part: Any) -> None:
+        """Take one more part. Raises BlockCorruptError when it is not as it was."""
+        expected = self.reader.part_sizes[number]
+        if len(part) < expected:
+            raise BlockCorruptError(
+                f"block: part {number} has {len(part)} bytes, "
+                f"its header tells of {expected}"
+            )
+        self.parts[number] = part
+
     def bytes_of(self, segment: Segment) -> np.ndarray:
         """A payload where it lies. May be changed by others: copy, check, use."""
         part: np.ndarray = np.frombuffer(self.parts[segment.part], np.uint8)
-        place = self.reader.place_of(segment)
-        if segment.nbytes > 0 and place.stop > len(part):
-            raise BlockCorruptError(
-                f"block: part {segment.part} has {len(part)} bytes, "
-                f"its header tells of {self.reader.part_sizes[segment.part]}"
-            )
-        return part[place]
+        return part[self.reader.place_of(segment)]
 
     def integers_of(self, segment: Segment) -> np.ndarray:
         """A copy of a payload of int64."""
@@ -46,12 +50,15 @@ class StoredColumn:
         """The rows, read-only, where they lie."""
         return self.block.bytes_of(self.description.data)
 
+    def place(self, segment: Segment) -> tuple[Any, int]:
+        """A payload as its part and where it begins there."""
+        return self.block.parts[segment.part], self.block.reader.place_of(segment).start
+
     def private_view(self) -> Any | None:
         """A writable mapping of the rows, if they are a part by themselves."""
         segment = self.description.data
         if segment.part == 0:
             return None
-        self.block.bytes_of(segment)  # Is the part long enough?
         return self.block.parts[segment.part].view()
 
     def offsets(self, unit_bytes: int) -> np.ndarray:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from yr.datasystem._core import Client as BlockClient
     from yr.datasystem._core import DatasystemError as DatasystemError
     from yr.datasystem._core import QueueConnection as QueueConnection
+    from yr.datasystem._core import RowRuns as RowRuns
     from yr.datasystem._core import __version__ as __version__
     from yr.datasystem._core import copy_bytes as copy_bytes
     from yr.datasystem.kv_client import ExistenceOpt as ExistenceOpt
@@ -55,6 +56,7 @@ _WHERE = {
     "QueueConnection": ("_core", "QueueConnection"),
     "ReadOnlyBuffer": ("kv_client", "ReadOnlyBuffer"),
     "ReadParam": ("kv_client", "ReadParam"),
+    "RowRuns": ("_core", "RowRuns"),
     "SetParam": ("kv_client", "SetParam"),
     "Status": ("util", "Status"),
     "WriteMode": ("object_client", "WriteMode"),

@@ -18,6 +18,7 @@ INVALID: int
 NOT_FOUND: int
 FULL: int
 NOT_READY: int
+CORRUPT: int
 
 class DatasystemError(RuntimeError):
     """What the library answered; str() is ``code: [<name>], msg: [<message>]``."""
@@ -140,6 +141,42 @@ class QueueConnection:
     def call(self, request: _BufferProtocol, timeout_ms: int) -> bytes: ...
     def close(self) -> None:
         """End the connection and every call that waits in it. Idempotent."""
+
+_Memory = object  # With the buffer protocol; numpy's arrays tell so from 3.12 on only.
+
+# Rows of one block: data, where they begin there, their bytes; row offsets or None,
+# where they begin; units of a row where there are no offsets.
+_Source = tuple[_Memory, int, int, _Memory | None, int, int]
+
+# One source per block (None for unused ones), bytes of a unit, what offsets() filled in
+# or None, and the place of the result: memory, where to begin there, how many bytes.
+_GatheredColumn = tuple[list[_Source | None], int, _Memory | None, _Memory, int, int]
+
+@final
+class RowRuns:
+    """Rows of a result: runs of rows of blocks. Its columns are put together here.
+
+    What lies in shared memory is not trusted: DatasystemError CORRUPT for offsets that
+    are damaged, INVALID for what does not fit together otherwise.
+    """
+
+    def __init__(self, runs: Sequence[int], block_rows: Sequence[int]) -> None:
+        """`runs` are flat triples: index of a block, first row, number of rows."""
+    @property
+    def rows(self) -> int: ...
+    @property
+    def is_whole(self) -> bool:
+        """Whether they are one block as it is."""
+    @property
+    def used(self) -> list[int]:
+        """The blocks that runs name, ascending."""
+    def offsets(
+        self, sources: list[_Source | None], unit_bytes: int, out: _Memory, /
+    ) -> tuple[int, int]:
+        """Fill in (int64) where each row of a column begins, in units, and where the
+        last one ends. Answers with the units of its shortest and its longest row."""
+    def copy(self, columns: list[_GatheredColumn], /) -> None:
+        """Copy the rows of columns into place; other threads run meanwhile."""
 
 def check_key(key: str) -> None:
     """Raises DatasystemError if `key` is not a legal user key."""
