@@ -151,6 +151,15 @@ class RayTemp(Daemon):
         self.environment["BENCH_RAY_TEMP"] = str(folder)
 
 
+class WorkerPorts(Daemon):
+    """Where tq.init() shall start its worker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.environment["BENCH_WORKER_PORT"] = str(free_port())
+        self.environment["BENCH_METASTORE_PORT"] = str(free_port())
+
+
 class RayCluster(Daemon):
     """`ray start --head` on a port and in a folder of its own."""
 
@@ -174,8 +183,6 @@ class RayCluster(Daemon):
         wait_until(lambda: answers(port), seconds=60)
         time.sleep(3)
         self.environment["RAY_ADDRESS"] = f"127.0.0.1:{port}"
-        self.environment["BENCH_WORKER_PORT"] = str(free_port())
-        self.environment["BENCH_METASTORE_PORT"] = str(free_port())
 
     def stop(self) -> None:
         stop_process(self._process)
@@ -210,11 +217,11 @@ def wait_until(condition: Any, seconds: float = 30) -> None:
 class Side:
     """A driver subprocess and its daemons. Use as a context manager."""
 
-    def __init__(self, name: str, python: Path, script: str, argument: str) -> None:
+    def __init__(self, name: str, python: Path, script: str, *arguments: str) -> None:
         self.name = name
         self._python = python
         self._script = script
-        self._argument = argument
+        self._arguments = arguments
         self._daemons: list[Daemon] = []
         self._folder = tempfile.TemporaryDirectory(prefix="tqbench-")
         self.folder = Path(self._folder.name)
@@ -234,7 +241,7 @@ class Side:
             environment.update(daemon.environment)
         log = (self.folder / "driver.log").open("w")
         self._process = subprocess.Popen(
-            [str(self._python), str(ROOT / "bench" / self._script), self._argument],
+            [str(self._python), str(ROOT / "bench" / self._script), *self._arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -242,9 +249,9 @@ class Side:
             env=environment,
             cwd=self.folder,
         )
-        self.hello = self._read()
+        self.hello = self.receive()
 
-    def _read(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         assert self._process is not None and self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):
@@ -252,12 +259,16 @@ class Side:
         log = (self.folder / "driver.log").read_text()[-2000:]
         raise RuntimeError(f"{self.name}: driver ended\n{log}")
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One request, its answer."""
+    def send(self, request: dict[str, Any]) -> None:
+        """One request, whose answer is received later."""
         assert self._process is not None and self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        return self._read()
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One request, its answer."""
+        self.send(request)
+        return self.receive()
 
     def stop(self) -> None:
         """Driver first, then what it needs."""

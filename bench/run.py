@@ -1,6 +1,7 @@
 """Measures us beside the peers and writes the tables of docs/benchmarks.md.
 
-    python bench/run.py [--quick] [--dry] [--only store|kv|start|memory|profile]
+    python bench/run.py [--quick] [--dry]
+        [--only store|kv|fields|start|memory|growth|profile]
 
 Both sides of a row run in one go, in alternating chunks, after a warm-up chunk that is
 not counted; a ratio is the best peer's p50 divided by ours.
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import call_profile
+import growth
 from _sides import (
     OURS,
     PEERS,
@@ -27,6 +29,7 @@ from _sides import (
     RayTemp,
     RedisDaemon,
     Side,
+    WorkerPorts,
     children_of,
 )
 
@@ -67,12 +70,14 @@ def store_side(name: str) -> Side:
     return side
 
 
-def kv_side(name: str) -> Side:
+def kv_side(name: str, with_ray: bool = True) -> Side:
     """A side of the key-value benchmark, not started."""
     programs = OURS if name == "ours" else PEERS
     backend = "SimpleStorage" if name == "SimpleStorage" else "Yuanrong"
     side = Side(name, programs / "python", "kv_driver.py", backend)
-    side.add(RayCluster(programs, side.folder))
+    side.add(WorkerPorts())
+    if with_ray:
+        side.add(RayCluster(programs, side.folder))
     return side
 
 
@@ -213,23 +218,91 @@ def bench_kv(quick: bool) -> list[str]:
     return lines
 
 
-def bench_start(quick: bool) -> list[str]:
-    """dscli start, in turn."""
-    seconds: dict[str, list[float]] = {"ours": [], "yuanrong": []}
-    for _ in range(2 if quick else 5):
-        for name, programs in (("ours", OURS), ("yuanrong", PEERS)):
-            side = Side(name, programs / "python", "store_driver.py", name)
-            daemon = DscliDaemon(programs, side.folder)
-            seconds[name].append(daemon.start_seconds)
-            side.add(daemon)
-            side.stop()
-            progress(f"dscli start {name} {daemon.start_seconds:.2f} s")
-    ours = statistics.median(seconds["ours"])
-    peer = statistics.median(seconds["yuanrong"])
+def bench_fields(quick: bool) -> list[str]:
+    """What each further field of a get costs: few fields beside many, without Ray."""
+    few, many = 2, 34
+    side = kv_side("ours", with_ray=False)
+    side.start()
+    times: dict[int, list[float]] = {}
+    try:
+        for fields in (few, many, few, many):
+            request = {"case": f"256x{fields}x128", "operation": "get"}
+            result = measure([side], request, 5 if quick else 50)["ours"]
+            times.setdefault(fields, []).append(result["p50"])
+    finally:
+        side.stop()
+    each = (min(times[many]) - min(times[few])) / (many - few)
     return [
-        "| | ours | openYuanrong-datasystem | ratio |",
+        f"| get 256x{few}x128 | get 256x{many}x128 | each further field |",
+        "|---|---|---|",
+        f"| {us(min(times[few]))} | {us(min(times[many]))} | {us(each)} |",
+    ]
+
+
+def start_seconds(name: str) -> float:
+    """Of `dscli start`."""
+    programs = OURS if name == "ours" else PEERS
+    side = Side(name, programs / "python", "store_driver.py", name)
+    daemon = DscliDaemon(programs, side.folder)
+    side.add(daemon)
+    side.stop()
+    return daemon.start_seconds
+
+
+def init_seconds(name: str, with_ray: bool) -> float:
+    """Of `tq.init()`, in a process that has imported it."""
+    side = kv_side(name, with_ray)
+    try:
+        side.start()
+    finally:
+        side.stop()
+    return float(side.hello["init_ns"]) / 1e9
+
+
+def import_seconds(name: str) -> float:
+    """Of `import transfer_queue`, in a fresh interpreter."""
+    import subprocess
+
+    code = "import time; t = time.perf_counter(); import transfer_queue; "
+    code += "print(time.perf_counter() - t)"
+    python = (OURS if name == "ours" else PEERS) / "python"
+    done = subprocess.run(
+        [str(python), "-c", code], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout.split()[-1])
+
+
+def start_row(
+    label: str, work: Callable[[str], float], peers: Sequence[str], rounds: int
+) -> str:
+    """One line: the median of ours, of each peer, and the ratio to the best."""
+    seconds: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
+    for _ in range(rounds):
+        for name, measured in seconds.items():
+            measured.append(work(name))
+            progress(f"{label} {name} {measured[-1]:.3f} s")
+    medians = {name: statistics.median(each) for name, each in seconds.items()}
+    ours = medians.pop("ours")
+    others = ", ".join(f"{name} {each:.2f} s" for name, each in medians.items())
+    ratio = f"{min(medians.values()) / ours:.1f}x" if medians else ""
+    return f"| {label} | {ours:.3f} s | {others} | {ratio} |"
+
+
+def bench_start(quick: bool) -> list[str]:
+    """What a user waits for before anything is stored, in turn."""
+    rounds = 2 if quick else 5
+    queues = ["SimpleStorage", "Yuanrong"]
+    return [
+        "| | ours | peers | ratio |",
         "|---|---|---|---|",
-        f"| dscli start | {ours:.2f} s | {peer:.2f} s | {peer / ours:.1f}x |",
+        start_row("dscli start", start_seconds, ["yuanrong"], rounds),
+        start_row("import transfer_queue", import_seconds, ["SimpleStorage"], rounds),
+        start_row(
+            "tq.init, Ray is up", lambda name: init_seconds(name, True), queues, 2
+        ),
+        start_row(
+            "tq.init without Ray", lambda name: init_seconds(name, False), [], rounds
+        ),
     ]
 
 
@@ -280,8 +353,10 @@ def bench_memory(quick: bool) -> list[str]:
 BENCHES = {
     "store": bench_store,
     "kv": bench_kv,
+    "fields": bench_fields,
     "start": bench_start,
     "memory": bench_memory,
+    "growth": growth.bench_growth,
     "profile": call_profile.profile,
 }
 

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv-peers
-stamp=$venv/.stamp-2
+stamp=$venv/.stamp-3
 [ -e "$stamp" ] && exit 0
 # Mooncake's programs are linked against the RDMA libraries, also for TCP.
 packages=(redis-server libibverbs1 librdmacm1 libnuma1 libcurl4)
@@ -21,6 +21,6 @@ python3 -m venv "$venv"
 "$venv/bin/pip" install --quiet torch==2.13.0
 "$venv/bin/pip" install --quiet openyuanrong-datasystem==0.8.1 ray==2.60.0 redis \
     mooncake-transfer-engine-non-cuda==0.3.13.post1 tensordict omegaconf msgspec \
-    numpy psutil pyzmq hydra-core prometheus_client cloudpickle
+    numpy psutil pyzmq hydra-core prometheus_client cloudpickle matplotlib
 "$venv/bin/pip" install --quiet --no-deps transferqueue==0.1.11
 touch "$stamp"
