@@ -19,6 +19,7 @@
 
 enum {
     CONNECT_TIMEOUT_MS = 5000,
+    RETRY_MS = 20,
     REQUEST_BYTES_MAX = 256 << 20,
 };
 
@@ -90,6 +91,21 @@ greet(const struct ds_queue *queue, struct channel *channel, const struct wait *
     return status;
 }
 
+/* A full backlog is a controller that is busy: it is waited for. */
+static enum ds_status
+connect_patiently(const struct ds_queue *queue, const struct wait *wait,
+                  struct channel **out, struct ds_error *err)
+{
+    for (;;) {
+        enum ds_status status = channel_connect_unix(queue->path, out, err);
+        if (status != DS_TIMEOUT)
+            return status;
+        status = wait_sleep(wait, RETRY_MS);
+        if (status != DS_OK)
+            return status;
+    }
+}
+
 static enum ds_status
 connect_queue(struct ds_queue *queue, const struct wait *wait, struct channel **out,
               struct ds_error *err)
@@ -99,7 +115,7 @@ connect_queue(struct ds_queue *queue, const struct wait *wait, struct channel **
     if (wait->deadline_ms < bounded.deadline_ms)
         bounded.deadline_ms = wait->deadline_ms;
     struct ds_error reason = {0};
-    enum ds_status status = channel_connect_unix(queue->path, &channel, &reason);
+    enum ds_status status = connect_patiently(queue, &bounded, &channel, &reason);
     if (status != DS_OK)
         return fail_channel(queue, status, &reason, err);
     status = greet(queue, channel, &bounded, &reason);

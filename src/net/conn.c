@@ -2,6 +2,7 @@
 #include "net/conn.h"
 
 #include "net/conn_internal.h"
+#include "net/watch.h"
 
 #include "base/check.h"
 #include "base/numeric.h"
@@ -52,8 +53,9 @@ void
 conn_poll(struct conn *conn)
 {
     int events = UV_READABLE | (conn->is_polling_writable ? UV_WRITABLE : 0);
-    int result = uv_poll_start(&conn->poll, events, on_poll);
-    DS_ASSERT(result == 0);
+    int result = watch_start(&conn->poll, events, on_poll);
+    if (result < 0)
+        conn_close(conn, uv_strerror(result));
 }
 
 enum ds_status

@@ -1,5 +1,6 @@
 /* Accepting connections. */
 #include "net/conn.h"
+#include "net/watch.h"
 
 #include "base/check.h"
 #include "base/log.h"
@@ -47,14 +48,20 @@ rest(struct listener *listener, const struct ds_error *err)
 }
 
 static void
+rest_after(struct listener *listener, int result)
+{
+    struct ds_error err = {0};
+    (void)ds_fail(&err, DS_IO, "%s", uv_strerror(result));
+    rest(listener, &err);
+}
+
+static void
 on_readable(uv_poll_t *poll, int status, int events)
 {
     struct listener *listener = poll->data;
     (void)events;
     if (status < 0) {
-        struct ds_error err = {0};
-        (void)ds_fail(&err, DS_IO, "%s", uv_strerror(status));
-        rest(listener, &err);
+        rest_after(listener, status);
         return;
     }
     for (int i = 0; i < ACCEPTS_MAX && !listener->closing; i++) {
@@ -74,8 +81,9 @@ on_readable(uv_poll_t *poll, int status, int events)
 static void
 listen_again(struct listener *listener)
 {
-    int result = uv_poll_start(&listener->poll, UV_READABLE, on_readable);
-    DS_ASSERT(result == 0);
+    int result = watch_start(&listener->poll, UV_READABLE, on_readable);
+    if (result < 0)
+        rest_after(listener, result);
 }
 
 enum ds_status

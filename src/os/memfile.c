@@ -131,7 +131,9 @@ memfile_unmap(void *data, uint64_t bytes)
     if (data == NULL)
         return;
     int result = munmap(data, bytes);
-    DS_ASSERT(result == 0);
+    /* To the kernel, mappings that lie side by side may be one. At the limit of their
+     * number it cannot cut one in two: then this one stays, which costs addresses. */
+    DS_ASSERT(result == 0 || errno == ENOMEM);
 }
 
 enum ds_status

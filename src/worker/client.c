@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/numeric.h"
 #include "base/status.h"
+#include "net/watch.h"
 #include "os/clock.h"
 #include "os/memfile.h"
 #include "os/process.h"
@@ -93,7 +94,7 @@ on_watch(uv_poll_t *watch, int status, int events)
 }
 
 static bool
-watch_start(struct client *client)
+watch_process(struct client *client)
 {
     if (client->watch_fd < 0) {
         list_push_back(&client->worker->unseen, &client->unseen_link);
@@ -104,7 +105,7 @@ watch_start(struct client *client)
         return false;
     client->watch.data = client;
     client->watching = true;
-    return uv_poll_start(&client->watch, UV_READABLE | UV_DISCONNECT, on_watch) == 0;
+    return watch_start(&client->watch, UV_READABLE | UV_DISCONNECT, on_watch) == 0;
 }
 
 /* Takes watch_fd. NULL when out of memory or descriptors. */
@@ -124,7 +125,7 @@ client_new(struct worker *worker, uint32_t region,
     client->watch_fd = watch_fd;
     list_init(&client->unseen_link);
     list_push_back(&worker->clients, &client->link);
-    if (!watch_start(client)) {
+    if (!watch_process(client)) {
         forget(client, NULL);
         return NULL;
     }

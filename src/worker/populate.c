@@ -163,6 +163,24 @@ populate_first(struct populate *populate, struct ds_error *err)
     return DS_OK;
 }
 
+static enum ds_status
+watch_helper(struct populate *populate, struct ds_error *err)
+{
+    uv_loop_t *loop = &populate->worker->loop;
+    int result = uv_poll_init(loop, &populate->done, mailbox_fd(populate->box));
+    if (result < 0)
+        return ds_fail(err, DS_IO, "cannot watch the helper thread: %s",
+                       uv_strerror(result));
+    result = uv_timer_init(loop, &populate->rest);
+    DS_ASSERT(result == 0);
+    populate->rest.data = populate;
+    populate->done.data = populate;
+    populate->open_handles = 2;
+    result = uv_poll_start(&populate->done, UV_READABLE, on_done);
+    DS_ASSERT(result == 0);
+    return DS_OK;
+}
+
 enum ds_status
 populate_start(struct worker *worker, uint64_t already, struct populate **out,
                struct ds_error *err)
@@ -176,16 +194,13 @@ populate_start(struct worker *worker, uint64_t already, struct populate **out,
     enum ds_status status = populate_first(populate, err);
     if (status == DS_OK)
         status = mailbox_create(&populate->box, err);
+    if (status == DS_OK)
+        status = watch_helper(populate, err);
     if (status != DS_OK) {
+        mailbox_destroy(populate->box);
         free(populate);
         return status;
     }
-    uv_timer_init(&worker->loop, &populate->rest);
-    uv_poll_init(&worker->loop, &populate->done, mailbox_fd(populate->box));
-    populate->rest.data = populate;
-    populate->done.data = populate;
-    populate->open_handles = 2;
-    uv_poll_start(&populate->done, UV_READABLE, on_done);
     submit(populate);
     *out = populate;
     return DS_OK;
