@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from transfer_queue._deadline import Deadline
-from transfer_queue._queue import BlockRef, GetReply, OutcomeUnknownError, QueueClient
+from transfer_queue._queue import BlocksRef, GetReply, OutcomeUnknownError, QueueClient
 from transfer_queue._torch_fork import settle_in_child
 from transfer_queue.storage.managers.base import StorageManager
 
@@ -50,15 +50,6 @@ class _BlockGoneError(Exception):
         self.block_ids = frozenset(block_ids)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """A block in the store and the rows (positions in the batch) that it holds."""
-
-    ref: BlockRef
-    first: int
-    last: int
-
-
 def put_rows(
     queue: QueueClient,
     backend: Backend,
@@ -74,26 +65,15 @@ def put_rows(
         reply = queue.kv_put(partition_id, keys, None, tags, deadline)
         _delete_dead(backend, reply.dead)
         return reply.tags, reply.field_names
-    merged: list[dict[str, Any]] = []
-    common: set[str] | None = None
-    with _stored_blocks(backend, fields, len(keys)) as pending:
-        while pending:
-            piece = pending[0]
-            rows = slice(piece.first, piece.last)
-            some_tags = None if tags is None else tags[rows]
-            try:
-                reply = queue.kv_put(
-                    partition_id, keys[rows], piece.ref, some_tags, deadline
-                )
-            except (OutcomeUnknownError, KeyboardInterrupt):
-                pending.pop(0)  # It may be in the queue now: then it must stay.
-                raise
-            pending.pop(0)
-            _delete_dead(backend, reply.dead)
-            merged += reply.tags
-            produced = set(reply.field_names)
-            common = produced if common is None else common & produced
-    return merged, sorted(common or ())
+    with _stored(backend, fields, len(keys)) as (blocks, pending):
+        try:
+            reply = queue.kv_put(partition_id, keys, blocks, tags, deadline)
+        except (OutcomeUnknownError, KeyboardInterrupt):
+            pending.clear()  # They may be in the queue now: then they must stay.
+            raise
+        pending.clear()
+    _delete_dead(backend, reply.dead)
+    return reply.tags, reply.field_names
 
 
 def get_rows(
@@ -135,34 +115,40 @@ def clear_rows(
 
 
 @contextlib.contextmanager
-def _stored_blocks(
+def _stored(
     backend: Backend, fields: TensorDict, rows: int
-) -> Iterator[list[_Stored]]:
-    """The batch as blocks in the store, mostly one. Whatever the caller leaves in the
-    list, for any reason, is deleted again."""
-    pending: list[_Stored] = []
+) -> Iterator[tuple[BlocksRef, list[bytes]]]:
+    """The batch as blocks in the store, mostly one, and the list of their ids.
+
+    Whatever the caller leaves in the list, for any reason, is deleted again.
+    """
+    pieces = list(_split(backend.manager, fields, 0, rows))
+    pending = backend.manager.put_all([block for _, block in pieces])
     try:
-        for first, last, block in _split(backend.manager, fields, 0, rows):
-            block_id = backend.manager.put(block)
-            ref = BlockRef(block_id, backend.name, block.field_names, block.field_bytes)
-            pending.append(_Stored(ref, first, last))
-        yield pending
+        ref = BlocksRef(
+            block_ids=list(pending),
+            backend=backend.name,
+            field_names=pieces[0][1].field_names,
+            field_bytes=[size for _, block in pieces for size in block.field_bytes],
+            firsts=[first for first, _ in pieces[1:]],
+        )
+        yield ref, pending
     finally:
-        if pending:
-            _delete_dead(backend, [piece.ref.block_id for piece in pending])
+        _delete_dead(backend, pending)
 
 
 def _split(
     manager: StorageManager, fields: TensorDict, first: int, last: int
-) -> Iterator[tuple[int, int, EncodedBlock]]:
-    """Halve the rows until each block is as small as the store wants it."""
+) -> Iterator[tuple[int, EncodedBlock]]:
+    """Halve the rows until each block is as small as the store wants it: the position
+    of each block's first row, and the block."""
     from transfer_queue._block import encode_fields
     from transfer_queue._rows import slice_rows
 
     some = fields if last - first == len(fields) else slice_rows(fields, first, last)
     block = encode_fields(some, last - first)
     if sum(block.part_sizes) <= manager.block_bytes_max or last - first == 1:
-        yield first, last, block
+        yield first, block
         return
     del some, block
     middle = (first + last) // 2

@@ -44,13 +44,18 @@ class OutcomeUnknownError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class BlockRef:
-    """A stored block as the controller records it."""
+class BlocksRef:
+    """The stored blocks of one put as the controller records them.
 
-    block_id: bytes
+    field_bytes  sizes of the first block's columns, then of the second's
+    firsts       positions of the first rows of all blocks but the first
+    """
+
+    block_ids: Sequence[bytes]
     backend: str
     field_names: Sequence[str]
     field_bytes: Sequence[int]
+    firsts: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,21 +102,22 @@ class QueueClient:
         self,
         partition_id: str,
         keys: Sequence[str],
-        block: BlockRef | None,
+        blocks: BlocksRef | None,
         tags: Sequence[Mapping[str, Any] | None] | None,
         deadline: Deadline,
     ) -> PutReply:
-        wire_block = None
-        if block is not None:
-            wire_block = [
-                block.block_id,
-                block.backend,
-                list(block.field_names),
-                list(block.field_bytes),
+        wire_blocks = None
+        if blocks is not None:
+            wire_blocks = [
+                list(blocks.block_ids),
+                blocks.backend,
+                list(blocks.field_names),
+                list(blocks.field_bytes),
+                list(blocks.firsts),
             ]
         wire_tags = None if tags is None else _tags.to_wire(tags)
         reply = self._call(
-            ["kv_put", partition_id, list(keys), wire_block, wire_tags], deadline
+            ["kv_put", partition_id, list(keys), wire_blocks, wire_tags], deadline
         )
         return PutReply(*reply)
 

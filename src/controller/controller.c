@@ -31,24 +31,27 @@ delete_dead_blocks(struct controller *controller)
 }
 
 static bool
-brings_block(const struct controller *controller, const struct queue_request *request)
+brings_blocks(const struct controller *controller, const struct queue_request *request)
 {
     return controller->worker != NULL && request->operation == QUEUE_KV_PUT &&
-           request->has_block;
+           request->has_blocks;
 }
 
 enum ds_status
 controller_apply(struct controller *controller, const struct queue_request *request,
                  struct writer *reply, struct ds_error *err)
 {
-    bool adopts = brings_block(controller, request);
-    if (adopts && !worker_link_reserve(controller->worker))
+    bool adopts = brings_blocks(controller, request);
+    const struct blocks_request *blocks = &request->blocks;
+    if (adopts && !worker_link_reserve(controller->worker, blocks->count))
         return ds_fail(err, DS_NO_MEMORY, "the controller is out of memory");
     enum ds_status status = queue_apply(controller->queue, request, reply, err);
     if (status != DS_OK)
         return status;
-    if (adopts && queue_knows_block(controller->queue, &request->block.id))
-        worker_link_adopt(controller->worker, request->block.id);
+    for (uint32_t i = 0; adopts && i < blocks->count; i++) {
+        if (queue_knows_block(controller->queue, &blocks->ids[i]))
+            worker_link_adopt(controller->worker, blocks->ids[i]);
+    }
     delete_dead_blocks(controller);
     return DS_OK;
 }

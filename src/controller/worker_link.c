@@ -114,9 +114,9 @@ tell_if_flushed(struct worker_link *link)
 }
 
 bool
-worker_link_reserve(struct worker_link *link)
+worker_link_reserve(struct worker_link *link, size_t count)
 {
-    return reserve(link, 1);
+    return reserve(link, count);
 }
 
 void

@@ -30,10 +30,9 @@ worker_link_open(uv_loop_t *loop, const char *path, struct queue *queue,
 /* Ends in the loop; the link is freed there. Accepts NULL. */
 void worker_link_close(struct worker_link *link);
 
-/* Room for one more block, so that the next adopt cannot fail; false when out of
- * memory.
- */
-bool worker_link_reserve(struct worker_link *link);
+/* Room for `count` more blocks, so that adopting them cannot fail; false when out of
+ * memory. */
+bool worker_link_reserve(struct worker_link *link, size_t count);
 
 /* Room must be reserved. */
 void worker_link_adopt(struct worker_link *link, struct ds_block_id id);

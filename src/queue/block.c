@@ -3,6 +3,7 @@
 #include "queue/hash.h"
 
 #include "base/check.h"
+#include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
 
@@ -64,15 +65,17 @@ blocks_find(const struct block_table *table, const struct ds_block_id *id)
     return NULL;
 }
 
-/* Room for one more block in every array. */
+/* Room for `count` more blocks in every array. */
 static bool
-reserve(struct block_table *table)
+reserve(struct block_table *table, uint32_t count)
 {
-    if (!hmap_reserve(&table->by_id, table->by_id.count + 1))
+    if (!hmap_reserve(&table->by_id, table->by_id.count + count))
         return false;
-    if (table->free_count > 0 || table->count < table->capacity)
+    uint32_t fresh = count <= table->free_count ? 0 : count - table->free_count;
+    if (fresh <= table->capacity - table->count)
         return true;
-    uint32_t wanted = table->capacity == 0 ? 256 : table->capacity * 2;
+    uint32_t wanted = (uint32_t)max_u64(2ull * table->capacity, table->count + fresh);
+    wanted = (uint32_t)max_u64(wanted, 256);
     struct block **blocks = realloc(table->blocks, wanted * sizeof(struct block *));
     if (blocks == NULL)
         return false;
@@ -87,7 +90,7 @@ reserve(struct block_table *table)
 
 /* Interns the request's fields. `numbers` has room for all. */
 static enum ds_status
-intern_fields(struct field_table *fields, const struct block_request *request,
+intern_fields(struct field_table *fields, const struct blocks_request *request,
               struct field_no *numbers, struct field_set *out, struct ds_error *err)
 {
     uint32_t count = (uint32_t)request->fields.count;
@@ -126,7 +129,7 @@ find_member(const struct field_no *members, uint32_t count, struct field_no fiel
 /* Sizes come in the order of the request; they are kept in that of the set. */
 static void
 order_column_bytes(struct block *block, const struct field_table *fields,
-                   const struct block_request *request)
+                   const struct blocks_request *request, const uint64_t *column_bytes)
 {
     uint32_t count;
     const struct field_no *members = fields_members(fields, block->fields, &count);
@@ -134,13 +137,13 @@ order_column_bytes(struct block *block, const struct field_table *fields,
         struct field_no field;
         bool found = fields_find(fields, request->fields.items[i], &field);
         DS_ASSERT(found);
-        block->column_bytes[find_member(members, count, field)] =
-            request->column_bytes[i];
+        block->column_bytes[find_member(members, count, field)] = column_bytes[i];
     }
 }
 
+/* The request's block number `at`; NULL when out of memory. */
 static struct block *
-create(const struct block_request *request, uint32_t row_count)
+create(const struct blocks_request *request, uint32_t at)
 {
     size_t columns = request->fields.count;
     struct block *block =
@@ -148,11 +151,12 @@ create(const struct block_request *request, uint32_t row_count)
     if (block == NULL)
         return NULL;
     *block = (struct block){
-        .id = request->id,
-        .row_count = row_count,
+        .id = request->ids[at],
+        .row_count = request->ends[at] - blocks_request_first(request, at),
         .backend_len = (uint32_t)request->backend.len,
         .backend = (char *)&block->column_bytes[columns],
     };
+    DS_ASSERT(block->row_count > 0);
     if (request->backend.len > 0)
         memcpy(block->backend, request->backend.data, request->backend.len);
     list_init(&block->link);
@@ -160,27 +164,42 @@ create(const struct block_request *request, uint32_t row_count)
     return block;
 }
 
+static bool
+create_all(const struct blocks_request *request, struct block **out)
+{
+    for (uint32_t i = 0; i < request->count; i++) {
+        out[i] = create(request, i);
+        if (out[i] != NULL)
+            continue;
+        for (; i > 0; i--) {
+            block_destroy(out[i - 1]);
+            out[i - 1] = NULL;
+        }
+        return false;
+    }
+    return true;
+}
+
 enum ds_status
 blocks_prepare(struct block_table *table, struct field_table *fields,
-               const struct block_request *request, uint32_t row_count,
-               struct block **out, struct ds_error *err)
+               const struct blocks_request *request, struct block **out,
+               struct ds_error *err)
 {
-    DS_ASSERT(row_count > 0);
-    DS_ASSERT(blocks_find(table, &request->id) == NULL);
     struct field_no numbers[DS_BLOCK_PARTS_MAX];
     DS_ASSERT(request->fields.count <= DS_BLOCK_PARTS_MAX);
     struct field_set set = {0};
     enum ds_status status = intern_fields(fields, request, numbers, &set, err);
     if (status != DS_OK)
         return status;
-    struct block *block = create(request, row_count);
-    if (block == NULL || !reserve(table)) {
-        block_destroy(block);
-        return ds_fail(err, DS_NO_MEMORY, "out of memory for a block");
+    if (!reserve(table, request->count) || !create_all(request, out))
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for %u blocks",
+                       request->count);
+    for (uint32_t i = 0; i < request->count; i++) {
+        DS_ASSERT(blocks_find(table, &request->ids[i]) == NULL);
+        out[i]->fields = set;
+        order_column_bytes(out[i], fields, request,
+                           request->column_bytes + i * request->fields.count);
     }
-    block->fields = set;
-    order_column_bytes(block, fields, request);
-    *out = block;
     return DS_OK;
 }
 

@@ -83,13 +83,15 @@ blocks_get(const struct block_table *table, struct block_no number)
     return table->blocks[number.value];
 }
 
-/* A block for this put that no table knows yet, to be handed to blocks_add() or
- * block_destroy(). Also makes sure that the next blocks_add() cannot fail. The fields
- * are interned. DS_INVALID     a field is named twice DS_FULL, DS_NO_MEMORY */
+/* The blocks of this put, which no table knows yet: out[i] is to be handed to blocks_add()
+ * or block_destroy(). Also makes sure that adding them all cannot fail. The fields are
+ * interned. After a failure `out` is all NULL.
+ *   DS_INVALID     a field is named twice
+ *   DS_FULL, DS_NO_MEMORY */
 DS_MUST_USE enum ds_status
 blocks_prepare(struct block_table *table, struct field_table *fields,
-               const struct block_request *request, uint32_t row_count,
-               struct block **out, struct ds_error *err);
+               const struct blocks_request *request, struct block **out,
+               struct ds_error *err);
 
 /* Takes `block`. It must get its entries before anything else happens. */
 void blocks_add(struct block_table *table, struct block *block);

@@ -21,9 +21,9 @@ struct put {
     struct partition *new_partition; /* Owned; NULL: the partition exists. */
     struct row **rows;               /* Per key; the array is owned. */
     struct row_tags **tags;          /* Per key, owned; NULL: tags stay as they are. */
-    struct block *block;             /* Owned; NULL: a put of tags only. */
-    struct field_set added;          /* The block's fields. */
-    struct field_set common;         /* What all rows have produced in the end. */
+    struct block **blocks;   /* Owned, with those that are not NULL; NULL: only tags. */
+    struct field_set added;  /* The blocks' fields. */
+    struct field_set common; /* What all rows have produced in the end. */
     uint32_t new_rows;
     uint64_t tag_bytes; /* Of the whole queue in the end. */
     uint64_t keys_hash;
@@ -57,7 +57,9 @@ put_fini(struct put *put)
     for (size_t i = 0; put->tags != NULL && i < count; i++)
         tags_free(put->tags[i]);
     partition_destroy(put->new_partition);
-    block_destroy(put->block);
+    for (uint32_t i = 0; put->blocks != NULL && i < put->request->blocks.count; i++)
+        block_destroy(put->blocks[i]);
+    free(put->blocks);
     doom_fini(&put->doom);
     free(put->rows);
     free(put->tags);
@@ -161,17 +163,21 @@ merge_tags(struct put *put, struct ds_error *err)
 }
 
 static enum ds_status
-prepare_block(struct put *put, struct ds_error *err)
+prepare_blocks(struct put *put, struct ds_error *err)
 {
-    if (!put->request->has_block)
+    const struct blocks_request *request = &put->request->blocks;
+    if (!put->request->has_blocks)
         return DS_OK;
-    enum ds_status status =
-        blocks_prepare(&put->queue->blocks, &put->queue->fields, &put->request->block,
-                       (uint32_t)put->request->keys.count, &put->block, err);
+    put->blocks = calloc(request->count, sizeof(struct block *));
+    if (put->blocks == NULL)
+        return fail_memory(put, err);
+    enum ds_status status = blocks_prepare(&put->queue->blocks, &put->queue->fields,
+                                           request, put->blocks, err);
     if (status != DS_OK)
         return status;
-    put->block->keys_hash = put->keys_hash;
-    put->added = put->block->fields;
+    for (uint32_t i = 0; i < request->count; i++)
+        put->blocks[i]->keys_hash = put->keys_hash;
+    put->added = put->blocks[0]->fields;
     return DS_OK;
 }
 
@@ -192,7 +198,7 @@ prepare_row(struct put *put, struct row *row, struct field_set *out_produced,
         if (field_set_is_empty(kept))
             doom_entry(&put->doom, blocks_get(&queue->blocks, entry->block));
     }
-    if (put->block != NULL && !row_reserve_entry(row))
+    if (put->blocks != NULL && !row_reserve_entry(row))
         return fail_memory(put, err);
     return fields_unite(&queue->fields, row->produced, put->added, out_produced, err);
 }
@@ -234,7 +240,7 @@ write_reply(const struct put *put, struct writer *reply, struct ds_error *err)
     return queue_check_reply(reply, err);
 }
 
-/* Takes the new block's fields out of the row's older entries. */
+/* Takes the new blocks' fields out of the row's older entries. */
 static void
 shrink_entries(struct put *put, struct row *row)
 {
@@ -256,8 +262,9 @@ shrink_entries(struct put *put, struct row *row)
     row->entry_count = kept_count;
 }
 
+/* Row `row_in_block` of the block belongs to the put's key `i`. */
 static void
-commit_entry(struct put *put, struct block *block, size_t i)
+commit_entry(struct put *put, struct block *block, uint32_t row_in_block, uint32_t i)
 {
     struct queue *queue = put->queue;
     struct row *row = put->rows[i];
@@ -265,7 +272,7 @@ commit_entry(struct put *put, struct block *block, size_t i)
     DS_ASSERT(row->entry_count < row->entry_capacity);
     row->entries[row->entry_count++] = (struct entry){
         .block = block->number,
-        .row = (uint32_t)i,
+        .row = row_in_block,
         .fields = put->added,
     };
     blocks_account(&queue->blocks, &queue->fields, block, (struct field_set){0},
@@ -273,6 +280,17 @@ commit_entry(struct put *put, struct block *block, size_t i)
     enum ds_status status =
         fields_unite(&queue->fields, row->produced, put->added, &row->produced, NULL);
     DS_ASSERT(status == DS_OK);
+}
+
+static void
+commit_block(struct put *put, uint32_t at)
+{
+    const struct blocks_request *request = &put->request->blocks;
+    struct block *block = TAKE(put->blocks[at]);
+    uint32_t first = blocks_request_first(request, at);
+    blocks_add(&put->queue->blocks, block);
+    for (uint32_t i = first; i < request->ends[at]; i++)
+        commit_entry(put, block, i - first, i);
 }
 
 static void
@@ -312,12 +330,8 @@ commit(struct put *put)
     for (size_t i = 0; i < count; i++)
         commit_row(put, i);
     queue->tag_bytes = put->tag_bytes;
-    struct block *block = TAKE(put->block);
-    if (block != NULL) {
-        blocks_add(&queue->blocks, block);
-        for (size_t i = 0; i < count; i++)
-            commit_entry(put, block, i);
-    }
+    for (uint32_t i = 0; put->blocks != NULL && i < put->request->blocks.count; i++)
+        commit_block(put, i);
     queue->counters.puts++;
     queue->counters.put_rows += count;
 }
@@ -331,7 +345,7 @@ prepare(struct put *put, struct ds_error *err)
     if (status == DS_OK)
         status = merge_tags(put, err);
     if (status == DS_OK)
-        status = prepare_block(put, err);
+        status = prepare_blocks(put, err);
     if (status == DS_OK)
         status = prepare_rows(put, err);
     return status;
@@ -377,27 +391,33 @@ hash_of_keys(const struct queue_request *request)
     return hash;
 }
 
-/* Whether this put was applied already; an error if it must not be applied at all. */
+/* Whether this put was applied already; an error if it must not be applied at all. All
+ * blocks of a put come together, so that one that was there tells of the others. */
 static enum ds_status
 recognise(const struct queue *queue, const struct queue_request *request,
           bool *out_is_repeat, struct ds_error *err)
 {
+    const struct blocks_request *blocks = &request->blocks;
+    const struct block *known = NULL;
+    bool is_refused = false;
     *out_is_repeat = false;
-    if (!request->has_block)
-        return DS_OK;
-    const struct block *block = blocks_find(&queue->blocks, &request->block.id);
-    const struct past_block *past =
-        blocks_find_past(&queue->blocks, &request->block.id);
-    if (past != NULL && past->is_refused)
+    for (uint32_t i = 0; request->has_blocks && i < blocks->count; i++) {
+        const struct block *block = blocks_find(&queue->blocks, &blocks->ids[i]);
+        const struct past_block *past =
+            blocks_find_past(&queue->blocks, &blocks->ids[i]);
+        known = block != NULL ? block : known;
+        is_refused = is_refused || (past != NULL && past->is_refused);
+        *out_is_repeat = *out_is_repeat || block != NULL || past != NULL;
+    }
+    if (known != NULL && known->keys_hash != hash_of_keys(request))
+        return ds_fail(err, DS_INVALID,
+                       "kv_put: this block was put before, with other keys; a block "
+                       "can be put once");
+    if (is_refused)
         return ds_fail(err, DS_NOT_FOUND,
                        "kv_put: its block was given up, because the process that wrote "
                        "it was taken for dead before the put arrived; put the data "
                        "again");
-    if (block != NULL && block->keys_hash != hash_of_keys(request))
-        return ds_fail(err, DS_INVALID,
-                       "kv_put: this block was put before, with other keys; a block "
-                       "can be put once");
-    *out_is_repeat = block != NULL || past != NULL;
     return DS_OK;
 }
 

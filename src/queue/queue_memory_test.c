@@ -87,10 +87,11 @@ static void
 check_failure_changes_nothing(const char *request)
 {
     TALK(talk);
-    CHECK_OK(talk_call(&talk, "['kv_put','p',['a','b','c'],[@1,'y',['x','z'],[9,9]],"
-                              "[{'t':1},nil,nil]]"));
-    CHECK_OK(talk_call(&talk, "['kv_put','p',['b'],[@2,'y',['x'],[9]],nil]"));
-    CHECK_OK(talk_call(&talk, "['kv_put','p',['b'],[@3,'y',['w'],[9]],nil]"));
+    CHECK_OK(talk_call(&talk,
+                       "['kv_put','p',['a','b','c'],[[@1],'y',['x','z'],[9,9],[]],"
+                       "[{'t':1},nil,nil]]"));
+    CHECK_OK(talk_call(&talk, "['kv_put','p',['b'],[[@2],'y',['x'],[9],[]],nil]"));
+    CHECK_OK(talk_call(&talk, "['kv_put','p',['b'],[[@3],'y',['w'],[9],[]],nil]"));
     char *before = picture(&talk);
     long allocations = 0;
     while (apply_with_allocations(&talk, request, allocations) != DS_OK) {
@@ -110,14 +111,21 @@ check_failure_changes_nothing(const char *request)
 TEST(a_put_that_runs_out_of_memory_changes_nothing)
 {
     check_failure_changes_nothing("['kv_put','p',['a','b','d','e'],"
-                                  "[@9,'y',['x','u','v'],[1,2,3]],"
+                                  "[[@9],'y',['x','u','v'],[1,2,3],[]],"
                                   "[{'t':2,'s':3},{'t':4},{'t':5},nil]]");
+}
+
+TEST(a_put_of_several_blocks_that_runs_out_of_memory_changes_nothing)
+{
+    check_failure_changes_nothing("['kv_put','p',['a','b','d','e'],"
+                                  "[[@7,@8,@9],'y',['x','u'],[1,2,3,4,5,6],[1,3]],"
+                                  "nil]");
 }
 
 TEST(a_put_into_a_new_partition_that_runs_out_of_memory_changes_nothing)
 {
     check_failure_changes_nothing(
-        "['kv_put','q',['z'],[@9,'y',['x','u'],[1,2]],[{'t':2}]]");
+        "['kv_put','q',['z'],[[@9],'y',['x','u'],[1,2],[]],[{'t':2}]]");
 }
 
 TEST(a_get_that_runs_out_of_memory_changes_nothing)
@@ -153,6 +161,7 @@ TEST(a_queue_that_cannot_be_made_leaves_nothing)
 }
 
 TEST_MAIN(RUN(a_put_that_runs_out_of_memory_changes_nothing),
+          RUN(a_put_of_several_blocks_that_runs_out_of_memory_changes_nothing),
           RUN(a_put_into_a_new_partition_that_runs_out_of_memory_changes_nothing),
           RUN(a_get_that_runs_out_of_memory_changes_nothing),
           RUN(a_clear_that_runs_out_of_memory_changes_nothing),

@@ -13,7 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PARTITIONS = 2, KEYS = 12, FIELDS = 6, TAGS = 3, STEPS = 6000, BLOCKS = STEPS };
+enum {
+    PARTITIONS = 2,
+    KEYS = 12,
+    FIELDS = 6,
+    TAGS = 3,
+    STEPS = 6000,
+    BLOCKS = 2 * STEPS
+};
 
 struct cell {
     uint32_t block; /* 0: nothing there. */
@@ -108,20 +115,37 @@ say_fields(struct model *model, uint32_t mask)
 }
 
 static void
-say_block(struct model *model, uint32_t mask)
+say_column_bytes(struct model *model, uint32_t mask)
 {
-    if (mask == 0) {
-        say(model, "nil,");
-        return;
-    }
-    say_number(model, "[@%u,'y',", ++model->block);
-    say_fields(model, mask);
-    say(model, ",[");
     for (uint32_t field = 0; field < FIELDS; field++) {
         if (mask >> field & 1)
             say_number(model, "%u,", 1000 + pick(model, 1000));
     }
+}
+
+/* One block for all rows, or now and then two; answers with the second's first row. */
+static uint32_t
+say_blocks(struct model *model, uint32_t mask, uint32_t count)
+{
+    uint32_t split = count > 1 && pick(model, 3) == 0 ? 1 + pick(model, count - 1) : 0;
+    if (mask == 0) {
+        say(model, "nil,");
+        return 0;
+    }
+    say_number(model, "[[@%u,", ++model->block);
+    if (split > 0)
+        say_number(model, "@%u,", model->block + 1);
+    say(model, "],'y',");
+    say_fields(model, mask);
+    say(model, ",[");
+    say_column_bytes(model, mask);
+    if (split > 0)
+        say_column_bytes(model, mask);
+    say(model, "],[");
+    if (split > 0)
+        say_number(model, "%u", split);
     say(model, "]],");
+    return split;
 }
 
 static void
@@ -214,10 +238,13 @@ random_put(struct model *model)
     choose_keys(model, keys);
     begin(model, "['kv_put',", partition);
     say_keys(model, keys, count);
-    say_block(model, mask);
+    uint32_t split = say_blocks(model, mask, count);
     say(model, "[");
-    for (uint32_t i = 0; i < count; i++)
-        put_row(model, &model->rows[partition][keys[i]], i, mask);
+    for (uint32_t i = 0; i < count; i++) {
+        model->block += split > 0 && i == split;
+        put_row(model, &model->rows[partition][keys[i]], i < split ? i : i - split,
+                mask);
+    }
     say(model, "]]");
     model->has_partition[partition] = true;
     call(model, DS_OK);

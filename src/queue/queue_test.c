@@ -23,7 +23,7 @@ TEST(a_put_without_tags_keeps_and_echoes_them)
 {
     TALK(t);
     CHECK_OK(talk_call(&t, "['kv_put','p',['k'],nil,[{'a':1}]]"));
-    CHECK_REPLY(&t, "['kv_put','p',['k','m'],[@1,'y',['x'],[8]],nil]",
+    CHECK_REPLY(&t, "['kv_put','p',['k','m'],[[@1],'y',['x'],[8],[]],nil]",
                 "[[{'a':1},{}],['x'],[]]");
     CHECK_REPLY(&t, "['kv_put','p',['k','m'],nil,[nil,{}]]", "[[{'a':1},{}],['x'],[]]");
 }
@@ -57,26 +57,26 @@ TEST(as_many_tags_as_keys)
 TEST(fields_are_cumulative_and_sorted)
 {
     TALK(t);
-    CHECK_REPLY(&t, "['kv_put','p',['k'],[@1,'y',['x','c'],[8,8]],nil]",
+    CHECK_REPLY(&t, "['kv_put','p',['k'],[[@1],'y',['x','c'],[8,8],[]],nil]",
                 "[[{}],['c','x'],[]]");
-    CHECK_REPLY(&t, "['kv_put','p',['k'],[@2,'y',['b'],[8]],nil]",
+    CHECK_REPLY(&t, "['kv_put','p',['k'],[[@2],'y',['b'],[8],[]],nil]",
                 "[[{}],['b','c','x'],[]]");
 }
 
 TEST(fields_of_a_batch_are_those_that_all_rows_have)
 {
     TALK(t);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[@1,'y',['x','y'],[8,8]],nil]"));
-    CHECK_OK(talk_call(&t, "['kv_put','p',['b'],[@2,'y',['y','z'],[8,8]],nil]"));
-    CHECK_REPLY(&t, "['kv_put','p',['a','b'],[@3,'y',['w'],[16]],nil]",
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[[@1],'y',['x','y'],[8,8],[]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['b'],[[@2],'y',['y','z'],[8,8],[]],nil]"));
+    CHECK_REPLY(&t, "['kv_put','p',['a','b'],[[@3],'y',['w'],[16],[]],nil]",
                 "[[{},{}],['w','y'],[]]");
 }
 
 TEST(overwriting_one_field_leaves_the_others)
 {
     TALK(t);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['k'],[@1,'y',['x','z'],[8,8]],nil]"));
-    CHECK_REPLY(&t, "['kv_put','p',['k'],[@2,'y',['x'],[8]],nil]",
+    CHECK_OK(talk_call(&t, "['kv_put','p',['k'],[[@1],'y',['x','z'],[8,8],[]],nil]"));
+    CHECK_REPLY(&t, "['kv_put','p',['k'],[[@2],'y',['x'],[8],[]],nil]",
                 "[[{}],['x','z'],[]]");
     CHECK_REPLY(&t, "['kv_get','p',['k'],nil]",
                 "[nil,['x','z'],[[[1],[[@1,'y']],[0,0,1]],[[0],[[@2,'y']],[0,0,1]]]]");
@@ -88,7 +88,7 @@ TEST(rows_of_one_put_are_one_run)
 {
     TALK(t);
     CHECK_OK(talk_call(
-        &t, "['kv_put','p',['a','b','c','d'],[@1,'y',['x','z'],[32,32]],nil]"));
+        &t, "['kv_put','p',['a','b','c','d'],[[@1],'y',['x','z'],[32,32],[]],nil]"));
     CHECK_REPLY(&t, "['kv_get','p',['a','b','c','d'],nil]",
                 "[nil,['x','z'],[[[0,1],[[@1,'y']],[0,0,4]]]]");
     CHECK_REPLY(&t, "['kv_get','p',['d','b','c'],nil]",
@@ -98,7 +98,7 @@ TEST(rows_of_one_put_are_one_run)
 TEST(a_repeated_key_repeats_its_row)
 {
     TALK(t);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a','b'],[@1,'y',['x'],[8]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a','b'],[[@1],'y',['x'],[8],[]],nil]"));
     CHECK_REPLY(&t, "['kv_get','p',['b','b','a'],nil]",
                 "[nil,['x'],[[[0],[[@1,'y']],[0,1,1,0,1,1,0,0,1]]]]");
 }
@@ -106,7 +106,7 @@ TEST(a_repeated_key_repeats_its_row)
 TEST(unknown_keys_are_left_out_and_found_says_which_are_there)
 {
     TALK(t);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a','b'],[@1,'y',['x'],[8]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a','b'],[[@1],'y',['x'],[8],[]],nil]"));
     CHECK_REPLY(&t, "['kv_get','p',['no','a','no','b','b'],nil]",
                 "[[1,3,4],['x'],[[[0],[[@1,'y']],[0,0,2,0,1,1]]]]");
 }
@@ -114,7 +114,7 @@ TEST(unknown_keys_are_left_out_and_found_says_which_are_there)
 TEST(nothing_found_is_an_error)
 {
     TALK(t);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[@1,'y',['x'],[8]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[[@1],'y',['x'],[8],[]],nil]"));
     CHECK_REFUSED(&t, "['kv_get','p',['b'],nil]", DS_NOT_FOUND,
                   "keys or partition were not found!");
     CHECK_REFUSED(&t, "['kv_get','q',['a'],nil]", DS_NOT_FOUND,
@@ -126,8 +126,8 @@ TEST(nothing_found_is_an_error)
 TEST(no_common_field_is_an_error)
 {
     TALK(t);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[@1,'y',['x'],[8]],nil]"));
-    CHECK_OK(talk_call(&t, "['kv_put','p',['b'],[@2,'y',['z'],[8]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[[@1],'y',['x'],[8],[]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['b'],[[@2],'y',['z'],[8],[]],nil]"));
     CHECK_REFUSED(&t, "['kv_get','p',['a','b'],nil]", DS_NOT_READY,
                   "Some fields are not ready in all the requested keys!");
 }
@@ -135,7 +135,7 @@ TEST(no_common_field_is_an_error)
 TEST(select_drops_names_that_are_not_there)
 {
     TALK(t);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[@1,'y',['x','z'],[8,8]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[[@1],'y',['x','z'],[8,8],[]],nil]"));
     CHECK_REPLY(&t, "['kv_get','p',['a'],['z','nope','z']]",
                 "[nil,['z'],[[[0],[[@1,'y']],[0,0,1]]]]");
     CHECK_REPLY(&t, "['kv_get','p',['a'],['nope']]", "[nil,[],[]]");
@@ -147,10 +147,11 @@ TEST(select_drops_names_that_are_not_there)
 TEST(groups_hold_for_every_row)
 {
     TALK(t);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[@1,'y',['x','z'],[8,8]],nil]"));
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[@2,'y',['w','v'],[8,8]],nil]"));
-    CHECK_OK(talk_call(&t, "['kv_put','p',['b'],[@3,'y',['x','w','v'],[8,8,8]],nil]"));
-    CHECK_OK(talk_call(&t, "['kv_put','p',['b'],[@4,'y',['z'],[8]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[[@1],'y',['x','z'],[8,8],[]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[[@2],'y',['w','v'],[8,8],[]],nil]"));
+    CHECK_OK(
+        talk_call(&t, "['kv_put','p',['b'],[[@3],'y',['x','w','v'],[8,8,8],[]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['b'],[[@4],'y',['z'],[8],[]],nil]"));
     CHECK_REPLY(&t, "['kv_get','p',['a','b'],['x','z']]",
                 "[nil,['x','z'],[[[0],[[@1,'y'],[@3,'y']],[0,0,1,1,0,1]],"
                 "[[1],[[@1,'y'],[@4,'y']],[0,0,1,1,0,1]]]]");
@@ -175,8 +176,8 @@ TEST(list_keeps_the_order_of_insertion)
 TEST(partitions_are_apart)
 {
     TALK(t);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['k'],[@1,'y',['x'],[8]],[{'a':1}]]"));
-    CHECK_OK(talk_call(&t, "['kv_put','q',['k'],[@2,'y',['z'],[8]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['k'],[[@1],'y',['x'],[8],[]],[{'a':1}]]"));
+    CHECK_OK(talk_call(&t, "['kv_put','q',['k'],[[@2],'y',['z'],[8],[]],nil]"));
     CHECK_REPLY(&t, "['kv_get','q',['k'],nil]",
                 "[nil,['z'],[[[0],[[@2,'y']],[0,0,1]]]]");
     CHECK_REPLY(&t, "['kv_clear','p',['k']]", "[[@1]]");
@@ -196,7 +197,7 @@ TEST(reading_creates_no_partition)
 TEST(clear_is_idempotent)
 {
     TALK(t);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a','b'],[@1,'y',['x'],[8]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a','b'],[[@1],'y',['x'],[8],[]],nil]"));
     CHECK_REPLY(&t, "['kv_clear','p',['a','a','no']]", "[[]]");
     CHECK_REPLY(&t, "['kv_clear','p',['a']]", "[[]]");
     CHECK_REPLY(&t, "['kv_clear','p',['b','a']]", "[[@1]]");
@@ -207,12 +208,13 @@ TEST(clear_is_idempotent)
 TEST(a_block_overwritten_bit_by_bit_is_reported_dead_once)
 {
     TALK(t);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a','b'],[@1,'y',['x','z'],[8,8]],nil]"));
-    CHECK_REPLY(&t, "['kv_put','p',['a'],[@2,'y',['x','z'],[8,8]],nil]",
+    CHECK_OK(
+        talk_call(&t, "['kv_put','p',['a','b'],[[@1],'y',['x','z'],[8,8],[]],nil]"));
+    CHECK_REPLY(&t, "['kv_put','p',['a'],[[@2],'y',['x','z'],[8,8],[]],nil]",
                 "[[{}],['x','z'],[]]");
-    CHECK_REPLY(&t, "['kv_put','p',['b'],[@3,'y',['x'],[8]],nil]",
+    CHECK_REPLY(&t, "['kv_put','p',['b'],[[@3],'y',['x'],[8],[]],nil]",
                 "[[{}],['x','z'],[]]");
-    CHECK_REPLY(&t, "['kv_put','p',['b'],[@4,'y',['z','w'],[8,8]],nil]",
+    CHECK_REPLY(&t, "['kv_put','p',['b'],[[@4],'y',['z','w'],[8,8],[]],nil]",
                 "[[{}],['w','x','z'],[@1]]");
     CHECK_REPLY(&t, "['kv_clear','p',['a','b']]", "[[@2,@3,@4]]");
 }
@@ -221,8 +223,8 @@ TEST(without_reports_dead_blocks_wait_to_be_taken)
 {
     struct queue_options options = {.limits = queue_limits_default()};
     __attribute__((cleanup(talk_end))) struct talk t = talk_begin(&options);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[@1,'y',['x'],[8]],nil]"));
-    CHECK_OK(talk_call(&t, "['kv_put','p',['b'],[@2,'y',['x'],[8]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[[@1],'y',['x'],[8],[]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['b'],[[@2],'y',['x'],[8],[]],nil]"));
     CHECK_REPLY(&t, "['kv_clear','p',['b','a']]", "[[]]");
     struct ds_block_id id;
     struct ds_block_id first = test_block_id(2);
@@ -239,8 +241,8 @@ TEST(without_reports_dead_blocks_wait_to_be_taken)
 TEST(purge_forgets_everything_and_names_all_blocks)
 {
     TALK(t);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[@1,'y',['x'],[8]],[{'t':1}]]"));
-    CHECK_OK(talk_call(&t, "['kv_put','q',['a','b'],[@2,'y',['z'],[8]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[[@1],'y',['x'],[8],[]],[{'t':1}]]"));
+    CHECK_OK(talk_call(&t, "['kv_put','q',['a','b'],[[@2],'y',['z'],[8],[]],nil]"));
     CHECK_OK(talk_call(&t, "['config_set',<c>]"));
     CHECK_REPLY(&t, "['purge']", "[[@1,@2]]");
     CHECK_REPLY(&t, "['kv_list',nil]", "{}");
@@ -253,7 +255,7 @@ TEST(purge_forgets_everything_and_names_all_blocks)
 TEST(a_repeated_put_changes_nothing_and_answers_the_same)
 {
     TALK(t);
-    const char *put = "['kv_put','p',['a','b'],[@1,'y',['x'],[8]],[{'t':1},nil]]";
+    const char *put = "['kv_put','p',['a','b'],[[@1],'y',['x'],[8],[]],[{'t':1},nil]]";
     CHECK_REPLY(&t, put, "[[{'t':1},{}],['x'],[]]");
     CHECK_REPLY(&t, put, "[[{'t':1},{}],['x'],[]]");
     CHECK_REPLY(&t, "['kv_clear','p',['a','b']]", "[[@1]]");
@@ -263,9 +265,9 @@ TEST(a_repeated_put_changes_nothing_and_answers_the_same)
 TEST(a_late_repeat_does_not_undo_newer_puts)
 {
     TALK(t);
-    const char *put = "['kv_put','p',['a','b'],[@1,'y',['x'],[8]],[{'t':1},nil]]";
+    const char *put = "['kv_put','p',['a','b'],[[@1],'y',['x'],[8],[]],[{'t':1},nil]]";
     CHECK_OK(talk_call(&t, put));
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[@2,'y',['x'],[8]],[{'t':2}]]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[[@2],'y',['x'],[8],[]],[{'t':2}]]"));
     CHECK_REPLY(&t, put, "[[{'t':2},{}],['x'],[]]");
     CHECK_REPLY(&t, "['kv_get','p',['a'],nil]",
                 "[nil,['x'],[[[0],[[@2,'y']],[0,0,1]]]]");
@@ -274,7 +276,7 @@ TEST(a_late_repeat_does_not_undo_newer_puts)
 TEST(a_late_repeat_brings_no_cleared_rows_back)
 {
     TALK(t);
-    const char *put = "['kv_put','p',['a'],[@1,'y',['x'],[8]],[{'t':1}]]";
+    const char *put = "['kv_put','p',['a'],[[@1],'y',['x'],[8],[]],[{'t':1}]]";
     CHECK_OK(talk_call(&t, put));
     CHECK_REPLY(&t, "['kv_clear','p',['a']]", "[[@1]]");
     CHECK_REPLY(&t, put, "[[{}],[],[]]");
@@ -284,10 +286,34 @@ TEST(a_late_repeat_brings_no_cleared_rows_back)
 TEST(a_block_can_be_put_for_one_list_of_keys_only)
 {
     TALK(t);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[@1,'y',['x'],[8]],nil]"));
-    CHECK_REFUSED(&t, "['kv_put','p',['b'],[@1,'y',['x'],[8]],nil]", DS_INVALID,
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[[@1],'y',['x'],[8],[]],nil]"));
+    CHECK_REFUSED(&t, "['kv_put','p',['b'],[[@1],'y',['x'],[8],[]],nil]", DS_INVALID,
                   "this block was put before");
     CHECK_REPLY(&t, "['kv_list','p']", "{'p':{'a':{}}}");
+}
+
+TEST(a_put_of_several_blocks_is_one_step)
+{
+    TALK(t);
+    const char *put =
+        "['kv_put','p',['a','b','c'],[[@1,@2],'y',['x'],[8,16],[1]],[{'t':1},nil,nil]]";
+    CHECK_REPLY(&t, put, "[[{'t':1},{},{}],['x'],[]]");
+    CHECK_REPLY(&t, "['kv_get','p',['a','b','c'],nil]",
+                "[nil,['x'],[[[0],[[@1,'y'],[@2,'y']],[0,0,1,1,0,2]]]]");
+    CHECK_REPLY(&t, put, "[[{'t':1},{},{}],['x'],[]]"); /* Said again. */
+    CHECK_REPLY(&t, "['kv_clear','p',['b']]", "[[]]");
+    CHECK_REPLY(&t, "['kv_clear','p',['a']]", "[[@1]]");
+    CHECK_REPLY(&t, "['kv_clear','p',['c']]", "[[@2]]");
+}
+
+TEST(a_put_with_one_refused_block_is_refused_whole)
+{
+    TALK(t);
+    struct ds_block_id id = test_block_id(2);
+    CHECK(!queue_refuse_block(t.queue, &id));
+    CHECK_REFUSED(&t, "['kv_put','p',['a','b'],[[@1,@2],'y',['x'],[8,8],[1]],nil]",
+                  DS_NOT_FOUND, "its block was given up");
+    CHECK_REFUSED(&t, "['kv_get','p',['a'],nil]", DS_NOT_FOUND, "were not found");
 }
 
 TEST(a_refused_block_cannot_be_put)
@@ -296,7 +322,7 @@ TEST(a_refused_block_cannot_be_put)
     struct ds_block_id id = test_block_id(1);
     CHECK(!queue_refuse_block(t.queue, &id));
     CHECK(!queue_refuse_block(t.queue, &id));
-    CHECK_REFUSED(&t, "['kv_put','p',['a'],[@1,'y',['x'],[8]],nil]", DS_NOT_FOUND,
+    CHECK_REFUSED(&t, "['kv_put','p',['a'],[[@1],'y',['x'],[8],[]],nil]", DS_NOT_FOUND,
                   "its block was given up");
     CHECK_REPLY(&t, "['kv_list',nil]", "{}");
 }
@@ -305,7 +331,7 @@ TEST(a_known_block_is_not_refused)
 {
     TALK(t);
     struct ds_block_id id = test_block_id(1);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[@1,'y',['x'],[8]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[[@1],'y',['x'],[8],[]],nil]"));
     CHECK(queue_refuse_block(t.queue, &id));
     CHECK(queue_knows_block(t.queue, &id));
     CHECK_OK(talk_call(&t, "['kv_get','p',['a'],nil]"));
@@ -318,9 +344,9 @@ TEST(only_the_last_blocks_refused_are_remembered)
         struct ds_block_id id = test_block_id(i);
         CHECK(!queue_refuse_block(t.queue, &id));
     }
-    CHECK_STATUS(talk_call(&t, "['kv_put','p',['a'],[@2,'y',['x'],[8]],nil]"),
+    CHECK_STATUS(talk_call(&t, "['kv_put','p',['a'],[[@2],'y',['x'],[8],[]],nil]"),
                  DS_NOT_FOUND);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[@1,'y',['x'],[8]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[[@1],'y',['x'],[8],[]],nil]"));
 }
 
 /* ---- Refusals change nothing ---- */
@@ -328,9 +354,9 @@ TEST(only_the_last_blocks_refused_are_remembered)
 TEST(duplicate_keys_change_nothing)
 {
     TALK(t);
-    CHECK_REFUSED(&t,
-                  "['kv_put','p',['a','b','a'],[@1,'y',['x'],[8]],[{'t':1},nil,nil]]",
-                  DS_INVALID, "Got duplicated keys.");
+    CHECK_REFUSED(
+        &t, "['kv_put','p',['a','b','a'],[[@1],'y',['x'],[8],[]],[{'t':1},nil,nil]]",
+        DS_INVALID, "Got duplicated keys.");
     CHECK_REPLY(&t, "['kv_list',nil]", "{}");
     CHECK_OK(talk_call(&t, "['kv_put','p',['b'],nil,[{'t':1}]]"));
     CHECK_REFUSED(&t, "['kv_put','p',['a','b','b'],nil,[nil,{'t':2},nil]]", DS_INVALID,
@@ -348,7 +374,7 @@ TEST(an_empty_list_of_keys_is_refused)
 TEST(a_block_names_each_field_once)
 {
     TALK(t);
-    CHECK_REFUSED(&t, "['kv_put','p',['a'],[@1,'y',['x','z','x'],[8,8,8]],nil]",
+    CHECK_REFUSED(&t, "['kv_put','p',['a'],[[@1],'y',['x','z','x'],[8,8,8],[]],nil]",
                   DS_INVALID, "names a field twice");
     CHECK_REPLY(&t, "['kv_list',nil]", "{}");
 }
@@ -392,18 +418,18 @@ TEST(partitions_are_limited)
 TEST(names_of_fields_are_limited_until_all_rows_are_cleared)
 {
     SMALL_TALK(t);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[@1,'y',['x','z'],[8,8]],nil]"));
-    CHECK_REFUSED(&t, "['kv_put','p',['a'],[@2,'y',['v','w'],[8,8]],nil]", DS_FULL,
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[[@1],'y',['x','z'],[8,8],[]],nil]"));
+    CHECK_REFUSED(&t, "['kv_put','p',['a'],[[@2],'y',['v','w'],[8,8],[]],nil]", DS_FULL,
                   "3 names of fields");
     CHECK_REPLY(&t, "['kv_clear','p',['a']]", "[[@1]]");
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[@2,'y',['v','w'],[8,8]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[[@2],'y',['v','w'],[8,8],[]],nil]"));
 }
 
 TEST(combinations_of_fields_are_limited)
 {
     SMALL_TALK(t);
-    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[@1,'y',['x','z'],[8,8]],nil]"));
-    CHECK_REFUSED(&t, "['kv_put','p',['a'],[@2,'y',['z','w'],[8,8]],nil]", DS_FULL,
+    CHECK_OK(talk_call(&t, "['kv_put','p',['a'],[[@1],'y',['x','z'],[8,8],[]],nil]"));
+    CHECK_REFUSED(&t, "['kv_put','p',['a'],[[@2],'y',['z','w'],[8,8],[]],nil]", DS_FULL,
                   "combinations of fields");
     CHECK_REPLY(&t, "['kv_get','p',['a'],nil]",
                 "[nil,['x','z'],[[[0,1],[[@1,'y']],[0,0,1]]]]");
@@ -441,10 +467,10 @@ TEST(live_bytes_follow_what_is_overwritten)
 {
     TALK(t);
     CHECK_OK(talk_call(
-        &t, "['kv_put','p',['a','b','c','d'],[@1,'y',['x','z'],[40,120]],nil]"));
+        &t, "['kv_put','p',['a','b','c','d'],[[@1],'y',['x','z'],[40,120],[]],nil]"));
     CHECK_OK(talk_call(&t, "['stats']"));
     CHECK_CONTAINS((const char *)t.text.data, "'blocks_live_bytes':160");
-    CHECK_OK(talk_call(&t, "['kv_put','p',['b'],[@2,'y',['z'],[7]],nil]"));
+    CHECK_OK(talk_call(&t, "['kv_put','p',['b'],[[@2],'y',['z'],[7],[]],nil]"));
     CHECK_OK(talk_call(&t, "['stats']"));
     CHECK_CONTAINS((const char *)t.text.data, "'blocks_live_bytes':137");
     CHECK_OK(talk_call(&t, "['kv_clear','p',['a','b','c','d']]"));
@@ -472,6 +498,8 @@ TEST_MAIN(RUN(tags_merge_name_by_name), RUN(a_put_without_tags_keeps_and_echoes_
           RUN(a_late_repeat_does_not_undo_newer_puts),
           RUN(a_late_repeat_brings_no_cleared_rows_back),
           RUN(a_block_can_be_put_for_one_list_of_keys_only),
+          RUN(a_put_of_several_blocks_is_one_step),
+          RUN(a_put_with_one_refused_block_is_refused_whole),
           RUN(a_refused_block_cannot_be_put), RUN(a_known_block_is_not_refused),
           RUN(only_the_last_blocks_refused_are_remembered),
           RUN(duplicate_keys_change_nothing), RUN(an_empty_list_of_keys_is_refused),

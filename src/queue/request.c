@@ -109,17 +109,48 @@ decode_block_id(struct decoder *decoder, struct ds_block_id *out)
 {
     struct ds_slice bytes = msgpack_read_bin(&decoder->reader);
     if (bytes.len != sizeof out->bytes)
-        return fail_invalid(decoder, "the block's id is not 16 bytes");
+        return fail_invalid(decoder, "a block's id is not 16 bytes");
     memcpy(out->bytes, bytes.data, sizeof out->bytes);
     return DS_OK;
 }
 
+static bool
+is_among(const struct ds_block_id *ids, uint32_t count, const struct ds_block_id *id)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (memcmp(ids[i].bytes, id->bytes, sizeof id->bytes) == 0)
+            return true;
+    }
+    return false;
+}
+
 static enum ds_status
-decode_column_bytes(struct decoder *decoder, struct block_request *out)
+decode_block_ids(struct decoder *decoder, struct blocks_request *out)
 {
     uint32_t count = msgpack_read_array(&decoder->reader);
-    if (!reader_ok(&decoder->reader) || count != out->fields.count)
-        return fail_invalid(decoder, "the block does not give one size per field");
+    if (!reader_ok(&decoder->reader) || count == 0 || count > QUEUE_PUT_BLOCKS_MAX)
+        return fail_invalid(decoder, "a put has an array of 1 to 1024 block ids");
+    out->ids = calloc(count, sizeof *out->ids);
+    if (out->ids == NULL)
+        return fail_memory(decoder, count);
+    for (; out->count < count; out->count++) {
+        struct ds_block_id *id = &out->ids[out->count];
+        enum ds_status status = decode_block_id(decoder, id);
+        if (status != DS_OK)
+            return status;
+        if (is_among(out->ids, out->count, id))
+            return fail_invalid(decoder, "the put names a block twice");
+    }
+    return DS_OK;
+}
+
+static enum ds_status
+decode_column_bytes(struct decoder *decoder, struct blocks_request *out)
+{
+    uint32_t count = msgpack_read_array(&decoder->reader);
+    if (!reader_ok(&decoder->reader) ||
+        count != (uint64_t)out->count * out->fields.count)
+        return fail_invalid(decoder, "there is not one size per block and field");
     out->column_bytes = calloc(count, sizeof *out->column_bytes);
     if (out->column_bytes == NULL)
         return fail_memory(decoder, count);
@@ -134,12 +165,36 @@ decode_column_bytes(struct decoder *decoder, struct block_request *out)
     return DS_OK;
 }
 
+/* The first rows of all blocks but the first, as the ends of all but the last. */
 static enum ds_status
-decode_block(struct decoder *decoder, struct block_request *out)
+decode_firsts(struct decoder *decoder, size_t key_count, struct blocks_request *out)
 {
-    if (msgpack_read_array(&decoder->reader) != 4)
-        return fail_invalid(decoder, "the block is not [id, backend, fields, bytes]");
-    enum ds_status status = decode_block_id(decoder, &out->id);
+    uint32_t count = msgpack_read_array(&decoder->reader);
+    if (!reader_ok(&decoder->reader) || count + 1 != out->count)
+        return fail_invalid(decoder, "there is not one first row per further block");
+    out->ends = calloc(out->count, sizeof *out->ends);
+    if (out->ends == NULL)
+        return fail_memory(decoder, out->count);
+    uint64_t previous = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t first = msgpack_read_uint(&decoder->reader);
+        if (!reader_ok(&decoder->reader) || first <= previous || first >= key_count)
+            return fail_invalid(decoder, "first rows of blocks do not ascend within "
+                                         "the keys");
+        out->ends[i] = (uint32_t)first;
+        previous = first;
+    }
+    out->ends[count] = (uint32_t)key_count;
+    return DS_OK;
+}
+
+static enum ds_status
+decode_blocks(struct decoder *decoder, size_t key_count, struct blocks_request *out)
+{
+    if (msgpack_read_array(&decoder->reader) != 5)
+        return fail_invalid(decoder, "the blocks are not [ids, backend, fields, bytes, "
+                                     "first rows]");
+    enum ds_status status = decode_block_ids(decoder, out);
     if (status != DS_OK)
         return status;
     status =
@@ -153,7 +208,8 @@ decode_block(struct decoder *decoder, struct block_request *out)
         return fail_invalid(decoder, "the block has no fields");
     if (out->fields.count > DS_BLOCK_PARTS_MAX)
         return fail_invalid(decoder, "the block has more than 4096 fields");
-    return decode_column_bytes(decoder, out);
+    status = decode_column_bytes(decoder, out);
+    return status == DS_OK ? decode_firsts(decoder, key_count, out) : status;
 }
 
 /* One map, well-formed to its end; an empty slice for nil and for {}. */
@@ -204,9 +260,9 @@ decode_kv_put(struct decoder *decoder, struct queue_request *out)
         return status;
     if (out->keys.count == 0)
         return ds_fail(decoder->err, DS_INVALID, "Received an empty list as keys.");
-    out->has_block = !msgpack_read_nil(&decoder->reader);
-    if (out->has_block) {
-        status = decode_block(decoder, &out->block);
+    out->has_blocks = !msgpack_read_nil(&decoder->reader);
+    if (out->has_blocks) {
+        status = decode_blocks(decoder, out->keys.count, &out->blocks);
         if (status != DS_OK)
             return status;
     }
@@ -326,8 +382,10 @@ void
 queue_request_fini(struct queue_request *request)
 {
     free(request->keys.items);
-    free(request->block.fields.items);
-    free(request->block.column_bytes);
+    free(request->blocks.ids);
+    free(request->blocks.ends);
+    free(request->blocks.fields.items);
+    free(request->blocks.column_bytes);
     free(request->tags.items);
     free(request->select.items);
     *request = (struct queue_request){0};

@@ -25,6 +25,7 @@ enum {
     QUEUE_NAME_BYTES_MAX = 64 << 10, /* Of a key, a partition or a field. */
     QUEUE_BACKEND_BYTES_MAX = 255,   /* Of a backend's name. */
     QUEUE_KEYS_MAX = 4 << 20,        /* In one request. */
+    QUEUE_PUT_BLOCKS_MAX = 1024,     /* Of one put. */
     QUEUE_CONFIG_BYTES_MAX = 16 << 20,
     QUEUE_TAG_NAMES_MAX = 1024, /* Of one row: merging compares them all. */
 };
@@ -40,13 +41,23 @@ struct slice_list {
     size_t count;
 };
 
-/* The block of a put: row i belongs to the put's key i. */
-struct block_request {
-    struct ds_block_id id;
+/* The blocks of a put, all with the same fields. The put's keys lie in them one after
+ * another: row i of block b belongs to key blocks_request_first(b) + i. */
+struct blocks_request {
+    struct ds_block_id *ids; /* All different; owned. */
+    uint32_t *ends; /* Per block, one past the position of its last key; owned. */
+    uint32_t count;
     struct ds_slice backend;
     struct slice_list fields;
-    uint64_t *column_bytes; /* fields.count sizes; owned. */
+    uint64_t *column_bytes; /* Of the first block's fields, then the second's; owned. */
 };
+
+/* The position of the key that the first row of block `b` belongs to. */
+static inline uint32_t
+blocks_request_first(const struct blocks_request *request, uint32_t b)
+{
+    return b == 0 ? 0 : request->ends[b - 1];
+}
 
 /* Which members mean something depends on the operation. Everything of struct ds_slice
  * is borrowed from the bytes that were decoded; the arrays are owned, see
@@ -56,8 +67,8 @@ struct queue_request {
     bool has_partition; /* kv_list without one: all of them. */
     struct ds_slice partition;
     struct slice_list keys;
-    bool has_block;
-    struct block_request block;
+    bool has_blocks;
+    struct blocks_request blocks;
     struct slice_list tags; /* None, or a raw map per key; empty slice: no tags. */
     bool has_select;
     struct slice_list select;

@@ -32,7 +32,7 @@ TEST(a_put_is_decoded_whole)
     AUTO_WRITER(bytes);
     AUTO_QUEUE_REQUEST(request);
     struct ds_error err = {0};
-    text_to_msgpack("['kv_put','p',['a','b'],[@7,'y',['x'],[9]],[{'t':1},nil]]",
+    text_to_msgpack("['kv_put','p',['a','b'],[[@7],'y',['x'],[9],[]],[{'t':1},nil]]",
                     &bytes);
     CHECK_OK(queue_request_decode(slice(bytes.data, bytes.len), &request, &err));
     CHECK_INT(request.operation, QUEUE_KV_PUT);
@@ -40,11 +40,13 @@ TEST(a_put_is_decoded_whole)
     CHECK_INT(request.keys.count, 2);
     CHECK(slice_equal(request.keys.items[1], slice_of_text("b")));
     struct ds_block_id id = test_block_id(7);
-    CHECK(request.has_block);
-    CHECK(memcmp(&request.block.id, &id, sizeof id) == 0);
-    CHECK(slice_equal(request.block.backend, slice_of_text("y")));
-    CHECK_INT(request.block.fields.count, 1);
-    CHECK_INT(request.block.column_bytes[0], 9);
+    CHECK(request.has_blocks);
+    CHECK_INT(request.blocks.count, 1);
+    CHECK(memcmp(&request.blocks.ids[0], &id, sizeof id) == 0);
+    CHECK_INT(request.blocks.ends[0], 2);
+    CHECK(slice_equal(request.blocks.backend, slice_of_text("y")));
+    CHECK_INT(request.blocks.fields.count, 1);
+    CHECK_INT(request.blocks.column_bytes[0], 9);
     CHECK_INT(request.tags.count, 2);
     CHECK(slice_equal(request.tags.items[0], slice("\x81\xa1t\x01", 4)));
     CHECK_INT(request.tags.items[1].len, 0);
@@ -60,14 +62,32 @@ TEST(what_is_wrong_is_named)
     check_refused("['kv_put','p','a',nil,nil]", "keys are not an array");
     check_refused("['kv_put','p',['a',1],nil,nil]", "a key is not a text");
     check_refused("['kv_put','p',[''],nil,nil]", "a key is empty");
-    check_refused("['kv_put','p',['a'],7,nil]", "the block is not");
-    check_refused("['kv_put','p',['a'],[<id>,'y',['x'],[1]],nil]", "not 16 bytes");
-    check_refused("['kv_put','p',['a'],[@1,7,['x'],[1]],nil]", "the backend is not");
-    check_refused("['kv_put','p',['a'],[@1,'y',[],[]],nil]", "the block has no fields");
-    check_refused("['kv_put','p',['a'],[@1,'y',['x'],[]],nil]", "one size per field");
-    check_refused("['kv_put','p',['a'],[@1,'y',['x'],['8']],nil]", "plausible number");
-    check_refused("['kv_put','p',['a'],[@1,'y',['x','z'],[1,72057594037927935]],nil]",
+    check_refused("['kv_put','p',['a'],7,nil]", "the blocks are not");
+    check_refused("['kv_put','p',['a'],[[<id>],'y',['x'],[1],[]],nil]", "not 16 bytes");
+    check_refused("['kv_put','p',['a'],[[@1],7,['x'],[1],[]],nil]",
+                  "the backend is not");
+    check_refused("['kv_put','p',['a'],[[@1],'y',[],[],[]],nil]",
+                  "the block has no fields");
+    check_refused("['kv_put','p',['a'],[[@1],'y',['x'],[],[]],nil]",
+                  "one size per block");
+    check_refused("['kv_put','p',['a'],[[@1],'y',['x'],['8'],[]],nil]",
                   "plausible number");
+    check_refused(
+        "['kv_put','p',['a'],[[@1],'y',['x','z'],[1,72057594037927935],[]],nil]",
+        "plausible number");
+    check_refused("['kv_put','p',['a'],[[],'y',['x'],[],[]],nil]",
+                  "1 to 1024 block ids");
+    check_refused("['kv_put','p',['a','b'],[[@1,@1],'y',['x'],[1,1],[1]],nil]",
+                  "names a block twice");
+    check_refused("['kv_put','p',['a','b'],[[@1,@2],'y',['x'],[1,1],[]],nil]",
+                  "one first row per further block");
+    check_refused("['kv_put','p',['a','b'],[[@1,@2],'y',['x'],[1,1],[0]],nil]",
+                  "do not ascend");
+    check_refused("['kv_put','p',['a','b'],[[@1,@2],'y',['x'],[1,1],[2]],nil]",
+                  "do not ascend");
+    check_refused("['kv_put','p',['a','b','c'],[[@1,@2,@3],'y',['x'],[1,1,1],[1,1]],"
+                  "nil]",
+                  "do not ascend");
     check_refused("['kv_put','p',['a'],nil,[7]]", "a tag is not a well-formed map");
     check_refused("['kv_put','p',['a'],nil,7]", "tags are neither nil nor an array");
     check_refused("['kv_get','p',['a'],'x']", "selected fields are not an array");
@@ -129,7 +149,7 @@ decode_exactly(const uint8_t *bytes, size_t len)
 }
 
 static const char whole_put[] =
-    "['kv_put','part',['a','bb'],[@7,'y',['x','yy'],[9,300]],"
+    "['kv_put','part',['a','bb'],[[@7],'y',['x','yy'],[9,300],[]],"
     "[{'t':[1,{'u':nil}]},nil]]";
 
 /* Exhaustive over the cuts of one put. */

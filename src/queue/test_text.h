@@ -1,6 +1,6 @@
 /* For tests only: MessagePack as text, so that a test shows requests and replies.
  *
- *      ['kv_put', 'p', ['a'], [@1, 'y', ['x'], [8]], [{'t': 1}]]
+ *      ['kv_put', 'p', ['a'], [[@1], 'y', ['x'], [8],[]], [{'t': 1}]]
  *
  * Single quotes make str, <...> bin, @7 the 16-byte block id with counter 7; numbers
  * are not negative; nil, arrays and maps as usual. Rendering writes no spaces. */

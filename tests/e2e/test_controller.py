@@ -83,7 +83,7 @@ def linked(folder: Path, tmp_path: Path, worker: FakeWorker) -> Iterator[Control
 
 
 def put(client: QueueClient, keys: list[str], counter: int, *fields: str) -> Any:
-    block = [block_id(counter), "Yuanrong", list(fields), [64] * len(fields)]
+    block = [[block_id(counter)], "Yuanrong", list(fields), [64] * len(fields), []]
     return client.call("kv_put", "p", keys, block, None)
 
 
@@ -98,7 +98,7 @@ def expect_error(status: int, text: str, client: QueueClient, *request: Any) -> 
 
 def test_a_row_lives_from_put_to_clear(client: QueueClient) -> None:
     tags = [{"score": 0.5, "who": "ü"}, None]
-    block = [block_id(1), "Yuanrong", ["x", "a"], [128, 64]]
+    block = [[block_id(1)], "Yuanrong", ["x", "a"], [128, 64], []]
     reply = client.call("kv_put", "p", ["k1", "k2"], block, tags)
     assert reply == [[{"score": 0.5, "who": "ü"}, {}], ["a", "x"], []]
     found, fields, groups = client.call("kv_get", "p", ["k2", "no", "k1"], None)
@@ -378,7 +378,7 @@ def test_orders_about_an_old_arena_are_dropped(
         again = FakeWorker(tmp_path / "worker", incarnation=8)
         try:
             wait_until(lambda: not again.orphan_requests.empty())
-            block = [block_id(1, incarnation=8), "Yuanrong", ["x"], [64]]
+            block = [[block_id(1, incarnation=8)], "Yuanrong", ["x"], [64], []]
             client.call("kv_put", "p", ["b"], block, None)
             assert again.next_orders(1) == [("adopt", block_id(1, incarnation=8))]
         finally:
@@ -500,7 +500,13 @@ def test_half_a_message_then_silence_then_the_end(controller: Controller) -> Non
 def test_random_requests_do_not_end_it(controller: Controller) -> None:
     seed = random.Random(1)
     good = msgspec.msgpack.encode(
-        ["kv_put", "p", ["a", "b"], [block_id(1), "y", ["x"], [8]], [{"t": 1}, None]]
+        [
+            "kv_put",
+            "p",
+            ["a", "b"],
+            [[block_id(1)], "y", ["x"], [8], []],
+            [{"t": 1}, None],
+        ]
     )
     with controller.client() as client:
         for _ in range(3000):

@@ -14,6 +14,23 @@ check_names(const struct slice_list *names)
     }
 }
 
+/* Every block has rows, and together they have all keys. */
+static void
+check_blocks(const struct blocks_request *blocks, size_t key_count)
+{
+    uint64_t total = 0;
+    check_names(&blocks->fields);
+    DS_ASSERT(blocks->count > 0 && blocks->count <= QUEUE_PUT_BLOCKS_MAX);
+    DS_ASSERT(blocks->fields.count > 0);
+    DS_ASSERT(blocks->backend.len <= QUEUE_BACKEND_BYTES_MAX);
+    for (size_t i = 0; i < blocks->count * blocks->fields.count; i++)
+        total += blocks->column_bytes[i];
+    DS_ASSERT(total < QUEUE_BLOCK_BYTES_MAX);
+    for (uint32_t i = 0; i < blocks->count; i++)
+        DS_ASSERT(blocks_request_first(blocks, i) < blocks->ends[i]);
+    DS_ASSERT(blocks->ends[blocks->count - 1] == key_count);
+}
+
 static void
 check_request(const struct queue_request *request)
 {
@@ -23,16 +40,9 @@ check_request(const struct queue_request *request)
     DS_ASSERT(request->config.len <= QUEUE_CONFIG_BYTES_MAX);
     check_names(&request->keys);
     check_names(&request->select);
-    check_names(&request->block.fields);
     DS_ASSERT(request->tags.count == 0 || request->tags.count == request->keys.count);
-    if (!request->has_block)
-        return;
-    uint64_t total = 0;
-    DS_ASSERT(request->block.fields.count > 0);
-    DS_ASSERT(request->block.backend.len <= QUEUE_BACKEND_BYTES_MAX);
-    for (size_t i = 0; i < request->block.fields.count; i++)
-        total += request->block.column_bytes[i];
-    DS_ASSERT(total < QUEUE_BLOCK_BYTES_MAX);
+    if (request->has_blocks)
+        check_blocks(&request->blocks, request->keys.count);
 }
 
 int

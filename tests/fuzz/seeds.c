@@ -239,9 +239,10 @@ seed_blocks(void)
 /* ---- The queue ---- */
 
 static const char *const requests[] = {
-    "['kv_put','p',['a','b'],[@1,'y',['x','z'],[8,16]],[{'t':1},nil]]",
-    "['kv_put','p',['b','c'],[@2,'y',['x'],[8]],nil]",
+    "['kv_put','p',['a','b'],[[@1],'y',['x','z'],[8,16],[]],[{'t':1},nil]]",
+    "['kv_put','p',['b','c'],[[@2],'y',['x'],[8],[]],nil]",
     "['kv_put','p',['b'],nil,[{'t':'text','u':nil}]]",
+    "['kv_put','p',['b','d','e'],[[@4,@5],'y',['z'],[8,9],[1]],nil]",
     "['kv_get','p',['a','b','a'],nil]",
     "['kv_get','p',['a','b','c'],['x','nope']]",
     "['kv_list','p']",

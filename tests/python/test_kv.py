@@ -131,7 +131,7 @@ def test_a_batch_may_have_200000_rows(tq: Any) -> None:
 
 
 def test_a_put_larger_than_a_block_may_be_is_split_along_rows(
-    tq: Any, store: FakeStore
+    tq: Any, queue: FakeQueue, store: FakeStore
 ) -> None:
     store.arena_bytes = 1  # The least: blocks of at most 1 MiB.
     big = torch.arange(4 * 500_000, dtype=torch.uint8).reshape(4, 500_000)
@@ -142,6 +142,7 @@ def test_a_put_larger_than_a_block_may_be_is_split_along_rows(
     tq.get_client().storage_manager.connect()
     meta = tq.kv_batch_put(keys_of(4), "p", fields, tags=[{"n": n} for n in range(4)])
     assert len(store.blocks) > 1
+    assert queue.requests == ["kv_put"]  # One step, however many blocks.
     assert meta.tags == [{"n": n} for n in range(4)]
     assert meta.fields == ["big", "r", "s", "x"]
     back = tq.kv_batch_get(keys_of(4), "p")
@@ -344,6 +345,17 @@ def test_of_a_split_put_that_does_not_fit_nothing_stays(
         tq.kv_batch_put(keys_of(8), "p", columns(8, big=big))
     assert store.blocks == {}
     assert queue.requests == []
+
+
+def test_of_a_split_put_that_the_queue_refuses_nothing_stays(
+    tq: Any, store: FakeStore
+) -> None:
+    store.arena_bytes = 1
+    tq.get_client().storage_manager.connect()
+    big = torch.zeros(8, 1_000_000, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="Got duplicated keys"):
+        tq.kv_batch_put(["k"] * 8, "p", columns(8, big=big))
+    assert store.blocks == {}
 
 
 def test_a_block_stays_when_nobody_knows_whether_the_put_took_effect(

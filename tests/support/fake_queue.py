@@ -54,7 +54,7 @@ class FakeQueue:
         return getattr(self, f"_{operation}")(*arguments)
 
     def _kv_put(
-        self, partition: str, keys: list[str], block: list[Any] | None, tags: Any
+        self, partition: str, keys: list[str], blocks: list[Any] | None, tags: Any
     ) -> list[Any]:
         if len(set(keys)) != len(keys):
             raise DatasystemError(INVALID, "Got duplicated keys.")
@@ -66,10 +66,12 @@ class FakeQueue:
         for position, row in enumerate(touched):
             if tags is not None and tags[position] is not None:
                 row.raw_tags.update(tags[position])
-            if block is not None:
-                block_id, backend, fields, _ = block
-                self.backends[block_id] = backend
-                row.cells.update(dict.fromkeys(fields, (block_id, position)))
+            if blocks is not None:
+                ids, backend, fields, _, firsts = blocks
+                at = sum(first <= position for first in firsts)
+                row_in_block = position - [0, *firsts][at]
+                self.backends[ids[at]] = backend
+                row.cells.update(dict.fromkeys(fields, (ids[at], row_in_block)))
         common = set.intersection(*(set(row.cells) for row in touched))
         return [
             [row.raw_tags for row in touched],

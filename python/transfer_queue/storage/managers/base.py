@@ -15,6 +15,7 @@ Every process that reads the data has to import the module that registers it.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -46,6 +47,19 @@ class StorageManager(ABC):
     @abstractmethod
     def put(self, block: Block) -> bytes:
         """Store `block` and return its id of 16 bytes. On failure nothing is kept."""
+
+    def put_all(self, blocks: Sequence[Block]) -> list[bytes]:
+        """Store all blocks of one put, in order, or none of them."""
+        ids: list[bytes] = []
+        try:
+            for block in blocks:
+                ids.append(self.put(block))
+        except BaseException:
+            if ids:
+                with contextlib.suppress(RuntimeError):  # The first error counts.
+                    self.delete(ids)
+            raise
+        return ids
 
     @abstractmethod
     def get(self, ids: Sequence[bytes], parts: Sequence[int]) -> list[Part | None]:

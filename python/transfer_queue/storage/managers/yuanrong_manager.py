@@ -25,7 +25,7 @@ _NOT_FOUND = 2  # DS_NOT_FOUND of include/datasystem/status.h.
 _BATCH_MAX = 10_000  # DS_BATCH_KEYS_MAX of include/datasystem/datasystem.h.
 _CONNECT_TIMEOUT_MS = 9000
 _REQUEST_TIMEOUT_MS = 60_000
-_BLOCK_SHARE_OF_ARENA = 8
+_BLOCK_SHARE_OF_ARENA = 16
 _BLOCK_BYTES_MAX = 1 << 30
 _BLOCK_BYTES_LEAST_MAX = 1 << 20
 
@@ -141,8 +141,11 @@ def _get_some(
 
 
 def _block_bytes_max(client: Client) -> int:
-    """At most an eighth of the arena: a block with few live rows left is a loss of that
-    size at most. Its large columns need no common hole: each is an extent by itself."""
+    """At most a sixteenth of the arena.
+
+    A block with few live rows left is a loss of that size at most. Its large columns
+    need no common hole: each is an extent by itself.
+    """
     stats: dict[str, Any] = json.loads(client.stats())
     arena_bytes = int(stats.get("memory_total_bytes", 0))
     if arena_bytes <= 0:
