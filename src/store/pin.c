@@ -1,6 +1,7 @@
 #include "store/pin.h"
 
 #include "base/check.h"
+#include "store/step.h"
 
 /* The worker scans only words below words_used, so it has to cover `index` before the
  * word is set. Threads of one client may raise it at once: the highest wins. */
@@ -12,8 +13,10 @@ cover(struct pin_region *region, uint32_t index)
     while (used < wanted) {
         if (atomic_compare_exchange_weak_explicit(&region->words_used, &used, wanted,
                                                   memory_order_relaxed,
-                                                  memory_order_relaxed))
+                                                  memory_order_relaxed)) {
+            step_reached("pin words used");
             return;
+        }
     }
 }
 
@@ -28,11 +31,13 @@ pin_acquire(struct pin_region *region, uint32_t index, const struct slot *slot,
     cover(region, index);
     /* Release, so that what this word pinned before is done with, whichever of the two
      * values the worker reads. */
-    atomic_store_explicit(word, pin_word(offset), memory_order_release);
-    atomic_thread_fence(memory_order_seq_cst);
-    if (atomic_load_explicit(&slot->commit, memory_order_acquire) == commit)
+    STEP_RELEASE(word, pin_word(offset), "pin word");
+    STEP_FENCE("pin fence");
+    uint64_t now = atomic_load_explicit(&slot->commit, memory_order_acquire);
+    step_reached("pin check");
+    if (now == commit)
         return true;
-    atomic_store_explicit(word, 0, memory_order_release);
+    STEP_RELEASE(word, 0, "pin take back");
     return false;
 }
 
@@ -41,5 +46,5 @@ pin_release(struct pin_region *region, uint32_t index)
 {
     DS_ASSERT(atomic_load_explicit(&region->words[index], memory_order_relaxed) != 0);
     /* Release: every read of the extent happens before the worker sees the 0. */
-    atomic_store_explicit(&region->words[index], 0, memory_order_release);
+    STEP_RELEASE(&region->words[index], 0, "pin release");
 }

@@ -127,9 +127,11 @@ pins_visit(const struct pins *pins, pins_visit_fn fn, void *arg)
             continue;
         const struct pin_region *region = pins_region(pins, index);
         uint64_t used = words_used(pins, region);
+        step_reached("scan words used");
         for (uint64_t i = 0; i < used; i++) {
             uint64_t word =
                 atomic_load_explicit(&region->words[i], memory_order_acquire);
+            step_reached("scan word");
             if (word != 0)
                 fn(word - 1, arg);
         }

@@ -94,7 +94,7 @@ limbo_reclaim(struct store *store)
                      unit_of(table_slot(&store->table, limbo->slots[i])));
 
     /* Every DEAD above is visible before a pin is read. */
-    atomic_thread_fence(memory_order_seq_cst);
+    STEP_FENCE("reclaim fence");
     limbo->pins_seen = 0;
     pins_visit(&store->pins, keep_pinned, limbo);
     holds_visit(&store->holds, keep_pinned, limbo);

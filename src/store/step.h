@@ -1,5 +1,6 @@
-/* The step hook: called after every store to shared memory, with the name of that
- * store, so that a test can stop the world there. */
+/* The step hook: called after every store to shared memory, and after those loads from it
+ * that somebody else's store can race with, with a name, so that a test can stop the
+ * world there. */
 #ifndef STORE_STEP_H
 #define STORE_STEP_H
 
@@ -22,5 +23,8 @@ step_reached(const char *name)
 /* One atomic store to shared memory: everything stored before is visible with it. */
 #define STEP_RELEASE(target, value, name) \
     (atomic_store_explicit((target), (value), memory_order_release), step_reached(name))
+
+/* A full fence. A test that models store buffers empties this side's here. */
+#define STEP_FENCE(name) (atomic_thread_fence(memory_order_seq_cst), step_reached(name))
 
 #endif

@@ -127,6 +127,7 @@ bool
 table_reader_confirms(const struct table_reader *reader, const struct table_hit *hit)
 {
     atomic_thread_fence(memory_order_acquire);
-    return atomic_load_explicit(&reader->header->epoch, memory_order_relaxed) ==
-           hit->epoch;
+    uint64_t epoch = atomic_load_explicit(&reader->header->epoch, memory_order_relaxed);
+    step_reached("read epoch again");
+    return epoch == hit->epoch;
 }
