@@ -224,7 +224,7 @@ TEST(nothing_stays_reserved_when_many_creates_time_out)
     struct waiting waiting[CONNECTIONS];
     pthread_t threads[CONNECTIONS];
     for (int i = 0; i < CONNECTIONS; i++) {
-        waiting[i] = (struct waiting){.client = client, .wait_ms = 400};
+        waiting[i] = (struct waiting){.client = client, .wait_ms = 1500};
         CHECK(pthread_create(&threads[i], NULL, wait_for_key, &waiting[i]) == 0);
     }
     for (int i = 0; i < CONNECTIONS; i++)
