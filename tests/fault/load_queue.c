@@ -101,7 +101,8 @@ load_delete_block(struct load *load, struct ds_client *client)
     load->block_is_known = !load_succeeded(load, "delete a block", status, &err);
 }
 
-/* ['kv_put', partition, ['r0', 'r1'], [block, 'y', ['x'], [8]], [{'t': 1}, nil]] */
+/* ['kv_put', partition, ['r0', 'r1'], [[block], 'y', ['x'], [8], []], [{'t': 1}, nil]]
+ */
 static void
 put_rows(struct load *load)
 {
@@ -111,7 +112,8 @@ put_rows(struct load *load)
     pack_byte(&pack, 0x90 | LOAD_ROWS);
     for (int i = 0; i < LOAD_ROWS; i++)
         pack_text(&pack, row_names[i]);
-    pack_byte(&pack, 0x94);
+    pack_byte(&pack, 0x95);
+    pack_byte(&pack, 0x91);
     pack_byte(&pack, 0xc4);
     pack_byte(&pack, sizeof load->block.bytes);
     memcpy(pack.data + pack.len, load->block.bytes, sizeof load->block.bytes);
@@ -121,6 +123,7 @@ put_rows(struct load *load)
     pack_text(&pack, "x");
     pack_byte(&pack, 0x91);
     pack_byte(&pack, 8);
+    pack_byte(&pack, 0x90);
     pack_byte(&pack, 0x92);
     pack_byte(&pack, 0x81);
     pack_text(&pack, "t");
