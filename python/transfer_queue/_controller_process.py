@@ -6,11 +6,12 @@ import contextlib
 import importlib.util
 import logging
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transfer_queue._deadline import Deadline
@@ -37,11 +38,14 @@ _TIE_TO_PARENT = (
 
 @dataclass(frozen=True, slots=True)
 class ControllerOptions:
-    """`ends_with_parent` ties it to the calling *thread*: use the main thread."""
+    """`session` tells whose the journal is that stands beside the socket: another
+    session's is used for nothing but to delete its blocks. `ends_with_parent` ties the
+    program to the calling *thread*: use the main thread."""
 
     socket: Path
     log: Path
     owner: str
+    session: str = field(default_factory=lambda: secrets.token_hex(8))
     worker_socket: str | None = None
     ends_with_parent: bool = False
 
@@ -117,6 +121,7 @@ def stop_controller(address: str, process: ProcessId | None) -> None:
 def _command(options: ControllerOptions) -> list[str]:
     program = str(find_program())
     command = [program, "--socket", str(options.socket), "--owner", options.owner]
+    command += ["--session", options.session]
     if options.worker_socket:
         command += ["--worker_socket", options.worker_socket]
     if options.ends_with_parent:

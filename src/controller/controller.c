@@ -2,19 +2,66 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/slice.h"
 #include "base/status.h"
 #include "controller/session.h"
-#include "os/files.h"
-#include "os/sockets.h"
+#include "os/supervisor.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { BACKLOG = 512, EXIT_CANNOT_START = 1 };
+enum { EXIT_CANNOT_START = 1 };
 
-/* ---- Requests ---- */
+/* ---- Journal ---- */
+
+bool
+controller_must_hold(const struct controller *controller)
+{
+    return controller->journal != NULL && journal_is_pending(controller->journal);
+}
+
+/* Nothing that ends a process in good order: the supervisor starts the next one, which
+ * reads what the file does have. */
+static void
+die_of_journal(const struct ds_error *err)
+{
+    log_error("controller cannot write its journal, starting again from it: %s",
+              err->message);
+    fprintf(stderr, "transfer_queue_controller: %s\n", err->message);
+    fflush(NULL);
+    _exit(SUPERVISOR_CRASH_EXIT);
+}
+
+void
+controller_flush(struct controller *controller)
+{
+    struct ds_error err = {0};
+    (void)uv_prepare_stop(&controller->turn);
+    if (controller->journal != NULL &&
+        journal_flush(controller->journal, &err) != DS_OK)
+        die_of_journal(&err);
+    sessions_send_held(controller);
+}
+
+static void
+on_turn(uv_prepare_t *turn)
+{
+    controller_flush(turn->data);
+}
+
+static void
+write_down(struct controller *controller, enum record_type type, struct request_id id,
+           struct ds_slice body)
+{
+    journal_append(controller->journal, type, id, body);
+    int result = uv_prepare_start(&controller->turn, on_turn);
+    DS_ASSERT(result == 0);
+}
+
+/* ---- Blocks ---- */
 
 /* What cannot be told to the worker now stays in the queue for the next time. */
 static void
@@ -30,6 +77,59 @@ delete_dead_blocks(struct controller *controller)
     }
 }
 
+static void
+before_batch(void *arg)
+{
+    controller_flush(arg);
+}
+
+/* Refused is refused for ever, so that is written down before the worker deletes it. */
+static bool
+judge_orphan(const struct ds_block_id *id, bool *out_known, void *arg)
+{
+    struct controller *controller = arg;
+    *out_known = queue_knows_block(controller->queue, id);
+    if (*out_known)
+        return true;
+    if (controller->journal != NULL &&
+        journal_reserve(controller->journal, sizeof id->bytes, NULL) != DS_OK)
+        return false;
+    bool known = queue_refuse_block(controller->queue, id);
+    DS_ASSERT(!known);
+    if (controller->journal != NULL)
+        write_down(controller, RECORD_REFUSED, (struct request_id){0},
+                   slice(id->bytes, sizeof id->bytes));
+    return true;
+}
+
+static const struct worker_link_ops link_ops = {
+    .before_batch = before_batch,
+    .judge_orphan = judge_orphan,
+};
+
+static void
+adopt(const struct ds_block_id *id, void *arg)
+{
+    struct controller *controller = arg;
+    if (!worker_link_reserve(controller->worker, 1))
+        log_error("controller adopt reason=\"out of memory, the worker will ask\"");
+    else
+        worker_link_adopt(controller->worker, *id);
+}
+
+/* What the last process may have left half done: its blocks are known to the worker, and
+ * those of the rows that were cleared are not there any more. */
+static void
+redrive(struct controller *controller)
+{
+    if (controller->worker == NULL)
+        return;
+    queue_each_block(controller->queue, adopt, controller);
+    delete_dead_blocks(controller);
+}
+
+/* ---- Requests ---- */
+
 static bool
 brings_blocks(const struct controller *controller, const struct queue_request *request)
 {
@@ -37,23 +137,79 @@ brings_blocks(const struct controller *controller, const struct queue_request *r
            request->has_blocks;
 }
 
-enum ds_status
-controller_apply(struct controller *controller, const struct queue_request *request,
-                 struct writer *reply, struct ds_error *err)
+/* Room for everything that must not fail once the request was applied. */
+static enum ds_status
+reserve(struct controller *controller, const struct call *call, struct ds_error *err)
 {
-    bool adopts = brings_blocks(controller, request);
-    const struct blocks_request *blocks = &request->blocks;
-    if (adopts && !worker_link_reserve(controller->worker, blocks->count))
+    if (!replies_reserve(controller->replies, call->id) ||
+        (brings_blocks(controller, call->request) &&
+         !worker_link_reserve(controller->worker, call->request->blocks.count)))
         return ds_fail(err, DS_NO_MEMORY, "the controller is out of memory");
-    enum ds_status status = queue_apply(controller->queue, request, reply, err);
-    if (status != DS_OK)
-        return status;
-    for (uint32_t i = 0; adopts && i < blocks->count; i++) {
+    if (controller->journal == NULL ||
+        !queue_operation_changes(call->request->operation))
+        return DS_OK;
+    return journal_reserve(controller->journal, call->bytes.len, err);
+}
+
+static void
+settle(struct controller *controller, const struct call *call, struct ds_slice reply)
+{
+    const struct queue_request *request = call->request;
+    bool changes = queue_operation_changes(request->operation);
+    replies_keep(controller->replies, call->id, changes ? reply : slice(NULL, 0));
+    if (changes && controller->journal != NULL)
+        write_down(controller, RECORD_REQUEST, call->id, call->bytes);
+    const struct blocks_request *blocks = &request->blocks;
+    for (uint32_t i = 0; brings_blocks(controller, request) && i < blocks->count; i++) {
         if (queue_knows_block(controller->queue, &blocks->ids[i]))
             worker_link_adopt(controller->worker, blocks->ids[i]);
     }
     delete_dead_blocks(controller);
-    return DS_OK;
+}
+
+static enum ds_status
+apply(struct controller *controller, const struct call *call, struct writer *reply,
+      struct ds_error *err)
+{
+    enum ds_status status = reserve(controller, call, err);
+    if (status != DS_OK)
+        return status;
+    status = queue_apply(controller->queue, call->request, reply, err);
+    if (status == DS_OK)
+        settle(controller, call, slice(reply->data, reply->len));
+    else
+        replies_keep(controller->replies, call->id, slice(NULL, 0));
+    return status;
+}
+
+enum ds_status
+controller_call(struct controller *controller, const struct call *call,
+                struct writer *reply, struct ds_error *err)
+{
+    struct ds_slice kept;
+    switch (replies_find(controller->replies, call->id, &kept)) {
+    case REPLY_KEPT:
+        write_bytes(reply, kept);
+        if (reply->failed)
+            return ds_fail(err, DS_NO_MEMORY, "the controller is out of memory");
+        return DS_OK;
+    case REPLY_TOO_LATE:
+        return ds_fail(err, DS_INVALID,
+                       "%s: this request came after a later one of the same client and "
+                       "was not applied",
+                       queue_operation_name(call->request->operation));
+    case REPLY_UNKNOWN:
+        break;
+    }
+    return apply(controller, call, reply, err);
+}
+
+enum ds_status
+controller_ask(struct controller *controller, const struct queue_request *request,
+               struct writer *reply, struct ds_error *err)
+{
+    DS_ASSERT(!queue_operation_changes(request->operation));
+    return queue_apply(controller->queue, request, reply, err);
 }
 
 /* ---- Ending ---- */
@@ -72,9 +228,11 @@ end(struct controller *controller)
     if (controller->ended)
         return;
     controller->ended = true;
+    controller_flush(controller);
     sessions_close(controller);
     worker_link_close(controller->worker);
     uv_close((uv_handle_t *)&controller->deadline, NULL);
+    uv_close((uv_handle_t *)&controller->turn, NULL);
 }
 
 static void
@@ -90,6 +248,7 @@ say_goodbye(struct controller *controller)
     if (controller->ended)
         return;
     set_deadline(controller, on_goodbye_deadline, CONTROLLER_GOODBYE_MS);
+    controller_flush(controller);
     controller->goodbyes++; /* So that sending at once does not end it half-way. */
     sessions_say_goodbye(controller);
     controller_goodbye_done(controller);
@@ -129,14 +288,22 @@ on_first_flush_deadline(uv_timer_t *timer)
         on_flush_deadline(timer);
 }
 
+/* Forgets everything. If a full disk keeps that out of the journal, a process that is
+ * killed while it ends comes back with the queue as it was, and ends once more. */
 static void
 purge(struct controller *controller)
 {
     struct queue_request request = {.operation = QUEUE_PURGE};
+    static const char bytes[] = "\x91\xa5purge"; /* MessagePack: ["purge"]. */
+    struct call call = {.request = &request, .bytes = slice(bytes, sizeof bytes - 1)};
     struct ds_error err = {0};
     AUTO_WRITER(reply);
-    if (controller_apply(controller, &request, &reply, &err) != DS_OK)
+    enum ds_status status = controller_call(controller, &call, &reply, &err);
+    if (status == DS_FULL)
+        status = queue_apply(controller->queue, &request, &reply, &err);
+    if (status != DS_OK)
         log_error("controller purge reason=\"%s\"", err.message);
+    delete_dead_blocks(controller);
 }
 
 void
@@ -171,45 +338,6 @@ on_accept(int fd, void *arg)
     session_open(arg, fd);
 }
 
-/* "/run/q" of "/run/q/socket"; "." of "socket". */
-static void
-folder_of(const char *path, char *out, size_t out_bytes)
-{
-    const char *slash = strrchr(path, '/');
-    if (slash == NULL)
-        snprintf(out, out_bytes, ".");
-    else
-        snprintf(out, out_bytes, "%.*s", (int)(slash == path ? 1 : slash - path), path);
-}
-
-static void
-lock_path_of(const struct controller *controller, char *out, size_t out_bytes)
-{
-    snprintf(out, out_bytes, "%s.lock", controller->options->socket_path);
-}
-
-/* One controller per socket: a second one must not take a living one's away. */
-static enum ds_status
-open_socket(struct controller *controller, struct ds_error *err)
-{
-    const char *path = controller->options->socket_path;
-    char folder[4096];
-    char lock[4096 + 8];
-    if (strlen(path) >= sizeof folder)
-        return ds_fail(err, DS_INVALID, "--socket: the path is too long");
-    folder_of(path, folder, sizeof folder);
-    lock_path_of(controller, lock, sizeof lock);
-    enum ds_status status = files_make_private_folder(folder, err);
-    if (status == DS_OK)
-        status = files_lock(lock, &controller->lock_fd, err);
-    if (status == DS_OK)
-        status = socket_listen_unix(path, BACKLOG, &controller->listen_fd, err);
-    if (status == DS_OK)
-        status = listener_create(&controller->loop, controller->listen_fd, on_accept,
-                                 controller, &controller->listener, err);
-    return status;
-}
-
 /* Signals alone do not keep the loop going. */
 static void
 watch_signal(struct controller *controller, uv_signal_t *handle, int number)
@@ -228,25 +356,69 @@ start_handles(struct controller *controller)
     int result = uv_timer_init(&controller->loop, &controller->deadline);
     DS_ASSERT(result == 0);
     controller->deadline.data = controller;
+    result = uv_prepare_init(&controller->loop, &controller->turn);
+    DS_ASSERT(result == 0);
+    controller->turn.data = controller;
     watch_signal(controller, &controller->terminate, SIGTERM);
     watch_signal(controller, &controller->interrupt, SIGINT);
-    signal(SIGPIPE, SIG_IGN); /* Nobody may be left to read "ready". */
+}
+
+/* What an earlier session left is over; only its blocks must still be deleted. */
+static enum ds_status
+end_foreign_session(struct controller *controller, struct ds_error *err)
+{
+    log_warn("controller journal of another session: deleting its blocks file=%s",
+             controller->options->journal.path);
+    purge(controller);
+    controller_flush(controller);
+    return journal_take_over(controller->journal, err);
+}
+
+/* Fills the queue with what the journal says. */
+static enum ds_status
+open_journal(struct controller *controller, struct ds_error *err)
+{
+    const struct journal_options *options = &controller->options->journal;
+    if (options->path == NULL)
+        return DS_OK;
+    bool is_foreign = false;
+    enum ds_status status =
+        journal_open(options, controller->queue, controller->replies,
+                     &controller->journal, &is_foreign, err);
+    if (status == DS_OK && is_foreign)
+        status = end_foreign_session(controller, err);
+    return status;
+}
+
+static enum ds_status
+open_link(struct controller *controller, struct ds_error *err)
+{
+    const char *path = controller->options->worker_socket_path;
+    if (path == NULL)
+        return DS_OK;
+    return worker_link_open(&controller->loop, path, &link_ops, controller,
+                            &controller->worker, err);
 }
 
 static enum ds_status
 start(struct controller *controller, struct ds_error *err)
 {
-    const char *worker_path = controller->options->worker_socket_path;
     struct queue_options options = {
         .limits = queue_limits_default(),
-        .reports_dead = worker_path == NULL,
+        .reports_dead = controller->options->worker_socket_path == NULL,
     };
     enum ds_status status = queue_create(&options, &controller->queue, err);
     if (status == DS_OK)
-        status = open_socket(controller, err);
-    if (status == DS_OK && worker_path != NULL)
-        status = worker_link_open(&controller->loop, worker_path, controller->queue,
-                                  &controller->worker, err);
+        status = replies_create(&controller->replies, err);
+    if (status == DS_OK)
+        status = open_journal(controller, err);
+    if (status == DS_OK)
+        status = open_link(controller, err);
+    if (status == DS_OK)
+        status = listener_create(&controller->loop, controller->options->listen_fd,
+                                 on_accept, controller, &controller->listener, err);
+    if (status == DS_OK)
+        redrive(controller);
     return status;
 }
 
@@ -255,27 +427,15 @@ static void
 announce(const struct controller *controller)
 {
     const struct controller_options *options = controller->options;
-    log_info("controller ready socket=%s worker=%s owner=\"%s\"", options->socket_path,
+    log_info("controller ready socket=%s worker=%s owner=\"%s\" restarts=%d",
+             options->socket_path,
              options->worker_socket_path != NULL ? options->worker_socket_path : "none",
-             options->owner);
+             options->owner, controller->restarts);
+    supervisor_child_is_up();
     fputs("ready\n", stdout);
     fflush(stdout);
     if (freopen("/dev/null", "w", stdout) == NULL)
         log_warn("controller cannot redirect its standard output");
-}
-
-/* Files go only if they are ours: the lock says so. */
-static void
-close_socket(struct controller *controller)
-{
-    char lock[4096 + 8];
-    lock_path_of(controller, lock, sizeof lock);
-    if (controller->listen_fd >= 0)
-        files_remove(controller->options->socket_path);
-    socket_close(controller->listen_fd);
-    if (controller->lock_fd >= 0)
-        files_remove(lock);
-    socket_close(controller->lock_fd);
 }
 
 /* From here on a signal changes nothing: we are ending, and must not be cut short while
@@ -298,22 +458,22 @@ static void
 fini(struct controller *controller)
 {
     stop_watching_signals(controller);
-    close_socket(controller);
+    if (controller->stopping && controller->journal != NULL)
+        journal_remove(controller->journal);
+    journal_close(controller->journal);
+    replies_destroy(controller->replies);
     queue_destroy(controller->queue);
     int busy = uv_loop_close(&controller->loop);
     DS_ASSERT(busy == 0);
 }
 
 int
-controller_run(const struct controller_options *options)
+controller_run(const struct controller_options *options, int restarts)
 {
-    struct controller controller = {
-        .options = options,
-        .listen_fd = -1,
-        .lock_fd = -1,
-    };
+    struct controller controller = {.options = options, .restarts = restarts};
     struct ds_error err = {0};
     list_init(&controller.sessions);
+    list_init(&controller.held);
     int result = uv_loop_init(&controller.loop);
     DS_ASSERT(result == 0);
     start_handles(&controller);
@@ -330,5 +490,7 @@ controller_run(const struct controller_options *options)
     DS_ASSERT(result == 0);
     log_info("controller ended");
     fini(&controller);
+    if (status == DS_NO_MEMORY)
+        return SUPERVISOR_CRASH_EXIT; /* Perhaps there is some a little later. */
     return status == DS_OK ? EXIT_SUCCESS : EXIT_CANNOT_START;
 }

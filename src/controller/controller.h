@@ -3,8 +3,13 @@
  *
  *   session       one connection of a client; speaks docs/queue_protocol.md
  *   queue         what is known (src/queue), changed by one request at a time
+ *   journal       every change, so that the next process knows it too (journal.h)
  *   worker link   the connection to the node's worker: blocks are adopted, and deleted
  *                 when no row refers to them (worker_link.h); only with a worker socket
+ *
+ * It runs as the child of a supervisor, which has the listening socket (main.c). What a
+ * turn of the loop has changed is flushed to the journal at its end, and only then its
+ * replies go out, and its orders to the worker.
  *
  *      [serving] ── shutdown, SIGTERM, SIGINT ──► [stopping] ──► [ended]
  *                                                purge, delete the blocks (5 s at most)
@@ -14,6 +19,7 @@
 #define CONTROLLER_CONTROLLER_H
 
 #include "base/list.h"
+#include "controller/journal.h"
 #include "controller/worker_link.h"
 #include "net/conn.h"
 #include "queue/queue.h"
@@ -35,21 +41,26 @@ enum {
 /* Texts are borrowed for as long as the controller runs. */
 struct controller_options {
     const char *socket_path;
+    int listen_fd; /* Of that socket; borrowed. */
     const char
         *worker_socket_path; /* NULL: whoever clears rows deletes their blocks. */
-    const char *log_dir;     /* NULL: log to stderr. */
-    const char *owner;       /* Who started it, for the log; may be empty. */
+    struct journal_options journal; /* Without a path: none is kept. */
+    const char *log_dir;            /* NULL: log to stderr. */
+    const char *owner;              /* Who started it, for the log; may be empty. */
 };
 
 struct controller {
     uv_loop_t loop;
     const struct controller_options *options;
+    int restarts;
     struct queue *queue;
+    struct replies *replies;
+    struct journal *journal;    /* NULL if none is kept. */
     struct worker_link *worker; /* NULL without a worker socket. */
     struct listener *listener;
-    int listen_fd;
-    int lock_fd;
     struct list sessions;
+    struct list held;  /* Replies that wait for the journal; see session.c. */
+    uv_prepare_t turn; /* Active while the journal is to be flushed. */
     uint32_t unproven_count;
     uint64_t payload_bytes; /* Of requests that are arriving. */
     uv_signal_t terminate;
@@ -62,12 +73,34 @@ struct controller {
 
 /* Runs until it is told to end; prints "ready" to stdout once it listens. Returns the
  * exit code. */
-int controller_run(const struct controller_options *options);
+int controller_run(const struct controller_options *options, int restarts);
 
-/* Applies `request`, sees to blocks that came and went. As queue_apply(). */
+/* A request as it arrived. */
+struct call {
+    struct request_id id;
+    const struct queue_request *request;
+    struct ds_slice bytes; /* What it was decoded from. */
+};
+
+/* Applies a request, or finds the answer that it got before; sees to the journal and to
+ * blocks that came and went. The reply must wait as controller_must_hold() says, an error
+ * too. Errors of queue_apply(), journal_reserve(), and
+ *   DS_INVALID   a later request of this client was seen */
 DS_MUST_USE enum ds_status
-controller_apply(struct controller *controller, const struct queue_request *request,
-                 struct writer *reply, struct ds_error *err);
+controller_call(struct controller *controller, const struct call *call,
+                struct writer *reply, struct ds_error *err);
+
+/* A request that changes nothing and is nobody's. As queue_apply(). */
+DS_MUST_USE enum ds_status
+controller_ask(struct controller *controller, const struct queue_request *request,
+               struct writer *reply, struct ds_error *err);
+
+/* What is said now could depend on changes that the journal does not have yet. */
+bool controller_must_hold(const struct controller *controller);
+
+/* Writes the journal and sends what was held. A journal that cannot be written ends the
+ * process: what is in memory and what is in the file are no longer known to agree. */
+void controller_flush(struct controller *controller);
 
 /* Begin to end; once is enough. */
 void controller_stop(struct controller *controller, const char *why);

@@ -1,10 +1,14 @@
-/* transfer_queue_controller: the options, the log, then the controller. */
+/* transfer_queue_controller: the supervisor takes the place where the controller is
+ * found, then forks it. */
 #include "base/log.h"
 #include "base/status.h"
 #include "controller/controller.h"
+#include "controller/place.h"
 #include "os/logfile.h"
+#include "os/supervisor.h"
 
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,18 +26,37 @@ static const char usage[] =
     "                        without it, clients delete blocks themselves\n"
     "  --log_dir DIR         folder for transfer_queue_controller.log (default: "
     "stderr)\n"
+    "  --journal FILE        where it writes down what it knows, to know it again "
+    "after\n"
+    "                        a crash (default: PATH.journal; 'none': nowhere)\n"
+    "  --fsync               acknowledge only what a power cut would not lose either\n"
+    "  --session TEXT        a journal of another session is only used to delete its\n"
+    "                        blocks (default: empty)\n"
     "  --owner TEXT          who started it, for the log\n"
     "  --help, --version\n"
     "\n"
-    "Prints \"ready\" once it listens. SIGTERM forgets the queue, deletes its blocks "
-    "and "
-    "ends.\n";
+    "Prints \"ready\" once it listens. A controller that crashes or is killed is "
+    "started\n"
+    "again. SIGTERM forgets the queue, deletes its blocks and its journal, and ends.\n";
 
-enum option_code { SOCKET = 1, WORKER_SOCKET, LOG_DIR, OWNER, HELP, VERSION };
+enum option_code {
+    SOCKET = 1,
+    WORKER_SOCKET,
+    JOURNAL,
+    FSYNC,
+    SESSION,
+    LOG_DIR,
+    OWNER,
+    HELP,
+    VERSION
+};
 
 static const struct option option_table[] = {
     {"socket", required_argument, NULL, SOCKET},
     {"worker_socket", required_argument, NULL, WORKER_SOCKET},
+    {"journal", required_argument, NULL, JOURNAL},
+    {"fsync", no_argument, NULL, FSYNC},
+    {"session", required_argument, NULL, SESSION},
     {"log_dir", required_argument, NULL, LOG_DIR},
     {"owner", required_argument, NULL, OWNER},
     {"help", no_argument, NULL, HELP},
@@ -52,6 +75,15 @@ take_option(int code, struct controller_options *options)
         return -1;
     case WORKER_SOCKET:
         options->worker_socket_path = optarg;
+        return -1;
+    case JOURNAL:
+        options->journal.path = optarg;
+        return -1;
+    case FSYNC:
+        options->journal.sync = true;
+        return -1;
+    case SESSION:
+        options->journal.session = optarg;
         return -1;
     case LOG_DIR:
         options->log_dir = optarg;
@@ -111,20 +143,89 @@ open_log(const char *folder, struct logfile **out, struct ds_error *err)
     return status;
 }
 
+/* Beside the socket unless it is said where, or "none". */
+static void
+choose_journal(struct controller_options *options, char *beside, size_t bytes)
+{
+    if (options->journal.path == NULL) {
+        snprintf(beside, bytes, "%s.journal", options->socket_path);
+        options->journal.path = beside;
+    } else if (strcmp(options->journal.path, "none") == 0) {
+        options->journal.path = NULL;
+    }
+}
+
+/* ---- Supervisor and child ---- */
+
+static int
+run_child(int restarts, void *arg)
+{
+    return controller_run(arg, restarts);
+}
+
+/* The child has our standard output, and says "ready" there; then whoever reads it shall
+ * see its end. */
+static void
+on_started(int restarts, void *arg)
+{
+    (void)restarts;
+    (void)arg;
+    if (freopen("/dev/null", "w", stdout) == NULL)
+        log_warn("controller cannot redirect its standard output");
+}
+
+static void
+on_crash(int wait_status, int crashes, int will_restart, void *arg)
+{
+    (void)wait_status;
+    (void)arg;
+    if (!will_restart)
+        fprintf(stderr,
+                "transfer_queue_controller gave up after %d crashes within a minute\n",
+                crashes);
+}
+
+static int
+supervise(struct controller_options *options)
+{
+    struct place place;
+    struct ds_error err = {0};
+    if (place_open(options->socket_path, &place, &err) != DS_OK) {
+        log_error("controller cannot start reason=\"%s\"", err.message);
+        fprintf(stderr, "transfer_queue_controller: %s\n", err.message);
+        return EXIT_FAILURE;
+    }
+    options->listen_fd = place.listen_fd;
+    signal(SIGPIPE, SIG_IGN); /* Nobody may be left to read "ready". */
+    signal(SIGXFSZ, SIG_IGN); /* A limit on files is an error like a full disk. */
+    struct supervisor_options supervisor = {
+        .child = run_child,
+        .on_started = on_started,
+        .on_crash = on_crash,
+        .arg = options,
+        .name = "transfer_queue_controller",
+    };
+    int code = supervisor_run(&supervisor);
+    place_close(&place);
+    return code;
+}
+
 int
 main(int argc, char **argv)
 {
-    struct controller_options options = {.owner = ""};
+    struct controller_options options = {.owner = "", .journal.session = ""};
+    static char beside[4096 + 16];
     int result = parse(argc, argv, &options);
     if (result >= 0)
         return result;
+    choose_journal(&options, beside, sizeof beside);
     struct logfile *log = NULL;
     struct ds_error err = {0};
     if (open_log(options.log_dir, &log, &err) != DS_OK) {
         fprintf(stderr, "transfer_queue_controller: %s\n", err.message);
         return EXIT_FAILURE;
     }
-    result = controller_run(&options);
+    result = supervise(&options);
     log_set_sink(NULL, NULL, LOG_NONE);
     logfile_close(log);
     return result;

@@ -33,25 +33,36 @@ struct session {
 
 /* ---- Replies ---- */
 
-/* A reply on its way. Owns its bytes. */
+/* A reply on its way, or held until the journal has what it depends on. Owns its bytes,
+ * which are the error's text unless `status` is DS_OK. */
 struct reply {
+    struct list link;        /* In controller->held. */
     struct session *session; /* Lives as long as its connection has anything to send. */
+    struct frame_header request;
+    enum ds_status status;
     struct writer bytes;
     bool is_goodbye;
 };
 
 static void
-on_sent(void *arg)
+reply_free(struct reply *reply)
 {
-    struct reply *reply = arg;
     struct session *session = reply->session;
     DS_ASSERT(session->reply_bytes >= reply->bytes.len);
     session->reply_bytes -= reply->bytes.len;
-    bool is_goodbye = reply->is_goodbye;
     writer_fini(&reply->bytes);
     free(reply);
+}
+
+static void
+on_sent(void *arg)
+{
+    struct reply *reply = arg;
+    struct controller *controller = reply->session->controller;
+    bool is_goodbye = reply->is_goodbye;
+    reply_free(reply);
     if (is_goodbye)
-        controller_goodbye_done(session->controller);
+        controller_goodbye_done(controller);
 }
 
 static void
@@ -63,26 +74,20 @@ send_error(struct session *session, const struct frame_header *request,
     conn_reply_error(session->conn, request, &err);
 }
 
-/* Takes what is in `bytes`. */
+/* Takes `reply`. */
 static void
-send_reply(struct session *session, const struct frame_header *request,
-           struct writer *bytes, bool is_goodbye)
+send_now(struct reply *reply)
 {
-    DS_ASSERT(bytes->len > 0);
-    struct reply *reply = malloc(sizeof *reply);
-    if (reply == NULL) {
-        /* What was asked for is done; a client that asks again gets the same answer. */
-        log_error("controller reply reason=\"out of memory\"");
-        conn_close(session->conn, "out of memory for a reply");
+    struct conn *conn = reply->session->conn;
+    if (reply->status != DS_OK) {
+        send_error(reply->session, &reply->request, reply->status,
+                   (const char *)reply->bytes.data);
+        reply_free(reply);
         return;
     }
-    *reply = (struct reply){session, *bytes, is_goodbye};
-    writer_init(bytes);
-    session->reply_bytes += reply->bytes.len;
-    session->controller->goodbyes += is_goodbye;
     struct frame_header header = {
         .type = MESSAGE_QUEUE_CALL,
-        .sequence = request->sequence,
+        .sequence = reply->request.sequence,
         .payload_bytes = reply->bytes.len,
     };
     struct conn_payload payload = {
@@ -91,7 +96,82 @@ send_reply(struct session *session, const struct frame_header *request,
         .on_sent = on_sent,
         .arg = reply,
     };
-    conn_send(session->conn, &header, (struct ds_slice){0}, NULL, 0, &payload, 1);
+    conn_send(conn, &header, (struct ds_slice){0}, NULL, 0, &payload, 1);
+}
+
+/* Takes what is in `bytes`. NULL and a closing connection when out of memory. */
+static struct reply *
+reply_create(struct session *session, const struct frame_header *request,
+             struct writer *bytes)
+{
+    struct reply *reply = bytes->failed ? NULL : malloc(sizeof *reply);
+    if (reply == NULL) {
+        /* What was asked for is done; a client that asks again gets the same answer. */
+        log_error("controller reply reason=\"out of memory\"");
+        conn_close(session->conn, "out of memory for a reply");
+        return NULL;
+    }
+    *reply = (struct reply){.session = session, .request = *request, .bytes = *bytes};
+    list_init(&reply->link);
+    writer_init(bytes);
+    session->reply_bytes += reply->bytes.len;
+    return reply;
+}
+
+/* Now, or with those that are held: replies keep their order. */
+static void
+send_or_hold(struct reply *reply)
+{
+    struct controller *controller = reply->session->controller;
+    if (controller_must_hold(controller))
+        list_push_back(&controller->held, &reply->link);
+    else
+        send_now(reply);
+}
+
+/* Takes what is in `bytes`. */
+static void
+send_reply(struct session *session, const struct frame_header *request,
+           struct writer *bytes)
+{
+    DS_ASSERT(bytes->len > 0);
+    struct reply *reply = reply_create(session, request, bytes);
+    if (reply != NULL)
+        send_or_hold(reply);
+}
+
+static void
+send_refusal(struct session *session, const struct frame_header *request,
+             const struct ds_error *err)
+{
+    AUTO_WRITER(text);
+    write_bytes(&text, slice(err->message, strlen(err->message) + 1));
+    struct reply *reply = reply_create(session, request, &text);
+    if (reply == NULL)
+        return;
+    reply->status = err->status;
+    send_or_hold(reply);
+}
+
+void
+sessions_send_held(struct controller *controller)
+{
+    LIST_FOREACH (link, &controller->held) {
+        list_remove(link);
+        send_now(CONTAINER_OF(link, struct reply, link));
+    }
+}
+
+static void
+drop_held(struct session *session)
+{
+    LIST_FOREACH (link, &session->controller->held) {
+        struct reply *reply = CONTAINER_OF(link, struct reply, link);
+        if (reply->session != session)
+            continue;
+        list_remove(link);
+        reply_free(reply);
+    }
 }
 
 /* ---- Waiting for the configuration ---- */
@@ -104,10 +184,10 @@ answer_config(struct session *session)
     AUTO_WRITER(reply);
     session->waits_for_config = false;
     (void)uv_timer_stop(&session->config_timer);
-    if (controller_apply(session->controller, &request, &reply, &err) == DS_OK)
-        send_reply(session, &session->config_request, &reply, false);
+    if (controller_ask(session->controller, &request, &reply, &err) == DS_OK)
+        send_reply(session, &session->config_request, &reply);
     else
-        conn_reply_error(session->conn, &session->config_request, &err);
+        send_refusal(session, &session->config_request, &err);
 }
 
 static void
@@ -162,7 +242,12 @@ sessions_say_goodbye(struct controller *controller)
         if (!session->waits_for_end || nil.failed)
             continue;
         session->waits_for_end = false;
-        send_reply(session, &session->end_request, &nil, true);
+        struct reply *reply = reply_create(session, &session->end_request, &nil);
+        if (reply == NULL)
+            continue;
+        reply->is_goodbye = true;
+        controller->goodbyes++;
+        send_now(reply);
     }
 }
 
@@ -176,19 +261,20 @@ must_wait(const struct session *session, const struct queue_request *request)
 
 static void
 apply(struct session *session, const struct frame_header *header,
-      const struct queue_request *request)
+      const struct call *call)
 {
+    enum queue_operation operation = call->request->operation;
     struct ds_error err = {0};
     AUTO_WRITER(reply);
-    if (controller_apply(session->controller, request, &reply, &err) != DS_OK) {
+    if (controller_call(session->controller, call, &reply, &err) != DS_OK) {
         log_debug("controller refused operation=%s status=%s reason=\"%s\"",
-                  queue_operation_name(request->operation), ds_status_name(err.status),
+                  queue_operation_name(operation), ds_status_name(err.status),
                   err.message);
-        conn_reply_error(session->conn, header, &err);
+        send_refusal(session, header, &err);
         return;
     }
-    send_reply(session, header, &reply, false);
-    if (request->operation == QUEUE_CONFIG_SET)
+    send_reply(session, header, &reply);
+    if (operation == QUEUE_CONFIG_SET)
         sessions_announce_config(session->controller);
 }
 
@@ -198,8 +284,9 @@ handle_request(struct session *session, const struct frame_header *header,
 {
     struct ds_error err = {0};
     AUTO_QUEUE_REQUEST(request);
+    struct call call = {.request = &request, .bytes = bytes};
     if (queue_request_decode(bytes, &request, &err) != DS_OK)
-        conn_reply_error(session->conn, header, &err);
+        send_refusal(session, header, &err);
     else if (request.operation == QUEUE_SHUTDOWN)
         begin_shutdown(session, header);
     else if (session->controller->stopping)
@@ -207,7 +294,7 @@ handle_request(struct session *session, const struct frame_header *header,
     else if (must_wait(session, &request))
         park_config_get(session, header, request.wait_ms);
     else
-        apply(session, header, &request);
+        apply(session, header, &call);
 }
 
 static void
@@ -276,6 +363,8 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
 {
     struct session *session = conn_user(conn);
     (void)fds;
+    if (header->type != MESSAGE_QUEUE_CALL)
+        controller_flush(session->controller); /* Replies keep their order. */
     if (header->status != DS_OK || fd_count > 0)
         conn_close(conn, "the peer sent something that is no request");
     else if (header->type == MESSAGE_HELLO && header->payload_bytes == 0)
@@ -339,6 +428,7 @@ on_closed(struct conn *conn, const char *reason)
     if (reason != NULL)
         log_info("controller connection closed reason=\"%s\"", reason);
     free_payload(session);
+    drop_held(session);
     if (!session->proven)
         controller->unproven_count--;
     DS_ASSERT(session->reply_bytes == 0);

@@ -33,7 +33,8 @@ struct task {
 struct worker_link {
     uv_loop_t *loop;
     const char *path;
-    struct queue *queue;
+    const struct worker_link_ops *ops;
+    void *arg;
     struct conn *conn;
     bool is_up; /* The worker has welcomed us. */
     bool closing;
@@ -232,8 +233,10 @@ on_turn(uv_prepare_t *turn)
 {
     struct worker_link *link = turn->data;
     (void)uv_prepare_stop(turn);
-    if (link->is_up && link->sent == 0 && task_count(link) > 0)
-        send_batch(link);
+    if (!link->is_up || link->sent > 0 || task_count(link) == 0)
+        return;
+    link->ops->before_batch(link->arg);
+    send_batch(link);
 }
 
 static void
@@ -297,8 +300,11 @@ handle_orphans(struct worker_link *link, struct ds_slice body)
     }
     log_info("controller orphans count=%u", ids.count);
     struct ds_block_id id;
-    while (next_block_id(&ids, &id))
-        push(link, id, !queue_refuse_block(link->queue, &id));
+    bool is_known = false;
+    while (next_block_id(&ids, &id)) {
+        if (link->ops->judge_orphan(&id, &is_known, link->arg))
+            push(link, id, !is_known);
+    }
     ask_for_orphans(link);
 }
 
@@ -426,15 +432,16 @@ connect_to_worker(struct worker_link *link)
 }
 
 enum ds_status
-worker_link_open(uv_loop_t *loop, const char *path, struct queue *queue,
-                 struct worker_link **out, struct ds_error *err)
+worker_link_open(uv_loop_t *loop, const char *path, const struct worker_link_ops *ops,
+                 void *arg, struct worker_link **out, struct ds_error *err)
 {
     struct worker_link *link = calloc(1, sizeof *link);
     if (link == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for the link to the worker");
     link->loop = loop;
     link->path = path;
-    link->queue = queue;
+    link->ops = ops;
+    link->arg = arg;
     link->backoff_ms = BACKOFF_MS_MIN;
     link->handles_open = 2;
     int result = uv_timer_init(loop, &link->timer);

@@ -21,11 +21,21 @@
 
 struct worker_link;
 
-/* `path` and `queue` are borrowed. Connects in the background, again and again.
+/* What the link asks of its owner. */
+struct worker_link_ops {
+    /* A batch is about to go out: whatever led to it must be in the journal by now. */
+    void (*before_batch)(void *arg);
+
+    /* The writer of this block is dead: *out_known, or refused from now on. False when
+     * that cannot be decided now; the worker will ask again. */
+    bool (*judge_orphan)(const struct ds_block_id *id, bool *out_known, void *arg);
+};
+
+/* `path` and `ops` are borrowed. Connects in the background, again and again.
  *   DS_NO_MEMORY */
 DS_MUST_USE enum ds_status
-worker_link_open(uv_loop_t *loop, const char *path, struct queue *queue,
-                 struct worker_link **out, struct ds_error *err);
+worker_link_open(uv_loop_t *loop, const char *path, const struct worker_link_ops *ops,
+                 void *arg, struct worker_link **out, struct ds_error *err);
 
 /* Ends in the loop; the link is freed there. Accepts NULL. */
 void worker_link_close(struct worker_link *link);

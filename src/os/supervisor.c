@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -31,8 +32,26 @@ struct supervisor {
     uint64_t crashed_ms[SUPERVISOR_CRASHES_MAX]; /* A ring, by number of the crash. */
     int crashes;
     int crashes_in_a_row; /* Without a child that lived longer than the window. */
-    bool stopping;        /* A signal asked to end. */
+    int starts;
+    int up_fd;     /* An eventfd of the present child, which writes when it is up. */
+    bool stopping; /* A signal asked to end. */
 };
+
+/* In the child: where to say that it is up; -1 in a process that has no supervisor. */
+static int child_up_fd = -1;
+
+void
+supervisor_child_is_up(void)
+{
+    uint64_t one = 1;
+    if (child_up_fd < 0)
+        return;
+    /* A failure is no reason to end: the next kill just counts as a crash. */
+    if (write(child_up_fd, &one, sizeof one) < 0)
+        log_warn("supervisor cannot be told error=%s", strerror(errno));
+    close(child_up_fd);
+    child_up_fd = -1;
+}
 
 /* ---- The child ---- */
 
@@ -45,19 +64,39 @@ run_child(const struct supervisor *self, pid_t parent)
         _exit(SUPERVISOR_CRASH_EXIT); /* The supervisor died before we said that. */
     if (sigprocmask(SIG_SETMASK, &self->before, NULL) < 0)
         _exit(SUPERVISOR_CRASH_EXIT);
-    exit(self->options->child(self->crashes, self->options->arg));
+    child_up_fd = self->up_fd;
+    exit(self->options->child(self->starts - 1, self->options->arg));
 }
 
 /* The child's pid, or -1 with errno. */
 static pid_t
-start_child(const struct supervisor *self)
+start_child(struct supervisor *self)
 {
     pid_t parent = getpid();
     (void)fflush(NULL); /* Or the child would write our buffers a second time. */
+    self->up_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (self->up_fd < 0)
+        return -1;
+    self->starts++;
     pid_t pid = fork();
     if (pid == 0)
         run_child(self, parent);
+    if (pid > 0 && self->options->on_started != NULL)
+        self->options->on_started(self->starts - 1, self->options->arg);
     return pid;
+}
+
+/* Whether the child that has ended ever came up. */
+static bool
+take_up_note(struct supervisor *self)
+{
+    uint64_t count = 0;
+    bool was_up =
+        self->up_fd >= 0 && read(self->up_fd, &count, sizeof count) == sizeof count;
+    if (self->up_fd >= 0)
+        close(self->up_fd);
+    self->up_fd = -1;
+    return was_up;
 }
 
 /* ---- The parent ---- */
@@ -106,6 +145,13 @@ has_ended_for_good(int status, int *out_code)
         return true;
     }
     return false;
+}
+
+/* Somebody ended a child that did its work: no fault of the child's. */
+static bool
+was_killed(int status, bool was_up)
+{
+    return was_up && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
 }
 
 /* Notes a crash of a child started at `started_ms`; false when it was one too many. */
@@ -182,10 +228,16 @@ run_once(struct supervisor *self, int *out_code)
     else
         log_error("supervisor fork name=%s error=%s", self->options->name,
                   strerror(errno));
+    bool was_up = take_up_note(self);
     if (has_ended_for_good(status, out_code))
         return false;
     *out_code = SUPERVISOR_CRASH_EXIT;
-    bool will_restart = note_crash(self, started_ms) && !self->stopping;
+    bool will_restart = true;
+    if (was_killed(status, was_up))
+        self->crashes_in_a_row = 0;
+    else
+        will_restart = note_crash(self, started_ms);
+    will_restart = will_restart && !self->stopping;
     report_crash(self, status, will_restart);
     return will_restart;
 }
@@ -195,7 +247,7 @@ supervisor_run(const struct supervisor_options *options)
 {
     DS_ASSERT(options->child != NULL);
     DS_ASSERT(options->name != NULL);
-    struct supervisor self = {.options = options};
+    struct supervisor self = {.options = options, .up_fd = -1};
     struct sigaction by_default = {.sa_handler = SIG_DFL}, chld_before;
     sigemptyset(&self.watched);
     sigaddset(&self.watched, SIGCHLD);

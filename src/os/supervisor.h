@@ -2,9 +2,11 @@
  *
  * It holds what must survive (descriptors are inherited by fork) and runs `child` in a
  * forked process, again after each crash: at once the first time, then with a back-off
- * that doubles from 50 ms to 2 s, and no more after 5 crashes within a minute. The
- * child dies with the supervisor (PR_SET_PDEATHSIG). Single-threaded; must be called
- * before any thread is started. */
+ * that doubles from 50 ms to 2 s, and no more after 5 crashes within a minute. A child
+ * that had come up (supervisor_child_is_up()) and was then killed by SIGKILL did not
+ * crash: somebody else ended it, which says nothing about the next one, so it is
+ * replaced at once however often that happens. The child dies with the supervisor
+ * (PR_SET_PDEATHSIG). Single-threaded; must be called before any thread is started. */
 #ifndef OS_SUPERVISOR_H
 #define OS_SUPERVISOR_H
 
@@ -16,6 +18,10 @@ struct supervisor_options {
      */
     int (*child)(int restarts, void *arg);
 
+    /* In the supervisor: a child runs, which inherited everything that was open. May be
+     * NULL. */
+    void (*on_started)(int restarts, void *arg);
+
     /* In the supervisor: the child crashed and `will_restart` or not. May be NULL. */
     void (*on_crash)(int wait_status, int crashes, int will_restart, void *arg);
     void *arg;
@@ -23,6 +29,9 @@ struct supervisor_options {
 };
 
 enum { SUPERVISOR_CRASH_EXIT = 64, SUPERVISOR_CRASHES_MAX = 5 };
+
+/* In the child: it does its work from now on. Once is enough. */
+void supervisor_child_is_up(void);
 
 /* Runs until the child ends for good; SIGTERM and SIGINT are passed on to it. Returns
  * the exit code for main(): the child's own, 0 after a signal that it obeyed, or

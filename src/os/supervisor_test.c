@@ -125,6 +125,74 @@ TEST(five_crashes_within_a_minute_give_up)
 }
 
 static int
+come_up_and_be_killed(int restarts, void *arg)
+{
+    (void)arg;
+    supervisor_child_is_up();
+    if (restarts < 20)
+        raise(SIGKILL);
+    return restarts;
+}
+
+/* Also: none of the twenty costs a rest. */
+TEST(kills_of_a_child_that_was_up_do_not_count)
+{
+    uint64_t start_ms = clock_monotonic_ms();
+    pid_t pid = start(come_up_and_be_killed);
+    CHECK_INT(code_of(pid), 20);
+    CHECK(clock_monotonic_ms() - start_ms < 5000);
+    for (int i = 0; i < 20; i++)
+        CHECK_INT(next_event(), '0');
+    CHECK_INT(next_event(), 0);
+    close(events[0]);
+}
+
+static int
+come_up_and_crash(int restarts, void *arg)
+{
+    (void)restarts;
+    (void)arg;
+    supervisor_child_is_up();
+    signal(SIGSEGV, SIG_DFL); /* Sanitizers have a handler for it. */
+    return raise(SIGSEGV);
+}
+
+TEST(crashes_of_a_child_that_was_up_do_count)
+{
+    pid_t pid = start(come_up_and_crash);
+    CHECK_INT(code_of(pid), SUPERVISOR_CRASH_EXIT);
+    for (char event = '1'; event < '5'; event++)
+        CHECK_INT(next_event(), event);
+    CHECK_INT(next_event(), 'X');
+    close(events[0]);
+}
+
+static void
+on_started(int restarts, void *arg)
+{
+    (void)arg;
+    tell((char)('a' + restarts));
+}
+
+TEST(every_start_is_told)
+{
+    CHECK(pipe(events) == 0);
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct supervisor_options options = {
+            .child = crash_once, .on_started = on_started, .name = "test"};
+        _exit(supervisor_run(&options));
+    }
+    close(events[1]);
+    CHECK_INT(code_of(pid), 1);
+    CHECK_INT(next_event(), 'a');
+    CHECK_INT(next_event(), 'b');
+    CHECK_INT(next_event(), 0);
+    close(events[0]);
+}
+
+static int
 wait_forever(int restarts, void *arg)
 {
     (void)restarts;
@@ -298,6 +366,8 @@ TEST(ignored_sigchld_does_not_hide_the_childs_end)
 
 TEST_MAIN(RUN(refusal_of_the_child_is_the_exit_code), RUN(first_crash_restarts_at_once),
           RUN(five_crashes_within_a_minute_give_up),
+          RUN(kills_of_a_child_that_was_up_do_not_count),
+          RUN(crashes_of_a_child_that_was_up_do_count), RUN(every_start_is_told),
           RUN(signals_are_passed_on_to_the_child),
           RUN(child_that_dies_of_the_signal_has_obeyed),
           RUN(signal_right_after_fork_is_not_lost),

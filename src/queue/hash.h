@@ -1,4 +1,4 @@
-/* Hashing of names and ids; the values never leave the process. */
+/* XXH3: the same values on every machine, in every process. */
 #ifndef QUEUE_HASH_H
 #define QUEUE_HASH_H
 

@@ -293,6 +293,23 @@ queue_apply(struct queue *queue, const struct queue_request *request,
 }
 
 bool
+queue_operation_changes(enum queue_operation operation)
+{
+    return operation == QUEUE_KV_PUT || operation == QUEUE_KV_CLEAR ||
+           operation == QUEUE_CONFIG_SET || operation == QUEUE_PURGE ||
+           operation == QUEUE_SHUTDOWN;
+}
+
+void
+queue_each_block(const struct queue *queue, queue_block_fn visit, void *arg)
+{
+    for (uint32_t i = 0; i < queue->blocks.count; i++) {
+        if (queue->blocks.blocks[i] != NULL)
+            visit(&queue->blocks.blocks[i]->id, arg);
+    }
+}
+
+bool
 queue_knows_block(const struct queue *queue, const struct ds_block_id *id)
 {
     return blocks_find(&queue->blocks, id) != NULL;

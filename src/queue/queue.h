@@ -63,7 +63,14 @@ DS_MUST_USE enum ds_status
 queue_apply(struct queue *queue, const struct queue_request *request,
             struct writer *reply, struct ds_error *err);
 
+/* Whether a request of this kind may change what the queue knows. */
+bool queue_operation_changes(enum queue_operation operation);
+
 /* ---- Blocks ---- */
+
+/* Every block that rows refer to, in no particular order. */
+typedef void (*queue_block_fn)(const struct ds_block_id *id, void *arg);
+void queue_each_block(const struct queue *queue, queue_block_fn visit, void *arg);
 
 bool queue_knows_block(const struct queue *queue, const struct ds_block_id *id);
 

@@ -1,6 +1,8 @@
 /* Random operations from a seed against a model: a plain table that has one entry for
- * each cell, which is what the queue never keeps. */
+ * each cell, which is what the queue never keeps. Now and then the queue is thrown away
+ * and made again from its journal. */
 #include "queue/queue.h"
+#include "queue/replay.h"
 
 #include "queue/test_text.h"
 
@@ -43,7 +45,11 @@ struct model {
     uint64_t seed;
     struct talk talk;
     struct writer text; /* The request being made. */
+    struct writer journal;
+    uint64_t next_sequence;
 };
+
+static const struct journal_header journal_header = {.id = 77, .first_sequence = 1};
 
 static uint32_t
 pick(struct model *model, uint32_t count)
@@ -194,10 +200,28 @@ begin(struct model *model, const char *operation, uint32_t partition)
 }
 
 static void
+write_down(struct model *model)
+{
+    uint64_t sequence = model->next_sequence++;
+    struct record record = {
+        .type = RECORD_REQUEST,
+        .sequence = sequence,
+        .client = 1,
+        .request = sequence,
+        .body = slice(model->talk.request.data, model->talk.request.len),
+    };
+    record_write(&model->journal, journal_header.id, &record);
+    CHECK(!model->journal.failed);
+}
+
+static void
 call(struct model *model, enum ds_status expected)
 {
     write_u8(&model->text, 0);
     CHECK_STATUS(talk_call(&model->talk, (const char *)model->text.data), expected);
+    bool changes = model->text.data[5] == 'p' || model->text.data[5] == 'c';
+    if (expected == DS_OK && changes) /* ['kv_put' or ['kv_clear' */
+        write_down(model);
 }
 
 static struct reader
@@ -492,9 +516,65 @@ check_list(struct model *model, uint32_t partition)
     CHECK(reader_done(&reply));
 }
 
+/* ---- Crash and replay ---- */
+
+static void
+begin_journal(struct model *model)
+{
+    uint8_t header[JOURNAL_HEADER_BYTES];
+    journal_header_encode(&journal_header, header);
+    write_bytes(&model->journal, slice(header, sizeof header));
+    model->next_sequence = journal_header.first_sequence;
+}
+
+/* The reply to the last request that was written down, as the table has it. */
+static void
+check_last_reply(struct model *model, const struct replies *replies,
+                 struct ds_slice expected)
+{
+    struct request_id id = {1, model->next_sequence - 1};
+    struct ds_slice kept;
+    if (id.number == 0)
+        return;
+    CHECK_INT(replies_find(replies, id, &kept), REPLY_KEPT);
+    if (expected.len > 0)
+        CHECK(slice_equal(kept, expected));
+}
+
+/* The queue is gone, at a moment when its last record was half written; the next one
+ * reads what there is. The model goes on and knows what to expect. */
+static void
+crash(struct model *model, bool last_changed)
+{
+    static const char half[] = "\1\0\0\0half a record";
+    struct ds_slice last_reply = {0};
+    if (last_changed)
+        last_reply = slice(model->talk.reply.data, model->talk.reply.len);
+    size_t whole = model->journal.len;
+    write_bytes(&model->journal, slice(half, pick(model, sizeof half)));
+    struct ds_slice file = slice(model->journal.data, model->journal.len);
+    struct record_reader reader = record_reader_of(file, &journal_header);
+    AUTO(replies) struct replies *replies = NULL;
+    struct talk fresh = talk_begin(NULL);
+    CHECK_OK(replies_create(&replies, NULL));
+    struct record record;
+    enum record_found found;
+    while ((found = record_next(&reader, &record)) == RECORD_WHOLE)
+        CHECK_OK(replay_record(fresh.queue, replies, &record, NULL));
+    CHECK_INT(found, file.len == whole ? RECORD_END : RECORD_CUT_OFF);
+    CHECK_INT(reader.at, whole);
+    CHECK_INT(reader.next_sequence, model->next_sequence);
+    queue_check(fresh.queue);
+    check_last_reply(model, replies, last_reply);
+    model->journal.len = whole;
+    talk_end(&model->talk);
+    model->talk = fresh;
+}
+
 static void
 random_step(struct model *model)
 {
+    uint64_t before = model->next_sequence;
     uint32_t choice = pick(model, 100);
     if (choice < 40)
         random_put(model);
@@ -504,6 +584,8 @@ random_step(struct model *model)
         random_clear(model);
     else
         check_list(model, pick(model, PARTITIONS));
+    if (pick(model, 150) == 0)
+        crash(model, model->next_sequence > before);
 }
 
 static void
@@ -513,12 +595,14 @@ run_seed(uint64_t seed)
     CHECK(model != NULL);
     model->seed = seed;
     model->talk = talk_begin(NULL);
+    begin_journal(model);
     for (uint32_t step = 0; step < STEPS; step++)
         random_step(model);
     for (uint32_t partition = 0; partition < PARTITIONS; partition++)
         check_list(model, partition);
     talk_end(&model->talk);
     writer_fini(&model->text);
+    writer_fini(&model->journal);
     free(model);
 }
 

@@ -117,22 +117,30 @@ writer_clear(struct writer *writer)
     writer->failed = false;
 }
 
+bool
+writer_reserve(struct writer *writer, size_t bytes)
+{
+    if (bytes <= writer->capacity - writer->len)
+        return true;
+    size_t wanted = max_u64(writer->capacity * 2, writer->len + bytes);
+    wanted = max_u64(wanted, WRITER_BYTES_MIN);
+    uint8_t *data = realloc(writer->data, wanted);
+    if (data == NULL)
+        return false;
+    writer->data = data;
+    writer->capacity = wanted;
+    return true;
+}
+
 /* Room for `len` more bytes; NULL once the writer has failed. */
 static uint8_t *
 extend(struct writer *writer, size_t len)
 {
     if (writer->failed)
         return NULL;
-    if (len > writer->capacity - writer->len) {
-        size_t wanted = max_u64(writer->capacity * 2, writer->len + len);
-        wanted = max_u64(wanted, WRITER_BYTES_MIN);
-        uint8_t *data = realloc(writer->data, wanted);
-        if (data == NULL) {
-            writer->failed = true;
-            return NULL;
-        }
-        writer->data = data;
-        writer->capacity = wanted;
+    if (!writer_reserve(writer, len)) {
+        writer->failed = true;
+        return NULL;
     }
     uint8_t *at = writer->data + writer->len;
     writer->len += len;

@@ -48,6 +48,10 @@ struct writer {
 void writer_init(struct writer *writer);
 void writer_fini(struct writer *writer);
 void writer_clear(struct writer *writer); /* Keeps the memory. */
+
+/* Makes sure that `bytes` more can be written; false when out of memory, with the writer
+ * as it was. */
+bool writer_reserve(struct writer *writer, size_t bytes);
 void write_u8(struct writer *writer, uint8_t value);
 void write_u16(struct writer *writer, uint16_t value);
 void write_u32(struct writer *writer, uint32_t value);

@@ -5,6 +5,7 @@
 #include "base/status.h"
 #include "os/clock.h"
 #include "os/memfile.h"
+#include "os/supervisor.h"
 #include "worker/client.h"
 #include "worker/orphans.h"
 #include "worker/populate.h"
@@ -229,6 +230,7 @@ worker_run(const struct worker_flags *flags, const struct resources *resources,
         return EXIT_FAILURE;
     }
     stats_report_ready(&worker);
+    supervisor_child_is_up();
     log_info("worker ready address=%s restarts=%d", flags->worker_address, restarts);
     uv_run(&worker.loop, UV_RUN_DEFAULT);
     worker_close(&worker);

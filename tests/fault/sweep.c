@@ -206,7 +206,7 @@ target_pid(const struct sweep *sweep)
 {
     if (sweep->target->in_worker)
         return child_of(sweep->daemons.worker);
-    return sweep->target->in_controller ? sweep->daemons.controller : 0;
+    return sweep->target->in_controller ? child_of(sweep->daemons.controller) : 0;
 }
 
 static struct rest
@@ -423,7 +423,7 @@ static const struct target targets[] = {
     {.name = "client_tcp", .level = 1, .over_tcp = true},
     {.name = "worker", .level = 1, .in_worker = true},
     {.name = "worker_tcp", .level = 1, .in_worker = true, .over_tcp = true},
-    {.name = "controller", .in_controller = true},
+    {.name = "controller", .level = 1, .in_controller = true},
 };
 
 static const struct target *

@@ -179,8 +179,21 @@ class Controller:
         assert code == 0
         assert not self.socket.exists()
 
+    def child_pid(self) -> int:
+        """The controller itself; what was started is its supervisor. 0 while there is
+        none."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return int(children[0]) if children else 0
+
+    def kill_child(self) -> None:
+        """As `kill -9`; returns when another one runs."""
+        killed = self.child_pid()
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: self.child_pid() not in (0, killed))
+
     def resident_bytes(self) -> int:
-        statm = Path(f"/proc/{self.process.pid}/statm").read_text().split()
+        statm = Path(f"/proc/{self.child_pid()}/statm").read_text().split()
         return int(statm[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

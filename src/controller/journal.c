@@ -1,0 +1,282 @@
+#include "controller/journal.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/slice.h"
+#include "base/status.h"
+#include "os/append_file.h"
+#include "os/clock.h"
+#include "os/files.h"
+#include "os/random.h"
+#include "queue/replay.h"
+
+#include <stdlib.h>
+
+enum { PENDING_BYTES_KEPT = 1 << 20 };
+
+/* Invariants: records up to `end` are in the file; `pending` has those behind, and both
+ * the file and `pending` have room for what was reserved. */
+struct journal {
+    const struct journal_options *options;
+    struct append_file *file;
+    struct journal_header header;
+    uint64_t next_sequence;
+    uint64_t end;
+    struct writer pending;
+    bool is_full; /* Said in the log, once until there is room again. */
+};
+
+/* ---- Replaying ---- */
+
+/* A replay under way. Owner: journal_open(). */
+struct replay {
+    const struct journal_options *options;
+    struct queue *queue;
+    struct replies *replies;
+    struct record_reader reader;
+    uint64_t count;
+};
+
+static enum ds_status
+apply(struct replay *replay, const struct record *record, struct ds_error *err)
+{
+    struct ds_error reason = {0};
+    enum ds_status status =
+        replay_record(replay->queue, replay->replies, record, &reason);
+    if (status == DS_OK || status == DS_NO_MEMORY)
+        return status == DS_OK ? status : ds_fail(err, status, "%s", reason.message);
+    return ds_fail(
+        err, DS_CORRUPT,
+        "the journal '%s' does not fit this queue: its record %ju is refused "
+        "(%s). Keep the file for inspection, or remove it to start with an "
+        "empty queue",
+        replay->options->path, (uintmax_t)record->sequence, reason.message);
+}
+
+static enum ds_status
+fail_damaged(const struct replay *replay, struct ds_error *err)
+{
+    const struct record_reader *reader = &replay->reader;
+    return ds_fail(err, DS_CORRUPT,
+                   "the journal '%s' is damaged at byte %zu: records %ju to %ju cannot "
+                   "be read, and there are whole ones behind them, from byte %zu on. "
+                   "Going on would lose what was acknowledged. Keep the file for "
+                   "inspection, or remove it to start with an empty queue",
+                   replay->options->path, reader->at, (uintmax_t)reader->next_sequence,
+                   (uintmax_t)(reader->found_sequence - 1), reader->found_at);
+}
+
+/* Applies all records; *out_is_cut_off: behind them is the beginning of one more. */
+static enum ds_status
+replay_all(struct replay *replay, bool *out_is_cut_off, struct ds_error *err)
+{
+    struct record record;
+    enum record_found found;
+    while ((found = record_next(&replay->reader, &record)) == RECORD_WHOLE) {
+        enum ds_status status = apply(replay, &record, err);
+        if (status != DS_OK)
+            return status;
+        replay->count++;
+    }
+    if (found == RECORD_DAMAGED)
+        return fail_damaged(replay, err);
+    *out_is_cut_off = found == RECORD_CUT_OFF;
+    return DS_OK;
+}
+
+/* ---- Opening ---- */
+
+static enum ds_status
+write_header(struct journal *journal, struct ds_error *err)
+{
+    uint8_t bytes[JOURNAL_HEADER_BYTES];
+    journal_header_encode(&journal->header, bytes);
+    enum ds_status status =
+        append_file_write(journal->file, 0, slice(bytes, sizeof bytes), err);
+    if (status == DS_OK && journal->options->sync)
+        status = append_file_sync(journal->file, err);
+    return status;
+}
+
+static enum ds_status
+begin(struct journal *journal, struct ds_error *err)
+{
+    journal->header = (struct journal_header){
+        .id = random_u64(),
+        .session = journal_session(slice_of_text(journal->options->session)),
+        .first_sequence = 1,
+    };
+    journal->next_sequence = 1;
+    journal->end = JOURNAL_HEADER_BYTES;
+    enum ds_status status = append_file_reserve(journal->file, journal->end, err);
+    return status == DS_OK ? write_header(journal, err) : status;
+}
+
+/* Cuts off what follows the last whole record. */
+static enum ds_status
+cut_tail(struct journal *journal, struct ds_error *err)
+{
+    uint64_t bytes = append_file_bytes(journal->file);
+    log_warn("controller journal cut file=%s at=%ju bytes=%ju reason=\"the last record "
+             "was not written to its end; nobody was told that it was kept\"",
+             journal->options->path, (uintmax_t)journal->end,
+             (uintmax_t)(bytes - journal->end));
+    return append_file_cut(journal->file, journal->end, err);
+}
+
+static enum ds_status
+resume(struct journal *journal, struct replay *replay, struct ds_slice content,
+       struct ds_error *err)
+{
+    uint64_t began_ms = clock_monotonic_ms();
+    bool is_cut_off = false;
+    replay->reader = record_reader_of(content, &journal->header);
+    enum ds_status status = replay_all(replay, &is_cut_off, err);
+    if (status != DS_OK)
+        return status;
+    journal->next_sequence = replay->reader.next_sequence;
+    journal->end = replay->reader.at;
+    log_info("controller journal replayed file=%s records=%ju bytes=%ju ms=%ju",
+             journal->options->path, (uintmax_t)replay->count, (uintmax_t)journal->end,
+             (uintmax_t)(clock_monotonic_ms() - began_ms));
+    return is_cut_off ? cut_tail(journal, err) : DS_OK;
+}
+
+static enum ds_status
+begin_or_resume(struct journal *journal, struct replay *replay, struct ds_slice content,
+                bool *out_is_foreign, struct ds_error *err)
+{
+    struct ds_error reason = {0};
+    enum ds_status status = journal_header_decode(content, &journal->header, &reason);
+    if (status == DS_NOT_FOUND)
+        return begin(journal, err);
+    if (status != DS_OK)
+        return ds_fail(err, status,
+                       "the journal '%s': %s. Keep the file for inspection, or remove "
+                       "it to start with an empty queue",
+                       journal->options->path, reason.message);
+    *out_is_foreign = journal->header.session !=
+                      journal_session(slice_of_text(journal->options->session));
+    return resume(journal, replay, content, err);
+}
+
+enum ds_status
+journal_open(const struct journal_options *options, struct queue *queue,
+             struct replies *replies, struct journal **out, bool *out_is_foreign,
+             struct ds_error *err)
+{
+    AUTO(journal) struct journal *journal = calloc(1, sizeof *journal);
+    if (journal == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for the journal");
+    journal->options = options;
+    *out_is_foreign = false;
+    enum ds_status status = append_file_open(options->path, &journal->file, err);
+    if (status != DS_OK)
+        return status;
+    struct ds_slice content = {0};
+    status = append_file_map(journal->file, &content, err);
+    if (status != DS_OK)
+        return status;
+    struct replay replay = {.options = options, .queue = queue, .replies = replies};
+    status = begin_or_resume(journal, &replay, content, out_is_foreign, err);
+    append_file_unmap(content);
+    if (status != DS_OK)
+        return status;
+    *out = TAKE(journal);
+    return DS_OK;
+}
+
+void
+journal_close(struct journal *journal)
+{
+    if (journal == NULL)
+        return;
+    append_file_close(journal->file);
+    writer_fini(&journal->pending);
+    free(journal);
+}
+
+enum ds_status
+journal_take_over(struct journal *journal, struct ds_error *err)
+{
+    journal->header.session = journal_session(slice_of_text(journal->options->session));
+    return write_header(journal, err);
+}
+
+/* ---- Writing ---- */
+
+static void
+note_full(struct journal *journal, bool is_full, const struct ds_error *err)
+{
+    if (is_full && !journal->is_full)
+        log_error("controller journal full, the queue is read-only: %s", err->message);
+    if (!is_full && journal->is_full)
+        log_info("controller journal has room again, the queue can be changed");
+    journal->is_full = is_full;
+}
+
+enum ds_status
+journal_reserve(struct journal *journal, size_t body_bytes, struct ds_error *err)
+{
+    struct ds_error reason = {0};
+    uint64_t bytes = record_bytes(body_bytes);
+    uint64_t end = journal->end + journal->pending.len + bytes;
+    enum ds_status status = append_file_reserve(journal->file, end, &reason);
+    note_full(journal, status == DS_FULL, &reason);
+    if (status != DS_OK)
+        return ds_fail(err, status,
+                       "the queue can be read but not changed now, because its journal "
+                       "cannot grow: %s",
+                       reason.message);
+    if (!writer_reserve(&journal->pending, bytes))
+        return ds_fail(err, DS_NO_MEMORY, "the controller is out of memory");
+    return DS_OK;
+}
+
+void
+journal_append(struct journal *journal, enum record_type type, struct request_id id,
+               struct ds_slice body)
+{
+    struct record record = {
+        .type = type,
+        .sequence = journal->next_sequence++,
+        .client = id.client,
+        .request = id.number,
+        .body = body,
+    };
+    record_write(&journal->pending, journal->header.id, &record);
+    DS_ASSERT(!journal->pending.failed);
+    DS_ASSERT(journal->end + journal->pending.len <= append_file_bytes(journal->file));
+}
+
+bool
+journal_is_pending(const struct journal *journal)
+{
+    return journal->pending.len > 0;
+}
+
+enum ds_status
+journal_flush(struct journal *journal, struct ds_error *err)
+{
+    struct writer *pending = &journal->pending;
+    if (pending->len == 0)
+        return DS_OK;
+    enum ds_status status = append_file_write(journal->file, journal->end,
+                                              slice(pending->data, pending->len), err);
+    if (status == DS_OK && journal->options->sync)
+        status = append_file_sync(journal->file, err);
+    if (status != DS_OK)
+        return status;
+    journal->end += pending->len;
+    if (pending->capacity > PENDING_BYTES_KEPT)
+        writer_fini(pending);
+    else
+        writer_clear(pending);
+    return DS_OK;
+}
+
+void
+journal_remove(struct journal *journal)
+{
+    files_remove(journal->options->path);
+}
