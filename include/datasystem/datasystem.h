@@ -135,14 +135,24 @@ DS_API void ds_copy(void *to, const void *from, uint64_t bytes);
 DS_API void ds_buffer_release(struct ds_buffer *buffer);
 
 /* A private, writable (copy-on-write) mapping of a sealed buffer's bytes: the caller may
- * change it and nobody sees that. Holds the buffer until ds_view_unmap(). Worth it from
- * about 1 MiB.
+ * change it and nobody sees that. Each is a mapping of its own, also where the same
+ * bytes are in view already. Worth it from about 1 MiB.
  *
  *   DS_UNSUPPORTED   the bytes are not in a shared memory file of small pages; copy them
- *   DS_NO_MEMORY     the process has too many mappings; copy the bytes instead */
+ *   DS_NO_MEMORY     the process has too many mappings (half of vm.max_map_count, at most
+ *                    32,768, are for views), or no address space; copy the bytes */
 DS_API DS_MUST_USE enum ds_status
 ds_view_map(struct ds_buffer *buffer, void **out_data, struct ds_error *err);
+
+/* End a view. The buffer is held until its mapping is gone, which a thread of the library
+ * sees to; where much waits for it (256 views or 256 MiB), or no client is open, this call
+ * does. That thread is started when it is first needed, takes no signals and ends with the
+ * last client. */
 DS_API void ds_view_unmap(struct ds_buffer *buffer, void *data);
+
+/* Wait until every view that this process ended so far is gone and its buffer released.
+ * Before telling another process that there is room. */
+DS_API void ds_view_settle(void);
 
 /* ---- Objects by key --------------------------------------------------------------
  *

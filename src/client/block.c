@@ -4,6 +4,7 @@
 
 #include "base/slice.h"
 #include "base/status.h"
+#include "client/janitor.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -157,6 +158,7 @@ ds_block_delete(struct ds_client *client, const struct ds_block_id *ids, size_t 
         status = check_ids(ids, count, err);
     if (status != DS_OK)
         return status;
+    janitor_settle(); /* When this returns, what was dropped is room for anybody. */
     AUTO_WRITER(body);
     encode_block_ids(&body, ids, count);
     struct request request = {.type = MESSAGE_BLOCK_DELETE, .body = &body};

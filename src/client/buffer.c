@@ -4,16 +4,10 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/copy.h"
-#include "os/memfile.h"
 
 #include <stdlib.h>
 
-enum {
-    DATA_ALIGNMENT = 64,
-    VIEWS_MAX = 32000, /* Half of what the kernel allows a process by default. */
-};
-
-static _Atomic uint32_t view_count;
+enum { DATA_ALIGNMENT = 64 };
 
 /* ---- Making ---- */
 
@@ -233,45 +227,4 @@ ds_buffer_ref(struct ds_buffer *buffer)
         atomic_fetch_add_explicit(&buffer->holders, 1, memory_order_relaxed);
     DS_ASSERT(before > 0);
     return buffer;
-}
-
-/* ---- Private views ---- */
-
-static enum ds_status
-map_view(struct ds_buffer *buffer, void **out, struct ds_error *err)
-{
-    if (atomic_fetch_add_explicit(&view_count, 1, memory_order_relaxed) >= VIEWS_MAX)
-        return ds_fail(err, DS_NO_MEMORY,
-                       "this process has %d private views; copy the bytes instead",
-                       VIEWS_MAX);
-    uint64_t offset = (uint64_t)(buffer->data - buffer->mapping->arena);
-    return memfile_map_private(buffer->mapping->arena_fd, offset, buffer->size, out,
-                               err);
-}
-
-enum ds_status
-ds_view_map(struct ds_buffer *buffer, void **out_data, struct ds_error *err)
-{
-    if (buffer == NULL || out_data == NULL || buffer->state != BUFFER_SEALED)
-        return ds_fail(err, DS_INVALID, "a view needs a sealed buffer");
-    if (buffer->owns_data || buffer->mapping->huge_page_bytes != 0)
-        return ds_fail(err, DS_UNSUPPORTED,
-                       "no private view of these bytes: they are not in a shared "
-                       "memory file of small pages; copy them");
-    enum ds_status status = map_view(buffer, out_data, err);
-    if (status != DS_OK) {
-        atomic_fetch_sub_explicit(&view_count, 1, memory_order_relaxed);
-        return status;
-    }
-    ds_buffer_ref(buffer);
-    return DS_OK;
-}
-
-/* The mapping goes first: the pin guards what it shows. */
-void
-ds_view_unmap(struct ds_buffer *buffer, void *data)
-{
-    memfile_unmap_private(data, buffer->size);
-    atomic_fetch_sub_explicit(&view_count, 1, memory_order_relaxed);
-    ds_buffer_release(buffer);
 }

@@ -6,6 +6,7 @@
 #include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
+#include "client/janitor.h"
 
 #include <stdlib.h>
 
@@ -357,6 +358,25 @@ become_member(struct ds_client *client)
     library_unlock();
 }
 
+/* Over as many connections as it takes. */
+static enum ds_status
+try_until_answered(struct ds_client *client, const struct request *request,
+                   const struct wait *wait, bool *out_answered, struct ds_error *last)
+{
+    uint32_t sequence = library_next_sequence();
+    *out_answered = false;
+    enum ds_status status =
+        try_once(client, request, sequence, wait, out_answered, last);
+    /* The first loss is most often that of a connection that was idle too long. */
+    for (uint32_t pause = 0; is_lost(status) && !*out_answered;
+         pause = next_pause(pause)) {
+        status = wait_sleep(wait, pause);
+        if (status == DS_OK)
+            status = try_once(client, request, sequence, wait, out_answered, last);
+    }
+    return status;
+}
+
 enum ds_status
 client_call(struct ds_client *client, const struct request *request,
             const struct wait *wait, struct ds_error *err)
@@ -366,15 +386,15 @@ client_call(struct ds_client *client, const struct request *request,
                        request_name(request->type));
     if (reserves(request->type) && !client->shares_memory)
         become_member(client);
-    uint32_t sequence = library_next_sequence();
     struct ds_error last = {0};
-    bool answered = false;
-    enum ds_status status = try_once(client, request, sequence, wait, &answered, &last);
-    /* The first loss is most often that of a connection that was idle too long. */
-    for (uint32_t pause = 0; is_lost(status) && !answered; pause = next_pause(pause)) {
-        status = wait_sleep(wait, pause);
-        if (status == DS_OK)
-            status = try_once(client, request, sequence, wait, &answered, &last);
+    uint64_t gone_before = janitor_gone_total();
+    bool answered;
+    enum ds_status status = try_until_answered(client, request, wait, &answered, &last);
+    /* The views that the caller dropped before must be room for it now. */
+    if (status == DS_FULL && answered) {
+        janitor_settle();
+        if (janitor_gone_total() != gone_before)
+            status = try_until_answered(client, request, wait, &answered, &last);
     }
     if (status == DS_OK)
         return DS_OK;

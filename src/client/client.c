@@ -6,6 +6,7 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "client/buffer.h"
+#include "client/janitor.h"
 #include "os/clock.h"
 
 #include <stdio.h>
@@ -220,6 +221,7 @@ ds_client_close(struct ds_client *client)
 {
     if (client == NULL)
         return;
+    janitor_settle(); /* What it still holds would keep the client's place. */
     library_lock();
     client_drop_channels(client);
     struct mapping *mapping = TAKE(client->mapping);
@@ -238,6 +240,7 @@ ds_client_close(struct ds_client *client)
     pool_fini(&client->pool);
     mapping_unref(mapping);
     library_unlock();
+    janitor_end_if_unused();
     free(client->socket_path);
     free(client->host);
     free(client);

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/slice.h"
 #include "client/client.h"
+#include "client/janitor.h"
 #include "os/clock.h"
 #include "os/sockets.h"
 
@@ -107,6 +108,7 @@ after_fork_in_child(void)
         mapping->life_mark = -1;
         mapping->inherited = true;
     }
+    janitor_after_fork_in_child();
     library_after_fork_in_child();
 }
 

@@ -82,6 +82,13 @@ library_wait(uint32_t ms)
 }
 
 void
+library_wait_on(pthread_cond_t *condition)
+{
+    int result = pthread_cond_wait(condition, &lock);
+    DS_ASSERT(result == 0);
+}
+
+void
 library_wake(void)
 {
     pthread_cond_broadcast(&changed);

@@ -9,6 +9,7 @@
 
 #include "base/list.h"
 
+#include <pthread.h>
 #include <stdint.h>
 
 /* Installs the fork handlers once. Every open calls it. */
@@ -22,6 +23,10 @@ void library_unlock(void);
 /* Gives the lock up until library_wake() or for `ms`, and takes it again. */
 void library_wait(uint32_t ms);
 void library_wake(void);
+
+/* The same without a limit, until `condition` is signalled, which may also be for nothing.
+ */
+void library_wait_on(pthread_cond_t *condition);
 
 /* Work too slow for the lock (unmapping), done by the next library_unlock(). */
 struct deferred {

@@ -6,6 +6,7 @@
 #include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
+#include "client/janitor.h"
 #include "os/copy.h"
 #include "os/memfile.h"
 
@@ -396,6 +397,7 @@ ds_delete(struct ds_client *client, const struct ds_slice *keys, size_t count,
         status = check_known_keys(keys, count, DS_BATCH_KEYS_MAX, err);
     if (status != DS_OK)
         return status;
+    janitor_settle(); /* When this returns, what was dropped is room for anybody. */
     AUTO_WRITER(body);
     encode_keys(&body, keys, count);
     return call_for_flags(client, MESSAGE_DELETE, &body, count, NULL, err);

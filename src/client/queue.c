@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/slice.h"
 #include "base/status.h"
+#include "client/janitor.h"
 #include "os/clock.h"
 #include "os/sockets.h"
 #include "store/layout.h"
@@ -331,6 +332,7 @@ ds_queue_close(struct ds_queue *queue)
     library_lock();
     pool_fini(&queue->pool);
     library_unlock();
+    janitor_end_if_unused();
     free(queue->address);
     free(queue);
 }

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TEXT_BYTES = 16384, NUMBER_BYTES = 64 };
+enum { TEXT_BYTES = 16384, NUMBER_BYTES = 64, MAPPINGS_DEFAULT = 65530 };
 
 /* A limit at or above this is what v1 says for "none". */
 #define NO_LIMIT_BYTES (UINT64_C(1) << 60)
@@ -153,6 +153,14 @@ void
 memory_limit_read(struct memory_limit *out)
 {
     memory_limit_read_below("", out);
+}
+
+uint64_t
+memory_mappings_max(void)
+{
+    uint64_t most;
+    return read_number("/proc/sys/vm", "max_map_count", &most) ? most
+                                                               : MAPPINGS_DEFAULT;
 }
 
 static const char huge_page_folder[] = "/sys/kernel/mm/hugepages/hugepages-2048kB";

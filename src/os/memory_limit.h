@@ -15,6 +15,10 @@ void memory_limit_read(struct memory_limit *out);
 /* The same with `root` before every path ("" is the machine itself): for tests. */
 void memory_limit_read_below(const char *root, struct memory_limit *out);
 
+/* The most mappings that the kernel gives a process (vm.max_map_count); its default, where
+ * that cannot be read. */
+uint64_t memory_mappings_max(void);
+
 /* Free huge pages of 2 MiB; 0 if none are set up. */
 uint64_t memory_free_huge_pages(void);
 

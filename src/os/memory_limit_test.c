@@ -146,6 +146,11 @@ TEST(this_machine_has_some_memory)
     CHECK(limit.available_bytes <= limit.limit_bytes);
 }
 
+TEST(the_kernel_limits_the_mappings_of_a_process)
+{
+    CHECK(memory_mappings_max() >= 1000);
+}
+
 TEST_MAIN(RUN(machine_alone_counts_without_cgroups),
           RUN(version_2_limit_of_a_level_above_counts), RUN(version_1_limit_counts),
           RUN(path_that_is_not_there_falls_back_to_the_mount),
@@ -153,4 +158,5 @@ TEST_MAIN(RUN(machine_alone_counts_without_cgroups),
           RUN(overdrawn_cgroup_leaves_nothing), RUN(unreadable_numbers_are_passed_over),
           RUN(huge_pages_come_from_the_sysctl_that_users_know),
           RUN(huge_pages_come_from_their_own_file_where_the_default_size_is_another),
-          RUN(this_machine_has_some_memory))
+          RUN(this_machine_has_some_memory),
+          RUN(the_kernel_limits_the_mappings_of_a_process))
