@@ -265,7 +265,7 @@ channel_receive(struct channel *channel, const struct wait *wait, struct ds_erro
         bool blocked;
         enum ds_status status = receive_step(channel, &blocked, err);
         if (status == DS_OK && blocked)
-            status = wait_socket(wait, channel->fd, POLLIN);
+            status = wait_reply(wait, channel->fd, &channel->spin);
         if (status != DS_OK)
             return status;
     }
@@ -324,7 +324,7 @@ channel_receive_payload(struct channel *channel, void *data, uint64_t bytes,
         size_t got = 0;
         enum ds_status status = payload_step(channel, at, bytes, &got, err);
         if (status == DS_OK && got == 0)
-            status = wait_socket(wait, channel->fd, POLLIN);
+            status = wait_reply(wait, channel->fd, &channel->spin);
         if (status != DS_OK)
             return status;
         at += got;

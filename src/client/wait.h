@@ -3,6 +3,8 @@
 #ifndef CLIENT_WAIT_H
 #define CLIENT_WAIT_H
 
+#include "base/spin.h"
+
 #include <datasystem/status.h>
 
 #include <stdbool.h>
@@ -25,6 +27,11 @@ bool wait_is_interrupted(const struct wait *wait);
 /* DS_OK once `fd` is ready for `events` (as in poll()), DS_TIMEOUT or DS_INTERRUPTED;
  * no text, the caller knows what was being waited for. */
 DS_MUST_USE enum ds_status wait_socket(const struct wait *wait, int fd, short events);
+
+/* The same for a reply, which often comes before a sleep were worth it: looks for a moment
+ * first, as `spin` says. */
+DS_MUST_USE enum ds_status
+wait_reply(const struct wait *wait, int fd, struct spin *spin);
 
 /* Sleeps up to `ms`; same results. */
 DS_MUST_USE enum ds_status wait_sleep(const struct wait *wait, uint32_t ms);

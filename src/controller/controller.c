@@ -5,6 +5,7 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "controller/session.h"
+#include "net/run.h"
 #include "os/supervisor.h"
 
 #include <signal.h>
@@ -486,8 +487,7 @@ controller_run(const struct controller_options *options, int restarts)
         listener_close(controller.listener);
         end(&controller);
     }
-    result = uv_run(&controller.loop, UV_RUN_DEFAULT);
-    DS_ASSERT(result == 0);
+    run_loop(&controller.loop);
     log_info("controller ended");
     fini(&controller);
     if (status == DS_NO_MEMORY)

@@ -2,6 +2,7 @@
 #include "net/conn.h"
 
 #include "net/conn_internal.h"
+#include "net/run.h"
 #include "net/watch.h"
 
 #include "base/check.h"
@@ -179,6 +180,7 @@ deliver(struct conn *conn)
     /* Descriptors end a read, so they came with the last frame that began in it. */
     bool with_fds = input->fd_count > 0 && input_len(input) == 0;
     DS_ASSERT(with_fds || !input->fds_are_bound); /* bytes_to_ask_for() saw to it. */
+    run_note_frame(conn->poll.loop);
     conn->ops->on_frame(conn, &header, slice(body, header.body_bytes), input->fds,
                         with_fds ? input->fd_count : 0);
     if (with_fds)

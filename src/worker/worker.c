@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "net/run.h"
 #include "os/clock.h"
 #include "os/memfile.h"
 #include "os/supervisor.h"
@@ -232,7 +233,7 @@ worker_run(const struct worker_flags *flags, const struct resources *resources,
     stats_report_ready(&worker);
     supervisor_child_is_up();
     log_info("worker ready address=%s restarts=%d", flags->worker_address, restarts);
-    uv_run(&worker.loop, UV_RUN_DEFAULT);
+    run_loop(&worker.loop);
     worker_close(&worker);
     log_info("worker stopped");
     return EXIT_SUCCESS;
