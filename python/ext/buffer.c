@@ -6,9 +6,6 @@
 #include "arguments.h"
 #include "gil.h"
 
-/* Below, letting the GIL go and getting it back takes longer than the copy. */
-enum { UNLOCKED_COPY_BYTES_MIN = 64 << 10 };
-
 static struct buffer *
 buffer_of(PyObject *self)
 {

@@ -26,6 +26,9 @@ PyObject *buffer_wrap(const struct core_state *state, struct ds_buffer **handle)
 bool buffer_hold(const struct core_state *state, struct buffer *buffer);
 void buffer_unhold(struct buffer *buffer);
 
+/* Below, letting the GIL go and getting it back takes longer than the copy. */
+enum { UNLOCKED_COPY_BYTES_MIN = 64 << 10 };
+
 /* As ds_copy(); other threads run meanwhile if it is long. The caller keeps both ends
  * where they are. */
 void copy_unlocked(void *to, struct ds_slice from);

@@ -2,6 +2,7 @@
  */
 #include "arguments.h"
 #include "buffer.h"
+#include "pieces.h"
 #include "trace.h"
 
 struct core_state *
@@ -119,6 +120,8 @@ static PyMethodDef core_methods[] = {
      "Raise DatasystemError if the key is not a legal user key."},
     {"copy_bytes", core_copy_bytes, METH_VARARGS,
      "copy_bytes(target, source): without the GIL, large ones past the caches."},
+    {"copy_pieces", core_copy_pieces, METH_O,
+     "Copy bytes to many places by one call, without the GIL if they are many."},
     {"set_trace_id", trace_set_id, METH_O,
      "Name the calls that follow in this thread."},
     {0},

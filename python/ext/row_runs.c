@@ -4,9 +4,6 @@
 
 #include <string.h>
 
-/* Below, letting the GIL go and getting it back takes longer than the copy. */
-enum { UNLOCKED_BYTES_MIN = 64 << 10 };
-
 /* Owner: whoever holds the GIL; nothing changes after the construction. */
 struct row_runs {
     PyObject ob_base;
@@ -324,7 +321,7 @@ row_runs_copy(PyObject *object, PyObject *list)
         return PyErr_Format(PyExc_TypeError, "columns must be a list");
     if (!columns_open(state, row_runs_of(object), list, &columns))
         return NULL;
-    bool is_long = columns.bytes >= UNLOCKED_BYTES_MIN;
+    bool is_long = columns.bytes >= UNLOCKED_COPY_BYTES_MIN;
     struct ds_error err = {0};
     if (is_long)
         gil_release();

@@ -33,6 +33,7 @@ from transfer_queue._columns import (
 )
 from transfer_queue._dtypes import DTYPE_OF_NAME
 from transfer_queue._errors import BlockCorruptError
+from yr.datasystem import copy_pieces
 
 OWN_PART_BYTES_MIN = 1 << 20  # A payload of this size is a part of its own.
 PARTS_MAX = 4096  # Most parts of one block (DS_BLOCK_PARTS_MAX).
@@ -127,13 +128,17 @@ class EncodedBlock:
 
         The one copy of the data. A failure leaves parts that must not be sealed.
         """
-        views = [memoryview(part).cast("B") for part in parts]
-        if len(views) != len(self.part_sizes):
-            raise ValueError(f"{len(views)} parts given for {len(self.part_sizes)}")
-        views[0][: len(self._head)] = self._head
+        if len(parts) != len(self.part_sizes):
+            raise ValueError(f"{len(parts)} parts given for {len(self.part_sizes)}")
+        pieces: list[Any] = [(parts[0], 0, [self._head])]
         for segment, payload in self._placed:
             start = segment.offset + (self._data_start if segment.part == 0 else 0)
-            payload.write(views[segment.part][start : start + segment.nbytes])
+            if payload.write is None:
+                pieces.append((parts[segment.part], start, payload.sources))
+                continue
+            with memoryview(parts[segment.part]) as part, part.cast("B") as view:
+                payload.write(view[start : start + segment.nbytes])
+        copy_pieces(pieces)
 
 
 class _Layout:

@@ -12,7 +12,6 @@ Row i of a column is one run of bytes, whatever the kind, and rows follow each o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -24,13 +23,15 @@ from tensordict import NonTensorData, NonTensorStack, TensorDictBase
 from tensordict.base import is_tensor_collection
 from torch.nested._internal.nested_tensor import NestedTensor
 
-from transfer_queue._dtypes import NAME_OF_DTYPE, carrier_of, is_plain, settled
+from transfer_queue._dtypes import (
+    NAME_OF_DTYPE,
+    carrier_of,
+    is_plain,
+    memory_of,
+    settled,
+)
 from transfer_queue._errors import ValueNotStorableError
 from transfer_queue._values import encode_value
-from yr.datasystem import copy_bytes
-
-# Chunks below this size are joined before they are copied into place.
-_JOIN_BYTES_MAX = 1 << 16
 
 
 class Kind(IntEnum):
@@ -44,14 +45,15 @@ class Kind(IntEnum):
 
 @dataclass(slots=True)
 class Payload:
-    """Bytes of known size that are produced in place.
+    """Bytes of known size: those of `sources`, one after the other, or what `write`
+    fills exactly `nbytes` bytes with.
 
-    `write` fills exactly `nbytes` bytes. It borrows the user's values, which must not
-    change until then.
+    The user's values are borrowed: they must not change until they are copied.
     """
 
     nbytes: int
-    write: Callable[[memoryview], None]
+    sources: Sequence[Any] = ()
+    write: Callable[[memoryview], None] | None = None
 
 
 @dataclass(slots=True)
@@ -234,58 +236,32 @@ def _encode_shaped(name: str, tensors: list[torch.Tensor]) -> EncodedColumn:
 
 def _tensor_payload(tensor: torch.Tensor) -> Payload:
     """The elements of one tensor, in the order of its dimensions."""
+    nbytes = tensor.numel() * tensor.dtype.itemsize
     if tensor.device.type in ("cpu", "meta"):
         tensor = settled(tensor)
+        if tensor.is_contiguous():
+            return Payload(nbytes, [memory_of(tensor)])
         tensor = tensor.view(carrier_of(tensor.dtype))
     else:
         tensor = tensor.detach()  # Copied straight from its device into place.
+    if nbytes == 0:
+        return Payload(0)
 
     def write(target: memoryview) -> None:
-        if tensor.is_cpu and tensor.is_contiguous():
-            _copy_bytes(target, tensor)
-        else:
-            _place(target, tensor.dtype).view(tensor.shape).copy_(tensor)
+        place = torch.frombuffer(target, dtype=tensor.dtype)
+        place.view(tensor.shape).copy_(tensor)
 
-    return _written_unless_empty(tensor.numel() * tensor.dtype.itemsize, write)
+    return Payload(nbytes, write=write)
 
 
 def _joined_payload(tensors: list[torch.Tensor]) -> Payload:
     """Settled tensors of one dtype, one after the other along dimension 0."""
-    carrier = carrier_of(tensors[0].dtype)
-    steps = sum(tensor.shape[0] for tensor in tensors)
-    shape = (steps, *tensors[0].shape[1:])
-    nbytes = math.prod(shape) * carrier.itemsize
-
-    def write(target: memoryview) -> None:
-        first = 0
-        for tensor in tensors:
-            whole = tensor.contiguous().view(carrier)
-            last = first + whole.numel() * carrier.itemsize
-            _copy_bytes(target[first:last], whole)
-            first = last
-
-    return _written_unless_empty(nbytes, write)
-
-
-def _copy_bytes(target: memoryview, tensor: torch.Tensor) -> None:
-    """One copy, in this thread. torch.copy_() splits it among its threads, and on a
-    busy machine waits milliseconds for the last of them to be scheduled."""
-    copy_bytes(target, tensor.reshape(-1).view(torch.uint8).numpy().data)
-
-
-def _place(target: memoryview, dtype: torch.dtype) -> torch.Tensor:
-    return torch.frombuffer(target, dtype=dtype)
+    nbytes = sum(tensor.numel() for tensor in tensors) * tensors[0].dtype.itemsize
+    return Payload(nbytes, [memory_of(tensor.contiguous()) for tensor in tensors])
 
 
 def _array_payload(array: np.ndarray) -> Payload:
-    def write(target: memoryview) -> None:
-        np.frombuffer(target, array.dtype)[:] = array.reshape(-1)
-
-    return _written_unless_empty(array.nbytes, write)
-
-
-def _written_unless_empty(nbytes: int, write: Callable[[memoryview], None]) -> Payload:
-    return Payload(nbytes, write if nbytes > 0 else lambda target: None)
+    return Payload(array.nbytes, [array])
 
 
 def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -317,34 +293,10 @@ def _encode_objects(name: str, values: Sequence[Any]) -> EncodedColumn:
         dtype="",
         shape=(),
         ragged_dim=0,
-        data=_chunks_payload(chunks, int(lengths.sum())),
+        data=Payload(int(lengths.sum()), chunks),
         offsets=_array_payload(offsets_of(lengths)),
         marks=_array_payload(marks),
     )
-
-
-def _chunks_payload(chunks: list[bytes | memoryview], nbytes: int) -> Payload:
-    def write(target: memoryview) -> None:
-        place = np.frombuffer(target, np.uint8)
-        end = 0
-        for piece in _joined_small(chunks):
-            start, end = end, end + len(piece)
-            place[start:end] = np.frombuffer(piece, np.uint8)
-
-    return _written_unless_empty(nbytes, write)
-
-
-def _joined_small(chunks: list[bytes | memoryview]) -> list[bytes | memoryview]:
-    """The same bytes in fewer pieces: copying many small ones is slow."""
-    pieces: list[bytes | memoryview] = []
-    small: list[bytes | memoryview] = []
-    for chunk in chunks:
-        if len(chunk) < _JOIN_BYTES_MAX:
-            small.append(chunk)
-            continue
-        pieces += [b"".join(small), chunk]
-        small = []
-    return [piece for piece in (*pieces, b"".join(small)) if len(piece) > 0]
 
 
 def column_values(fields: TensorDictBase) -> list[tuple[str, Any]]:

@@ -7,9 +7,8 @@ where data goes, an unknown key gets one warning that names the nearest known on
 
 from __future__ import annotations
 
-import difflib
 import logging
-from importlib import resources
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -37,7 +36,7 @@ _warned: set[str] = set()
 
 def load_defaults() -> DictConfig:
     """The packaged config.yaml."""
-    text = resources.files("transfer_queue").joinpath("config.yaml").read_text("utf-8")
+    text = Path(__file__).with_name("config.yaml").read_text("utf-8")
     return _as_open_config(OmegaConf.create(text))
 
 
@@ -137,6 +136,8 @@ def _warn_unknown(path: str, name: str, known: set[str]) -> None:
     if path in _warned:
         return
     _warned.add(path)
+    import difflib
+
     near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
     hint = f"; the nearest known key is '{near[0]}'" if near else ""
     _log.warning("configuration key '%s' is unknown and has no effect%s", path, hint)

@@ -23,6 +23,11 @@ _CARRIERS = {
     16: torch.complex128,
 }
 
+# Those that numpy can hold as they are, the usual ones.
+_NUMPY_HAS = frozenset(
+    {torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8, torch.bool}
+)
+
 
 def _plain_dtypes() -> dict[str, torch.dtype]:
     """Every dtype whose elements are bits and nothing else.
@@ -65,7 +70,18 @@ def settled(tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach()
     if type(tensor) is not torch.Tensor:
         tensor = tensor.detach().as_subclass(torch.Tensor)
-    return tensor.cpu().resolve_conj().resolve_neg()
+    if not tensor.is_cpu:
+        tensor = tensor.cpu()
+    if tensor.is_conj() or tensor.is_neg():
+        tensor = tensor.resolve_conj().resolve_neg()
+    return tensor
+
+
+def memory_of(tensor: torch.Tensor) -> np.ndarray:
+    """The memory of a settled, contiguous tensor."""
+    if tensor.dtype not in _NUMPY_HAS:
+        tensor = tensor.view(carrier_of(tensor.dtype))
+    return tensor.numpy()
 
 
 def byte_array(tensor: torch.Tensor) -> np.ndarray:

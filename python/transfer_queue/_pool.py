@@ -7,13 +7,14 @@ waits is not held up by it. A forked child starts with an empty pool of its own.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _Result = TypeVar("_Result")
 _Task = tuple["Future[Any]", Callable[[], Any]]
@@ -35,6 +36,8 @@ class DaemonPool:
         self._unfinished = 0
 
     def submit(self, call: Callable[[], _Result]) -> Future[_Result]:
+        from concurrent.futures import Future
+
         future: Future[_Result] = Future()
         with self._lock:
             self._unfinished += 1
@@ -84,4 +87,6 @@ os.register_at_fork(after_in_child=_start_anew_in_child)
 
 async def run_in_pool(call: Callable[[], _Result]) -> _Result:
     """Await `call()` without blocking the running loop."""
+    import asyncio  # Whoever awaits has it; init() and the others do without.
+
     return await asyncio.wrap_future(_pool.submit(call))

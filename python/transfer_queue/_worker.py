@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -307,17 +308,38 @@ def _run(
 ) -> _Done:
     """Output goes through a file: a pipe would stay open in the daemon that starts."""
     with tempfile.TemporaryFile() as output:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            timeout=timeout_s,
             env=dict(environment),
-            check=False,
         )
+        try:
+            _wait_for_end(process, timeout_s)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         output.seek(0)
-        return _Done(done.returncode, output.read().decode("utf-8", errors="replace"))
+        text = output.read().decode("utf-8", errors="replace")
+        return _Done(process.returncode, text)
+
+
+def _wait_for_end(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """As process.wait(), which looks every 50 ms only."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:  # Not here, or no more descriptors.
+        process.wait(timeout_s)
+        return
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        ended = poll.poll(timeout_s * 1000)
+    finally:
+        os.close(descriptor)
+    process.wait(None if ended else 0)
 
 
 def _tail(text: str) -> str:

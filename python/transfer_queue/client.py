@@ -86,9 +86,7 @@ class TransferQueueClient:
             tags,
             Deadline.after(self._timeout_s),
         )
-        return KVBatchMeta(
-            keys=list(keys), tags=merged, partition_id=partition_id, fields=names
-        )
+        return KVBatchMeta.taken(list(keys), merged, partition_id, names)
 
     def get_rows(
         self, keys: Sequence[str], partition_id: str, select: Sequence[str] | None

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 __all__ = ["KVBatchMeta"]
 
 
@@ -41,6 +39,19 @@ class KVBatchMeta:
         self._size = len(self.keys)
         self.tags = [_copied(tag) for tag in self.tags]
         self.extra_info = copy.deepcopy(self.extra_info)
+
+    @classmethod
+    def taken(
+        cls,
+        keys: list[str],
+        tags: list[dict[str, Any]],
+        partition_id: str,
+        fields: list[str],
+    ) -> KVBatchMeta:
+        """Of what is checked and nobody else has: without a look at each row."""
+        meta = cls(partition_id=partition_id, fields=fields)
+        meta.keys, meta.tags, meta._size = keys, tags, len(keys)
+        return meta
 
     @property
     def size(self) -> int:
@@ -162,11 +173,12 @@ def _is_same(left: Any, right: Any) -> bool:
     if type(left) is not type(right):
         return False
     try:
-        if isinstance(left, np.ndarray):
+        library = type(left).__module__.partition(".")[0]
+        if library == "numpy" and hasattr(left, "dtype"):
+            import numpy as np
+
             return left.dtype == right.dtype and bool(np.array_equal(left, right))
-        if type(left).__module__.partition(".")[0] == "torch" and hasattr(
-            left, "equal"
-        ):
+        if library == "torch" and hasattr(left, "equal"):
             return left.dtype == right.dtype and bool(left.equal(right))
         return bool(left == right)
     except Exception:

@@ -9,7 +9,7 @@ import pytest
 
 import transfer_queue
 
-HEAVY = ("torch", "ray", "tensordict")
+HEAVY = ("torch", "ray", "tensordict", "numpy", "omegaconf", "asyncio")
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from yr.datasystem._core import RowRuns as RowRuns
     from yr.datasystem._core import __version__ as __version__
     from yr.datasystem._core import copy_bytes as copy_bytes
+    from yr.datasystem._core import copy_pieces as copy_pieces
     from yr.datasystem.kv_client import ExistenceOpt as ExistenceOpt
     from yr.datasystem.kv_client import KVClient as KVClient
     from yr.datasystem.kv_client import ReadOnlyBuffer as ReadOnlyBuffer
@@ -62,6 +63,7 @@ _WHERE = {
     "WriteMode": ("object_client", "WriteMode"),
     "__version__": ("_core", "__version__"),
     "copy_bytes": ("_core", "copy_bytes"),
+    "copy_pieces": ("_core", "copy_pieces"),
 }
 
 _NOT_BUILT_YET = frozenset(

@@ -30,8 +30,8 @@ class Block(Protocol):
     def part_sizes(self) -> Sequence[int]:
         """Bytes of each part, each at least 1."""
 
-    def write_into(self, parts: Sequence[memoryview]) -> None:
-        """Fill writable memory of exactly those sizes."""
+    def write_into(self, parts: Sequence[Part]) -> None:
+        """Fill writable memory of exactly those sizes: a buffer for each part."""
 
 
 class StorageManager(ABC):

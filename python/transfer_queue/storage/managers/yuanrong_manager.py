@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from transfer_queue._worker import say_how_npu_tensors_travel
@@ -79,7 +78,7 @@ class YuanrongStorageManager(StorageManager):
     def put(self, block: Block) -> bytes:
         client = self._connected()
         parts = client.block_create(block.part_sizes)
-        _fill(block, parts)
+        block.write_into(parts)
         return client.block_seal(parts)
 
     def get(self, ids: Sequence[bytes], parts: Sequence[int]) -> list[Part | None]:
@@ -120,11 +119,6 @@ class YuanrongStorageManager(StorageManager):
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._client = None
-
-
-def _fill(block: Block, parts: Iterable[Any]) -> None:
-    with contextlib.ExitStack() as views:
-        block.write_into([views.enter_context(memoryview(part)) for part in parts])
 
 
 def _get_some(
