@@ -268,6 +268,21 @@ TEST(who_goes_before_it_asked_for_anything_keeps_no_place)
                  DS_NOT_FOUND);
 }
 
+/* It reads without a word to the worker, and may hold what it read. */
+TEST(who_has_mapped_its_pins_keeps_its_place_without_asking_for_anything)
+{
+    FIXTURE(f, 64);
+    struct caller caller;
+    caller_open(&caller, &f);
+    say_hello(&caller);
+    struct wire_extent nothing_yet = {0};
+    pin(&f, &caller.welcome, 0, nothing_yet);
+    unpin(&f, &caller.welcome, 0);
+    caller_close(&caller);
+    RUN_UNTIL(&f, f.worker.session_count == 0);
+    CHECK_INT(stats_of(&f).clients, 1);
+}
+
 TEST(who_joined_twice_knows_of_its_place_and_keeps_it)
 {
     FIXTURE(f, 64);
@@ -530,6 +545,7 @@ TEST_MAIN(RUN(what_a_killed_process_had_not_sealed_is_free_within_a_second),
           RUN(nobody_makes_another_client_leave),
           RUN(who_reserves_over_tcp_leaves_like_everybody),
           RUN(who_goes_before_it_asked_for_anything_keeps_no_place),
+          RUN(who_has_mapped_its_pins_keeps_its_place_without_asking_for_anything),
           RUN(who_joined_twice_knows_of_its_place_and_keeps_it),
           RUN(places_of_processes_that_cannot_be_seen_are_told_as_such),
           RUN(after_a_restart_a_client_keeps_what_it_says_it_holds),
