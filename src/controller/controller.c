@@ -476,10 +476,16 @@ controller_run(const struct controller_options *options, int restarts)
     list_init(&controller.sessions);
     list_init(&controller.held);
     int result = uv_loop_init(&controller.loop);
-    DS_ASSERT(result == 0);
+    if (result < 0) {
+        fprintf(stderr, "transfer_queue_controller: cannot make an event loop: %s\n",
+                uv_strerror(result));
+        return restarts > 0 ? SUPERVISOR_CRASH_EXIT : EXIT_CANNOT_START;
+    }
     start_handles(&controller);
     enum ds_status status = start(&controller, &err);
     if (status == DS_OK) {
+        /* What libuv aborts for is to happen before we say that we are ready. */
+        (void)uv_run(&controller.loop, UV_RUN_NOWAIT);
         announce(&controller);
     } else {
         log_error("controller cannot start reason=\"%s\"", err.message);
@@ -490,7 +496,7 @@ controller_run(const struct controller_options *options, int restarts)
     run_loop(&controller.loop);
     log_info("controller ended");
     fini(&controller);
-    if (status == DS_NO_MEMORY)
-        return SUPERVISOR_CRASH_EXIT; /* Perhaps there is some a little later. */
+    if (status == DS_NO_MEMORY || (status != DS_OK && restarts > 0))
+        return SUPERVISOR_CRASH_EXIT; /* Perhaps it can a little later. */
     return status == DS_OK ? EXIT_SUCCESS : EXIT_CANNOT_START;
 }

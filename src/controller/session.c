@@ -345,6 +345,10 @@ handle_hello(struct session *session, const struct frame_header *header,
     conn_accept_peer(session->conn);
     AUTO_WRITER(writer);
     encode_welcome(&writer, &(struct welcome){0});
+    if (writer.failed) {
+        conn_close(session->conn, "out of memory for a reply");
+        return;
+    }
     conn_reply(session->conn, header, slice(writer.data, writer.len));
 }
 

@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -137,6 +138,7 @@ count_mapped(int64_t change)
     }
 
 WRAP_ALLOCATION(malloc, (size_t bytes), (bytes))
+WRAP_ALLOCATION(aligned_alloc, (size_t alignment, size_t bytes), (alignment, bytes))
 WRAP_ALLOCATION(calloc, (size_t count, size_t bytes), (count, bytes))
 
 DECLARE(void *, realloc, (void *old, size_t bytes))
@@ -319,6 +321,20 @@ __wrap_write(int fd, const void *data, size_t bytes)
         return -1;
     return __real_write(fd, data, number == FAULT_SHORT ? one_of(bytes) : bytes);
 }
+
+DECLARE(ssize_t, pwrite, (int fd, const void *data, size_t bytes, off_t offset))
+ssize_t
+__wrap_pwrite(int fd, const void *data, size_t bytes, off_t offset)
+{
+    int number = NEXT("pwrite", EIO, ENOSPC, EINTR, FAULT_SHORT);
+    errno = number;
+    if (number > 0)
+        return -1;
+    return __real_pwrite(fd, data, number == FAULT_SHORT ? one_of(bytes) : bytes,
+                         offset);
+}
+
+WRAP(int, fstatvfs, (int fd, struct statvfs *out), (fd, out), -1, EIO)
 
 /* ---- Sockets ---- */
 

@@ -23,7 +23,9 @@ read_stat(pid_t pid, char *out_state, uint64_t *out_start_time)
     if (fd < 0)
         return false;
     ssize_t got = read(fd, text, sizeof text - 1);
+    int number = errno; /* Of the read, which the close may change. */
     close(fd);
+    errno = number;
     if (got <= 0)
         return false;
     text[got] = '\0';
@@ -57,17 +59,23 @@ process_start_time(pid_t pid)
 int
 process_open(pid_t pid, uint64_t start_time)
 {
-    if (pid <= 0)
+    char state;
+    uint64_t started = start_time;
+    if (pid <= 0) {
+        errno = ESRCH;
         return -1;
+    }
     int fd = (int)syscall(SYS_pidfd_open, pid, 0); /* Close-on-exec by definition. */
     if (fd < 0)
         return -1;
     /* Read after opening: a pid that is reused from now on is not what fd names. */
-    if (start_time != 0 && process_start_time(pid) != start_time) {
-        close(fd);
-        return -1;
-    }
-    return fd;
+    bool known = start_time == 0 || read_stat(pid, &state, &started);
+    int number = !known && errno != ENOENT ? errno : ESRCH;
+    if (known && started == start_time)
+        return fd;
+    close(fd);
+    errno = number;
+    return -1;
 }
 
 bool

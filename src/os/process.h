@@ -12,8 +12,9 @@
 /* Field 22 of /proc/PID/stat; 0 if there is no such process. */
 uint64_t process_start_time(pid_t pid);
 
-/* A descriptor that turns readable when the process ends; -1 if it is gone, or is
- * another process than `start_time` says (0: do not check). */
+/* A descriptor that turns readable when the process ends; -1 with errno: ESRCH if it is
+ * gone, or is another process than `start_time` says (0: do not check), anything else
+ * if we cannot tell. */
 int process_open(pid_t pid, uint64_t start_time);
 
 /* True while it exists (and is not a zombie) and started at `start_time` (0: any). */

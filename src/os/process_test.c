@@ -2,9 +2,11 @@
 
 #include "test.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -46,6 +48,7 @@ TEST(another_process_under_the_same_pid_is_refused)
     uint64_t start_time = process_start_time(getpid());
     CHECK(start_time != 0);
     CHECK_INT(process_open(getpid(), start_time + 1), -1);
+    CHECK_INT(errno, ESRCH);
     CHECK(!process_is_alive(getpid(), start_time + 1));
     CHECK(process_is_alive(getpid(), start_time));
     CHECK(process_is_alive(getpid(), 0));
@@ -61,6 +64,7 @@ TEST(zombies_and_the_gone_are_not_alive)
     CHECK_INT(waitpid(pid, NULL, 0), pid);
     CHECK(!process_is_alive(pid, 0));
     CHECK_INT(process_open(pid, start_time), -1);
+    CHECK_INT(errno, ESRCH);
     CHECK_INT(process_start_time(pid), 0);
 }
 
@@ -90,8 +94,23 @@ TEST(port_nobody_listens_on_is_described_as_empty)
     CHECK_TEXT(text, "");
 }
 
+/* To be out of descriptors does not make anybody dead. */
+TEST(not_to_be_able_to_tell_differs_from_gone)
+{
+    struct rlimit limit, none;
+    CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = limit.rlim_max};
+    CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    int fd = process_open(getpid(), 0);
+    int number = errno;
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    CHECK_INT(fd, -1);
+    CHECK_INT(number, EMFILE);
+}
+
 TEST_MAIN(RUN(death_makes_the_descriptor_readable),
           RUN(another_process_under_the_same_pid_is_refused),
           RUN(zombies_and_the_gone_are_not_alive),
           RUN(start_time_is_read_past_a_misleading_name), RUN(no_pid_is_no_process),
+          RUN(not_to_be_able_to_tell_differs_from_gone),
           RUN(port_nobody_listens_on_is_described_as_empty))

@@ -215,18 +215,20 @@ bind_tcp(int fd, const char *host, uint16_t port, const struct addrinfo *address
     return ds_fail_errno(err, "listen at %s port %u", host, (unsigned)port);
 }
 
-static uint16_t
-bound_port(int fd)
+static enum ds_status
+bound_port(int fd, uint16_t *out, struct ds_error *err)
 {
     struct sockaddr_storage name = {0};
     socklen_t len = sizeof name;
-    int result = getsockname(fd, (struct sockaddr *)&name, &len);
-    DS_ASSERT(result == 0);
-    if (name.ss_family == AF_INET6)
-        return ntohs(((const struct sockaddr_in6 *)&name)->sin6_port);
+    if (getsockname(fd, (struct sockaddr *)&name, &len) < 0)
+        return ds_fail_errno(err, "port of a listening socket");
     /* getsockname() has filled it in, which the analyzer does not know.
-     * NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage) */
-    return ntohs(((const struct sockaddr_in *)&name)->sin_port);
+     * NOLINTBEGIN(clang-analyzer-core.CallAndMessage) */
+    *out = ntohs(name.ss_family == AF_INET6
+                     ? ((const struct sockaddr_in6 *)&name)->sin6_port
+                     : ((const struct sockaddr_in *)&name)->sin_port);
+    /* NOLINTEND(clang-analyzer-core.CallAndMessage) */
+    return DS_OK;
 }
 
 enum ds_status
@@ -246,11 +248,12 @@ socket_listen_tcp(const char *host, uint16_t port, int backlog, int *out_fd,
     else
         status = bind_tcp(fd, host, port, address, backlog, err);
     freeaddrinfo(address);
+    if (status == DS_OK)
+        status = bound_port(fd, out_port, err);
     if (status != DS_OK) {
         socket_close(fd);
         return status;
     }
-    *out_port = bound_port(fd);
     *out_fd = fd;
     return DS_OK;
 }

@@ -13,6 +13,7 @@
 #include "worker/orphans.h"
 #include "worker/session.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -290,9 +291,11 @@ client_leave(struct client *client, const char *why)
 
 /* ---- Restart, time, end ---- */
 
-static void
+/* One who lives is never taken for dead, which would cost it what it reads just now: not
+ * to be able to tell is an error, and the next try may be. */
+static enum ds_status
 recover_one(struct worker *worker, uint32_t region,
-            const struct client_identity *identity)
+            const struct client_identity *identity, struct ds_error *err)
 {
     int watch_fd = -1;
     bool alive = true; /* For now, if nothing but its silence would tell. */
@@ -301,28 +304,34 @@ recover_one(struct worker *worker, uint32_t region,
     } else if (identity->pid != 0) {
         watch_fd = process_open((pid_t)identity->pid, identity->pid_start_time);
         alive = watch_fd >= 0;
+        if (!alive && errno != ESRCH)
+            return ds_fail_errno(err, "cannot watch process %u", identity->pid);
     }
-    struct client *client = NULL;
-    if (alive)
-        client = client_new(worker, region, identity, watch_fd);
-    if (client == NULL) {
+    if (!alive) {
         store_client_remove(worker->store, region);
-        return;
+        return DS_OK;
     }
+    struct client *client = client_new(worker, region, identity, watch_fd);
+    if (client == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "cannot watch process %u", identity->pid);
     client->has_spoken = true;
     client->must_resume = true;
     client->silent_since = clock_monotonic_ms();
+    return DS_OK;
 }
 
-void
-clients_recover(struct worker *worker)
+enum ds_status
+clients_recover(struct worker *worker, struct ds_error *err)
 {
+    enum ds_status status = DS_OK;
     for (uint32_t i = 0; i < worker->resources->geometry.region_count; i++) {
         struct client_identity identity;
-        if (store_client_get(worker->store, i, &identity))
-            recover_one(worker, i, &identity);
+        if (status == DS_OK && store_client_get(worker->store, i, &identity))
+            status = recover_one(worker, i, &identity, err);
     }
-    orphans_recover(worker);
+    if (status == DS_OK)
+        orphans_recover(worker);
+    return status;
 }
 
 static void

@@ -38,6 +38,14 @@ struct client {
     uint64_t silent_since; /* Monotonic ms of the last lost connection; 0: connected. */
 };
 
+/* It can read without a word to us, so its silence says nothing: its place is its own
+ * until it leaves or its process ends. */
+static inline bool
+client_maps_memory(const struct client *client)
+{
+    return client->watch_fd >= 0 || client->identity.has_mark;
+}
+
 /* A new client says HELLO; it maps our memory or not. Takes peer->pidfd, also on
  * failure. DS_FULL: the text names the process that has the most places. */
 DS_MUST_USE enum ds_status
@@ -61,7 +69,7 @@ struct client *client_find(struct worker *worker, uint32_t region, uint64_t toke
 void client_leave(struct client *client, const char *why);
 
 /* After a restart: find the clients of the previous child again, or bury them. */
-void clients_recover(struct worker *worker);
+DS_MUST_USE enum ds_status clients_recover(struct worker *worker, struct ds_error *err);
 
 /* Bury those whose mark is gone, and those over TCP who stayed away too long. */
 void clients_tick(struct worker *worker, uint64_t now_ms);

@@ -224,6 +224,10 @@ welcome(struct session *session, const struct frame_header *header, bool wants_m
     }
     AUTO_WRITER(writer);
     encode_welcome(&writer, &message);
+    if (writer.failed) {
+        session_reply(session, header, &writer);
+        return;
+    }
     struct frame_header reply = {.type = header->type,
                                  .sequence = header->sequence,
                                  .body_bytes = (uint32_t)writer.len};
@@ -427,8 +431,7 @@ leave_client(struct session *session)
     if (client->session_count > 0)
         return;
     client->silent_since = uv_now(&session->worker->loop) + 1;
-    if (!client->has_spoken &&
-        !store_client_has_mapped(session->worker->store, client->region))
+    if (!client->has_spoken && !client_maps_memory(client))
         client_leave(client, "gone before it asked for anything");
 }
 

@@ -130,9 +130,12 @@ stats_report_ready(struct worker *worker)
     struct ds_error err = {0};
     char text[64];
     snprintf(text, sizeof text, "%d\n", (int)getppid());
-    if (files_write(worker->resources->health_path, text, 0600, &err) != DS_OK ||
-        files_write(worker->resources->ready_path, text, 0600, &err) != DS_OK)
-        log_error("worker ready file reason=\"%s\"", err.message);
+    bool failed_before = worker->is_unreported;
+    worker->is_unreported =
+        files_write(worker->resources->health_path, text, 0600, &err) != DS_OK ||
+        files_write(worker->resources->ready_path, text, 0600, &err) != DS_OK;
+    if (worker->is_unreported && !failed_before)
+        log_error("worker ready file, will try again reason=\"%s\"", err.message);
 }
 
 void

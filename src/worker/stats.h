@@ -4,7 +4,8 @@
 
 #include "worker/worker.h"
 
-/* Write the health and ready files, which say that this worker serves. */
+/* Write the health and ready files, which say that this worker serves. Where that fails,
+ * worker->is_unreported stays set, and it is to be called again. */
 void stats_report_ready(struct worker *worker);
 
 /* Remove them again. */

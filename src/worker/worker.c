@@ -14,6 +14,7 @@
 #include "worker/stats.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +28,8 @@ on_tick(uv_timer_t *timer)
     uint64_t now = clock_monotonic_ms();
     orphans_tick(worker, now);
     clients_tick(worker, now);
+    if (worker->is_unreported)
+        stats_report_ready(worker);
 }
 
 static void
@@ -116,8 +119,7 @@ open_store(struct worker *worker, struct ds_error *err)
              worker->restarts, (uintmax_t)report.sealed, (uintmax_t)report.writing,
              (uintmax_t)report.dead, (uintmax_t)report.dropped_overlapping,
              (uintmax_t)report.dropped_damaged);
-    clients_recover(worker);
-    return DS_OK;
+    return clients_recover(worker, err);
 }
 
 static enum ds_status
@@ -204,8 +206,10 @@ worker_open(struct worker *worker, const struct worker_flags *flags,
             const struct resources *resources, int restarts, struct ds_error *err)
 {
     init(worker, flags, resources, restarts);
-    if (uv_loop_init(&worker->loop) != 0)
-        return ds_fail(err, DS_IO, "no event loop");
+    int result = uv_loop_init(&worker->loop);
+    if (result < 0)
+        return ds_fail(err, DS_IO, "cannot make an event loop: %s",
+                       uv_strerror(result));
     start_handles(worker);
     enum ds_status status = start(worker, err);
     if (status != DS_OK)
@@ -228,6 +232,9 @@ worker_run(const struct worker_flags *flags, const struct resources *resources,
     struct ds_error err = {0};
     if (worker_open(&worker, flags, resources, restarts, &err) != DS_OK) {
         log_error("worker cannot start reason=\"%s\"", err.message);
+        if (restarts > 0)
+            return SUPERVISOR_CRASH_EXIT; /* The memory is full of data: try again. */
+        fprintf(stderr, "%s\n", err.message);
         return EXIT_FAILURE;
     }
     stats_report_ready(&worker);

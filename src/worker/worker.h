@@ -70,6 +70,7 @@ struct worker {
     uv_signal_t terminate;
     uv_signal_t interrupt;
     bool stopping;
+    bool is_unreported; /* The health and ready files could not be written yet. */
     struct worker_counters counters;
 };
 

@@ -367,13 +367,19 @@ forget(struct load *load, int key)
 
 /* ---- The whole ---- */
 
-void
-load_begin(struct load *load)
+static void
+promise_nothing(struct load *load)
 {
     for (int i = 0; i < LOAD_KEYS; i++)
         load->allowed[i] = ABSENT;
     for (int i = 0; i < LOAD_ROWS; i++)
         load->rows[i] = ABSENT;
+}
+
+void
+load_begin(struct load *load)
+{
+    promise_nothing(load);
     start_peer(load);
 }
 
@@ -416,6 +422,43 @@ load_run(struct load *load)
     kill_peer(load);
     get_all(load, load->client, "get with a wait", MISS_MS);
     visit(load);
+}
+
+void
+load_hold(struct load *load)
+{
+    char text[KEY_BYTES];
+    struct ds_slice name = key_of(load, KEY_LARGE, text);
+    struct ds_error err = {0};
+    promise_nothing(load);
+    load->client = open_client(load, load->over_tcp);
+    if (load->client == NULL)
+        return;
+    put(load, KEY_PUT, 2);
+    publish(load, 2);
+    enum ds_status status = ds_get(load->client, &name, 1, 0, &load->held, &err);
+    (void)load_succeeded(load, "get to hold", status, &err);
+}
+
+void
+load_check_held(struct load *load)
+{
+    struct ds_client *holder = load->client;
+    if (holder == NULL)
+        return;
+    load->client = load_open_client(load);
+    if (load->client != NULL) {
+        get_all(load, load->client, "get after the crash", 0);
+        forget(load, KEY_LARGE);
+        for (int i = 0; i < 3; i++)
+            put(load, KEY_GONE, 3); /* Of the size of what is held. */
+    }
+    if (load_found(load->held, KEY_LARGE) != 1u << 3)
+        load_fail(load, "what was held over the crash has changed");
+    ds_buffer_release(load->held);
+    load->held = NULL;
+    ds_client_close(load->client);
+    load->client = holder;
 }
 
 static void

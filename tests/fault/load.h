@@ -34,6 +34,7 @@ struct load {
     bool block_is_known;      /* `block` was created, */
     bool block_may_be_ours;   /* and no controller has acknowledged it. */
     struct ds_block_id block;
+    struct ds_buffer *held;
     char report[LOAD_REPORT_BYTES]; /* What went wrong; "": nothing. */
 };
 
@@ -42,6 +43,11 @@ void load_begin(struct load *load);
 
 /* Every kind of call once. */
 void load_run(struct load *load);
+
+/* For a worker that crashes in between: puts some values and holds one; afterwards that
+ * one still has its bytes, while others take what room there is. */
+void load_hold(struct load *load);
+void load_check_held(struct load *load);
 
 /* From here on nothing fails. The same client and a new one see all that was promised;
  * then everything is deleted and closed. */

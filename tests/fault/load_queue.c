@@ -159,7 +159,7 @@ get_row(struct load *load, int row, const char *what)
         return ABSENT;
     if (!load_succeeded(load, what, status, &err))
         return 0;
-    if (!holds_block(load, reply, bytes))
+    if (reply == NULL || !holds_block(load, reply, bytes))
         load_fail(load, "%s: row %d without its block", what, row);
     free(reply);
     return 2;

@@ -5,8 +5,7 @@
  * passes when nobody crashes or hangs, all that was acknowledged is read back, errors
  * say what happened, and no memory, mapping, descriptor or byte of the arena is lost.
  * A failed run prints the command that repeats it. */
-#include "daemons.h"
-#include "load.h"
+#include "sweep.h"
 
 #include <getopt.h>
 #include <signal.h>
@@ -23,57 +22,10 @@ enum {
     SETTLE_US = 2000,
     WARM_RUNS = 3,
     FAILURES_MAX = 20, /* Enough to read. */
-    USED_UNKNOWN = -1,
 };
 
-/* What a process of its own found out. Shared with it. */
-struct outcome {
-    char report[LOAD_REPORT_BYTES];
-    int64_t used_bytes; /* Of the arena, once everybody has left. */
-    uint64_t restarts;
-    bool is_done;
-};
-
-/* What the target has when it is at rest. */
-struct rest {
-    int64_t allocations;
-    int64_t mapped_bytes;
-    int64_t used_bytes;
-    int fds;
-    pid_t pid;
-};
-
-struct sweep;
-
-struct target {
-    const char *name;
-    uint32_t level; /* Of the process in which faults happen. */
-    bool in_worker; /* Which process that is; neither: this program's child. */
-    bool in_controller;
-    bool over_tcp;
-    bool (*run)(struct sweep *sweep); /* One n; false: the report says why. */
-};
-
-/* Owner: main(). */
-struct sweep {
-    const struct target *target;
-    const char *program;
-    uint64_t nth;  /* 0: all of them, */
-    uint64_t step; /* or only each so-manieth. */
-    int variant;   /* -1: all of them. */
-    uint64_t run;
-    bool same;
-    const char *only;
-    struct daemons daemons;
-    struct outcome *outcome;
-    struct rest rest;
-    char report[LOAD_REPORT_BYTES];
-    unsigned runs;
-    unsigned failures;
-};
-
-static bool
-note_failure(struct sweep *sweep, const char *format, ...)
+bool
+sweep_fail(struct sweep *sweep, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -83,7 +35,7 @@ note_failure(struct sweep *sweep, const char *format, ...)
 }
 
 static struct fault_control *
-control_of(struct sweep *sweep)
+control_of(const struct sweep *sweep)
 {
     return sweep->daemons.control;
 }
@@ -142,7 +94,7 @@ check_own(struct load *load, const struct fault_control *control,
 }
 
 static void
-work(struct sweep *sweep, struct load *load)
+serve_load(struct sweep *sweep, struct load *load)
 {
     struct fault_control *control = control_of(sweep);
     bool is_target = !sweep->target->in_worker && !sweep->target->in_controller;
@@ -152,7 +104,7 @@ work(struct sweep *sweep, struct load *load)
     struct rest before = {.allocations = atomic_load(&control->allocations),
                           .mapped_bytes = atomic_load(&control->mapped_bytes),
                           .fds = test_open_fds() - 2 /* Pipes of the peer. */};
-    atomic_store(&control->armed, true);
+    atomic_store(&control->armed, !sweep->target->starts);
     load_run(load);
     atomic_store(&control->armed, false);
     load_end(load);
@@ -161,14 +113,29 @@ work(struct sweep *sweep, struct load *load)
     fault_use(NULL);
 }
 
+static bool
+is_calm(const struct sweep *sweep)
+{
+    return control_of(sweep)->nth == 0 || sweep->target->starts ||
+           sweep->target->restarts;
+}
+
+static bool
+needs_controller(const struct target *target)
+{
+    return !target->in_worker || (!target->starts && !target->restarts);
+}
+
 static void
-be_child(struct sweep *sweep)
+be_child(struct sweep *sweep, work_fn work)
 {
     static struct load load;
     load = (struct load){.port = sweep->daemons.port,
-                         .queue_address = sweep->daemons.queue_address,
+                         .queue_address = needs_controller(sweep->target)
+                                              ? sweep->daemons.queue_address
+                                              : NULL,
                          .over_tcp = sweep->target->over_tcp,
-                         .is_calm = control_of(sweep)->nth == 0};
+                         .is_calm = is_calm(sweep)};
     snprintf(load.name, sizeof load.name, "k%u", sweep->runs);
     alarm(RUN_SECONDS_MAX);
     work(sweep, &load);
@@ -178,24 +145,24 @@ be_child(struct sweep *sweep)
     _exit(0);
 }
 
-static bool
-run_child(struct sweep *sweep)
+bool
+sweep_run_child(struct sweep *sweep, work_fn work)
 {
     int status = 0;
     *sweep->outcome = (struct outcome){0};
     pid_t pid = fork();
     if (pid == 0)
-        be_child(sweep);
+        be_child(sweep, work);
     waitpid(pid, &status, 0);
     atomic_store(&control_of(sweep)->armed, false);
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
-        return note_failure(sweep, "a client hung for %d s", RUN_SECONDS_MAX);
+        return sweep_fail(sweep, "a client hung for %d s", RUN_SECONDS_MAX);
     if (WIFSIGNALED(status))
-        return note_failure(sweep, "a client crashed: %s", strsignal(WTERMSIG(status)));
+        return sweep_fail(sweep, "a client crashed: %s", strsignal(WTERMSIG(status)));
     if (!sweep->outcome->is_done)
-        return note_failure(sweep, "a client ended with %d", WEXITSTATUS(status));
+        return sweep_fail(sweep, "a client ended with %d", WEXITSTATUS(status));
     if (sweep->outcome->report[0] != '\0')
-        return note_failure(sweep, "%s", sweep->outcome->report);
+        return sweep_fail(sweep, "%s", sweep->outcome->report);
     return true;
 }
 
@@ -230,20 +197,29 @@ is_same(const struct rest *a, const struct rest *b)
 }
 
 static void
+give_up(const struct sweep *sweep, const char *why)
+{
+    printf("%s: %s\n", sweep->target->name, why);
+    exit(EXIT_FAILURE);
+}
+
+/* Starts whatever is to run all the time. */
+static void
 serve(struct sweep *sweep)
 {
     int status = 0;
-    bool faulty_worker = sweep->target->in_worker;
-    worker_begin(&sweep->daemons, faulty_worker);
-    if (!worker_serves(&sweep->daemons, &status)) {
-        fprintf(stderr, "the worker does not start: %d\n", status);
-        exit(EXIT_FAILURE);
-    }
-    controller_begin(&sweep->daemons, sweep->target->in_controller);
-    if (!controller_serves(&sweep->daemons, &status)) {
-        fprintf(stderr, "the controller does not start: %d\n", status);
-        exit(EXIT_FAILURE);
-    }
+    const struct target *target = sweep->target;
+    bool starts = target->starts || target->restarts;
+    if (starts && target->in_worker)
+        return;
+    worker_begin(&sweep->daemons, target->in_worker);
+    if (!worker_serves(&sweep->daemons, &status))
+        give_up(sweep, "the worker does not start");
+    if (starts)
+        return;
+    controller_begin(&sweep->daemons, target->in_controller);
+    if (!controller_serves(&sweep->daemons, &status))
+        give_up(sweep, "the controller does not start");
 }
 
 static void
@@ -262,15 +238,23 @@ prepare(struct sweep *sweep, uint64_t nth, uint32_t variant)
     atomic_store(&control->failures, 0);
 }
 
+static bool run_once(struct sweep *sweep);
+static bool begin_again(struct sweep *sweep);
+
 /* What is so when nothing fails: buffers have their size, tables have grown. */
 static bool
 warm_up(struct sweep *sweep)
 {
     sweep->rest.used_bytes = USED_UNKNOWN;
+    if (sweep->target->starts || sweep->target->restarts) {
+        prepare(sweep, 0, 0);
+        sweep->runs++;
+        return run_once(sweep);
+    }
     for (int i = 0; i < WARM_RUNS; i++) {
         prepare(sweep, 0, 0);
         sweep->runs++;
-        if (!run_child(sweep))
+        if (!sweep_run_child(sweep, serve_load))
             return false;
         usleep(SETTLE_US * 100);
         sweep->rest = rest_now(sweep);
@@ -282,20 +266,30 @@ warm_up(struct sweep *sweep)
     return true;
 }
 
+/* A controller that could not write its journal starts again from it, on purpose. */
+static bool
+may_restart(struct sweep *sweep)
+{
+    return sweep->target->in_controller &&
+           strcmp(control_of(sweep)->name, "pwrite") == 0;
+}
+
 static bool
 check_target(struct sweep *sweep)
 {
     struct rest now = rest_now(sweep);
+    if (now.pid != sweep->rest.pid && may_restart(sweep))
+        return begin_again(sweep);
     if (now.pid != sweep->rest.pid)
-        return note_failure(sweep, "the %s ended and was started again",
-                            sweep->target->in_worker ? "worker" : "controller");
+        return sweep_fail(sweep, "the %s ended and was started again",
+                          sweep->target->in_worker ? "worker" : "controller");
     for (int i = 0; i < SETTLE_TRIES && !is_same(&now, &sweep->rest); i++) {
         usleep(SETTLE_US);
         now = rest_now(sweep);
     }
     if (is_same(&now, &sweep->rest))
         return true;
-    return note_failure(
+    return sweep_fail(
         sweep,
         "the target does not come to rest: %jd allocations more, %jd mapped "
         "bytes more, %d descriptors more",
@@ -313,11 +307,15 @@ is_gone(pid_t *pid)
 }
 
 static bool
-run_in_service(struct sweep *sweep)
+run_once(struct sweep *sweep)
 {
-    bool passed = run_child(sweep);
+    if (sweep->target->starts)
+        return run_start(sweep);
+    if (sweep->target->restarts)
+        return run_restart(sweep);
+    bool passed = sweep_run_child(sweep, serve_load);
     if (is_gone(&sweep->daemons.worker) || is_gone(&sweep->daemons.controller))
-        return note_failure(sweep, "a daemon has ended");
+        return sweep_fail(sweep, "a daemon has ended");
     if (passed && (sweep->target->in_worker || sweep->target->in_controller))
         passed = check_target(sweep);
     return passed;
@@ -354,9 +352,15 @@ stop(struct sweep *sweep)
 static bool
 begin_again(struct sweep *sweep)
 {
+    struct fault_control *control = control_of(sweep);
+    uint64_t failures = atomic_load(&control->failures);
+    uint32_t variants = control->variants;
     stop(sweep);
     serve(sweep);
-    return warm_up(sweep);
+    bool done = warm_up(sweep);
+    atomic_store(&control->failures, failures);
+    control->variants = variants;
+    return done;
 }
 
 /* One run. False when there is no n-th call any more. */
@@ -365,19 +369,14 @@ run_one(struct sweep *sweep, uint64_t nth, uint32_t variant)
 {
     prepare(sweep, nth, variant);
     sweep->runs++;
-    bool passed = run_in_service(sweep);
+    bool passed = run_once(sweep);
     if (passed)
         return atomic_load(&control_of(sweep)->failures) > 0;
     explain(sweep, nth, variant);
     sweep->failures++;
-    uint32_t variants = control_of(sweep)->variants;
-    bool hit = atomic_load(&control_of(sweep)->failures) > 0;
-    if (!begin_again(sweep)) {
-        printf("cannot begin again: %s\n", sweep->report);
-        exit(EXIT_FAILURE);
-    }
-    control_of(sweep)->variants = variants;
-    return hit;
+    if (!begin_again(sweep))
+        give_up(sweep, sweep->report);
+    return atomic_load(&control_of(sweep)->failures) > 0;
 }
 
 static void
@@ -424,6 +423,11 @@ static const struct target targets[] = {
     {.name = "worker", .level = 1, .in_worker = true},
     {.name = "worker_tcp", .level = 1, .in_worker = true, .over_tcp = true},
     {.name = "controller", .level = 1, .in_controller = true},
+    {.name = "supervisor_start", .in_worker = true, .starts = true},
+    {.name = "worker_start", .level = 1, .in_worker = true, .starts = true},
+    {.name = "worker_restart", .level = 1, .in_worker = true, .restarts = true},
+    {.name = "keeper_start", .in_controller = true, .starts = true},
+    {.name = "controller_start", .level = 1, .in_controller = true, .starts = true},
 };
 
 static const struct target *
