@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-c test-py asan tsan fuzz soak bench lint fmt flags \
+.PHONY: help setup demo test test-c test-py asan tsan fuzz soak kill-matrix bench lint fmt flags \
 	check wheel install clean
 
 help: ## list the targets
@@ -37,6 +37,9 @@ fuzz: setup ## every decoder for FUZZ_SECONDS (60) each
 
 soak: setup ## random tests with new seeds for SOAK_SECONDS (600)
 	@tools/soak.sh $(SOAK_SECONDS) $(JOBS)
+
+kill-matrix: setup ## every process killed in every state, KILLS (20) times each
+	TQ_TEST_KILLS=$(or $(KILLS),20) $(BIN)/python -m pytest -q tests/e2e/test_kill_matrix.py
 
 bench: setup ## measure us and the peers; writes docs/benchmarks.md
 	@bench/setup_peers.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# soak.sh SECONDS JOBS: the random C tests again and again, each round with a new seed in
-# TEST_SEED, with whole-structure checks and sanitizers on. Stops at the first failure and
-# names the seed.
+# soak.sh SECONDS JOBS: the random C tests and the simulation again and again, each round
+# with a new seed, with whole-structure checks and sanitizers on. Stops at the first
+# failure and names the seed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=$1 jobs=$2
@@ -17,6 +17,10 @@ while [ "$SECONDS" -lt "$end" ]; do
         --output-on-failure >build/soak.log 2>&1 </dev/null || {
         tail -n 60 build/soak.log >&2
         echo "soak: failed after $rounds rounds; repeat with TEST_SEED=$seed" >&2
+        exit 1
+    }
+    build/asan/tests/sim/sim --seed "$seed" --count 20 >build/soak.log 2>&1 || {
+        tail -n 60 build/soak.log >&2 # Says how to repeat it.
         exit 1
     }
     rounds=$((rounds + 1))

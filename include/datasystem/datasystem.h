@@ -8,7 +8,10 @@
  *   Blocking    Any call may talk to the worker and then blocks at most `timeout_ms` (or
  *               the client's request timeout where a call has no parameter of its own).
  *               A lost connection is re-established within that time and the request
- *               repeated; a repeat never takes effect twice.
+ *               repeated. What is created, sealed or published takes effect once; a
+ *               ds_put() of a small value or over TCP, a ds_delete() and a ds_expire()
+ *               whose answer was lost may take effect again, over what others did with
+ *               the same keys in between.
  *   Errors      The result is an enum ds_status; `err`, which may be NULL, says why.
  *               Outputs are written only on DS_OK.
  *   Ownership   struct ds_slice borrows until the call returns. Buffers belong to the

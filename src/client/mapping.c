@@ -8,6 +8,7 @@
 #include "client/client.h"
 #include "os/memfile.h"
 #include "os/sockets.h"
+#include "store/pin.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -105,9 +106,11 @@ map_region(struct mapping *mapping, int fd, uint64_t offset, struct ds_error *er
         return ds_fail(err, DS_IO, "the worker's pins contradict its greeting");
     status =
         memfile_map(fd, offset, mapping->region_bytes, true, &mapping->region, err);
-    if (status == DS_OK)
-        pins_init(&mapping->pins, mapping->region, word_count);
-    return status;
+    if (status != DS_OK)
+        return status;
+    pins_init(&mapping->pins, mapping->region, word_count);
+    pin_announce(mapping->region);
+    return DS_OK;
 }
 
 /* Nobody holds it. One without an arena is of a client over TCP, which left when it was

@@ -41,6 +41,27 @@ TEST(memory_of_a_worker_that_is_gone_is_not_read)
     ds_client_close(client);
 }
 
+/* The worker never heard a request of the reader's, only that its connection is gone:
+ * the reader holds bytes all the same. Small values are put where others were freed. */
+TEST(what_was_read_without_the_worker_outlives_its_client)
+{
+    struct ds_client *writer = open_client(&worker, false);
+    put_text(writer, "held", "as it was");
+    struct ds_client *reader = open_client(&worker, false);
+    struct ds_buffer *buffer = NULL;
+    CHECK_OK(get_one(reader, "held", 0, &buffer, NULL));
+    ds_client_close(reader);
+    for (int i = 0; i < 50; i++) {
+        struct ds_slice key = slice_of_text("held");
+        CHECK_OK(ds_delete(writer, &key, 1, NULL));
+        usleep(10000); /* Some ticks, in which the dead are freed. */
+        put_text(writer, "other", "something");
+        CHECK(buffer_says(buffer, "as it was"));
+    }
+    ds_buffer_release(buffer);
+    ds_client_close(writer);
+}
+
 /* ---- Many processes ---- */
 
 /* A value is its key's number and a serial that grows, over and over. */
@@ -160,4 +181,5 @@ TEST(readers_see_whole_values_that_never_go_back_while_keys_change_and_workers_d
 TEST_MAIN(
     EACH(a_value_is_read_while_the_worker_hangs),
     EACH(memory_of_a_worker_that_is_gone_is_not_read),
+    EACH(what_was_read_without_the_worker_outlives_its_client),
     EACH(readers_see_whole_values_that_never_go_back_while_keys_change_and_workers_die))

@@ -58,6 +58,13 @@ pending_orphan(struct store *store, struct pending *pending)
     pending->client = 0;
 }
 
+bool
+store_client_has_mapped(const struct store *store, uint32_t region)
+{
+    const struct pin_region *words = pins_region(&store->pins, region);
+    return atomic_load_explicit(&words->words_used, memory_order_acquire) > 0;
+}
+
 static void
 orphan_provisional_of(struct store *store, uint32_t client)
 {

@@ -48,3 +48,9 @@ pin_release(struct pin_region *region, uint32_t index)
     /* Release: every read of the extent happens before the worker sees the 0. */
     STEP_RELEASE(&region->words[index], 0, "pin release");
 }
+
+void
+pin_announce(struct pin_region *region)
+{
+    cover(region, 0);
+}

@@ -25,4 +25,8 @@ bool pin_acquire(struct pin_region *region, uint32_t index, const struct slot *s
 
 void pin_release(struct pin_region *region, uint32_t index);
 
+/* The owner has mapped its region and may pin from now on, without a word to the worker:
+ * it is to keep the region until it knows that the owner is gone. */
+void pin_announce(struct pin_region *region);
+
 #endif

@@ -216,6 +216,9 @@ store_client_add(struct store *store, const struct client_identity *identity,
 bool store_client_get(const struct store *store, uint32_t region,
                       struct client_identity *out);
 
+/* Its owner has mapped the region (pin_announce()), so it may have pins, now or soon. */
+bool store_client_has_mapped(const struct store *store, uint32_t region);
+
 /* Its owner is dead: abort what it was writing, make its provisional parts nobody's,
  * drop its pins, free the region. */
 void store_client_remove(struct store *store, uint32_t region);

@@ -38,14 +38,6 @@ struct client {
     uint64_t silent_since; /* Monotonic ms of the last lost connection; 0: connected. */
 };
 
-/* It can read without a word to us, so its silence says nothing: its place is its own
- * until it leaves or its process ends. */
-static inline bool
-client_maps_memory(const struct client *client)
-{
-    return client->watch_fd >= 0 || client->identity.has_mark;
-}
-
 /* A new client says HELLO; it maps our memory or not. Takes peer->pidfd, also on
  * failure. DS_FULL: the text names the process that has the most places. */
 DS_MUST_USE enum ds_status

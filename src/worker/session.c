@@ -431,7 +431,8 @@ leave_client(struct session *session)
     if (client->session_count > 0)
         return;
     client->silent_since = uv_now(&session->worker->loop) + 1;
-    if (!client->has_spoken && !client_maps_memory(client))
+    if (!client->has_spoken &&
+        !store_client_has_mapped(session->worker->store, client->region))
         client_leave(client, "gone before it asked for anything");
 }
 

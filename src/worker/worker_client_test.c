@@ -253,43 +253,34 @@ TEST(who_reserves_over_tcp_leaves_like_everybody)
 
 /* Its open timed out, say: it never heard that it had a place, and nobody would give it
  * back. */
-TEST(who_goes_before_it_asked_over_tcp_keeps_no_place)
+TEST(who_goes_before_it_asked_for_anything_keeps_no_place)
 {
     FIXTURE(f, 64);
     struct caller caller;
-    struct welcome nobody = {0};
-    caller_open_tcp(&caller, &f, f.address);
-    CHECK_OK(say_hello_again(&caller, &nobody, NULL, 0, HELLO_MEMBER));
+    caller_open(&caller, &f);
+    say_hello(&caller);
     struct welcome welcome = caller.welcome;
     CHECK_INT(stats_of(&f).clients, 1);
     caller_close(&caller);
     RUN_UNTIL(&f, stats_of(&f).clients == 0);
-    struct caller again;
-    caller_open_tcp(&again, &f, f.address);
-    CHECK_STATUS(say_hello_again(&again, &welcome, NULL, 0, HELLO_MEMBER),
+    CALLER(again, &f);
+    CHECK_STATUS(say_hello_again(&again, &welcome, NULL, 0, HELLO_SHARED_MEMORY),
                  DS_NOT_FOUND);
-    caller_close(&again);
 }
 
-/* With our memory mapped it reads without asking: a connection that breaks must not cost
- * it what it reads. */
-TEST(who_reads_without_a_word_keeps_its_pins_without_a_connection)
+/* It reads without a word to the worker, and may hold what it read. */
+TEST(who_has_mapped_its_pins_keeps_its_place_without_asking_for_anything)
 {
     FIXTURE(f, 64);
-    struct caller reader;
-    CALLER(writer, &f);
-    say_hello(&writer);
-    struct wire_extent extent = put(&writer, "read", 100);
-    caller_open(&reader, &f);
-    say_hello(&reader);
-    pin(&f, &reader.welcome, 0, extent);
-    caller_close(&reader);
-    RUN_UNTIL(&f, f.worker.session_count == 1);
-    CHECK_INT(stats_of(&f).clients, 2);
-    CHECK_OK(call_delete(&writer, "read"));
-    CHECK_INT(stats_of(&f).dead, 1);
-    CALLER(again, &f);
-    CHECK_OK(say_hello_again(&again, &reader.welcome, NULL, 0, HELLO_SHARED_MEMORY));
+    struct caller caller;
+    caller_open(&caller, &f);
+    say_hello(&caller);
+    struct wire_extent nothing_yet = {0};
+    pin(&f, &caller.welcome, 0, nothing_yet);
+    unpin(&f, &caller.welcome, 0);
+    caller_close(&caller);
+    RUN_UNTIL(&f, f.worker.session_count == 0);
+    CHECK_INT(stats_of(&f).clients, 1);
 }
 
 TEST(who_joined_twice_knows_of_its_place_and_keeps_it)
@@ -553,8 +544,8 @@ TEST_MAIN(RUN(what_a_killed_process_had_not_sealed_is_free_within_a_second),
           RUN(who_leaves_gives_back_its_place_and_all_that_it_had),
           RUN(nobody_makes_another_client_leave),
           RUN(who_reserves_over_tcp_leaves_like_everybody),
-          RUN(who_goes_before_it_asked_over_tcp_keeps_no_place),
-          RUN(who_reads_without_a_word_keeps_its_pins_without_a_connection),
+          RUN(who_goes_before_it_asked_for_anything_keeps_no_place),
+          RUN(who_has_mapped_its_pins_keeps_its_place_without_asking_for_anything),
           RUN(who_joined_twice_knows_of_its_place_and_keeps_it),
           RUN(places_of_processes_that_cannot_be_seen_are_told_as_such),
           RUN(after_a_restart_a_client_keeps_what_it_says_it_holds),

@@ -1,0 +1,53 @@
+/* What clients did and saw, and whether there is an order in which that can be.
+ *
+ * Each key is a register of its own: it holds the number of a value, or 0 for none. Every
+ * operation takes effect at one moment between its begin and its end; one that failed
+ * with an unknown outcome at one moment after its begin, or never. A write that lost its
+ * connection is repeated by the library, and may take effect again (include/datasystem,
+ * "Blocking"). */
+#ifndef TESTS_SIM_ORACLE_H
+#define TESTS_SIM_ORACLE_H
+
+#include "sim.h"
+
+enum operation {
+    OPERATION_PUT,        /* value */
+    OPERATION_PUT_ABSENT, /* value, if there is none */
+    OPERATION_CLEAR,      /* 0 */
+    OPERATION_READ,       /* saw the value */
+    OPERATION_EXIST,      /* saw whether there is one */
+};
+
+enum outcome { OUTCOME_DONE, OUTCOME_NOTHING, OUTCOME_UNKNOWN };
+
+enum { ORACLE_KEYS_MAX = 64 };
+
+void oracle_reset(void);
+
+/* Returns the operation's number. */
+uint32_t oracle_begin(uint32_t key, enum operation operation, uint32_t value);
+
+/* `value`: what was read, or whether it exists. The outcome of a write is looked at
+ * together with what its process lost of connections since the begin. */
+void oracle_end(uint32_t number, enum outcome outcome, uint32_t value);
+
+/* A write that takes effect once, whatever happens: its repeats are recognised. */
+void oracle_takes_effect_once(uint32_t number);
+
+/* Every key of [first, first + count) loses its value now, whatever it was. */
+void oracle_wipe(uint32_t first, uint32_t count);
+
+/* Fails the run if there is no such order. */
+void oracle_check(void);
+
+/* ---- Values ---- */
+
+uint32_t oracle_new_value(void);
+uint64_t value_bytes(uint32_t value);
+void value_write(void *out, uint32_t key, uint32_t value);
+/* The number of the value of `key` that these bytes are; anything else fails the run. */
+uint32_t value_read(const void *data, uint64_t bytes, uint32_t key, const char *where);
+void value_check(const void *data, uint64_t bytes, uint32_t key, uint32_t value,
+                 const char *where);
+
+#endif
