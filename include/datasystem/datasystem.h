@@ -71,6 +71,10 @@ struct ds_client_options {
      * non-zero answer ends that call with DS_INTERRUPTED. NULL: wait on. */
     int (*interrupted)(void *arg);
     void *interrupted_arg;
+
+    /* How long ds_create() and ds_block_create() wait in the worker's line when there is
+     * no room, on top of request_timeout_ms; 0: DS_FULL at once. There is no "for ever". */
+    uint32_t room_wait_ms;
 };
 
 /* Connect to the worker at host:port, by its Unix socket and shared memory when it is on

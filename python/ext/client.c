@@ -31,15 +31,20 @@ client_open(const struct core_state *state, struct connection *connection,
 static PyObject *
 client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {
-        "host", "port", "connect_timeout_ms", "request_timeout_ms", "no_shared_memory",
-        NULL};
+    static char *names[] = {"host",
+                            "port",
+                            "connect_timeout_ms",
+                            "request_timeout_ms",
+                            "no_shared_memory",
+                            "room_wait_ms",
+                            NULL};
     struct ds_client_options options = {0};
     int no_shared_memory = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO&O&O&|p:Client", names,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO&O&O&|pO&:Client", names,
                                      &options.host, parse_u16, &options.port, parse_u32,
                                      &options.connect_timeout_ms, parse_u32,
-                                     &options.request_timeout_ms, &no_shared_memory))
+                                     &options.request_timeout_ms, &no_shared_memory,
+                                     parse_u32, &options.room_wait_ms))
         return NULL;
     if (options.host[0] == '\0')
         options.host = NULL; /* The environment's. */

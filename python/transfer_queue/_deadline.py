@@ -16,6 +16,9 @@ class Deadline:
     def after(cls, seconds: float) -> Deadline:
         return cls(time.monotonic() + seconds)
 
+    def later(self, seconds: float) -> Deadline:
+        return Deadline(self.end + seconds)
+
     @property
     def remaining_s(self) -> float:
         return max(0.0, self.end - time.monotonic())

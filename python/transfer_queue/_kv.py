@@ -65,7 +65,10 @@ def put_rows(
         reply = queue.kv_put(partition_id, keys, None, tags, deadline)
         _delete_dead(backend, reply.dead)
         return reply.tags, reply.field_names
+    began = time.monotonic()
     with _stored(backend, fields, len(keys)) as (blocks, pending):
+        # Waiting for room has its own limit (put_wait_s) and takes none of this time.
+        deadline = deadline.later(time.monotonic() - began)
         try:
             reply = queue.kv_put(partition_id, keys, blocks, tags, deadline)
         except (OutcomeUnknownError, KeyboardInterrupt):

@@ -28,12 +28,13 @@ block_create_by_request(struct ds_client *client, const uint64_t *sizes, size_t 
     struct creation creation = {
         .sizes = sizes, .count = count, .is_block = true, .out = out};
     AUTO_WRITER(body);
-    encode_block_create(&body, sizes, count);
+    encode_block_create(&body, 0, sizes, count);
     struct request request = {.type = MESSAGE_BLOCK_CREATE,
                               .body = &body,
+                              .wait_until_ms = client_room_until_ms(client),
                               .on_reply = creation_on_reply,
                               .arg = &creation};
-    struct wait wait = client_wait(client, client->request_timeout_ms);
+    struct wait wait = client_room_wait(client);
     enum ds_status status = client_call(client, &request, &wait, err);
     if (status == DS_OK && count == 1 && is_lendable(client, sizes[0])) {
         uint8_t key[BLOCK_KEY_BYTES];

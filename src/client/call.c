@@ -13,7 +13,8 @@
 enum {
     BACKOFF_MS_MIN = 5,
     BACKOFF_MS_MAX = 200,
-    LOOKUP_WAIT_OFFSET = 4, /* Of wait_ms in the body of a lookup. */
+    LOOKUP_WAIT_OFFSET = 4, /* Of wait_ms in the body of a lookup, */
+    CREATE_WAIT_OFFSET = 0, /* and of a request that reserves. */
 };
 
 const char *
@@ -269,9 +270,10 @@ set_wait_left(const struct request *request, const struct wait *wait)
 {
     if (request->wait_until_ms == 0)
         return;
-    struct wait lookup = {.deadline_ms =
-                              min_u64(request->wait_until_ms, wait->deadline_ms)};
-    patch_u32(request->body, LOOKUP_WAIT_OFFSET, wait_left_ms(&lookup));
+    struct wait left = {.deadline_ms =
+                            min_u64(request->wait_until_ms, wait->deadline_ms)};
+    size_t offset = reserves(request->type) ? CREATE_WAIT_OFFSET : LOOKUP_WAIT_OFFSET;
+    patch_u32(request->body, offset, wait_left_ms(&left));
 }
 
 /* *out_answered: the worker itself said no, which is final whatever the status. */

@@ -28,6 +28,20 @@ client_wait(const struct ds_client *client, uint64_t ms)
                          .interrupted_arg = client->interrupted_arg};
 }
 
+uint64_t
+client_room_until_ms(const struct ds_client *client)
+{
+    uint32_t wait_ms = client->room_wait_ms;
+    return wait_ms == 0 ? 0 : clock_monotonic_ms() + wait_ms;
+}
+
+struct wait
+client_room_wait(const struct ds_client *client)
+{
+    return client_wait(client,
+                       (uint64_t)client->request_timeout_ms + client->room_wait_ms);
+}
+
 /* ---- Options ---- */
 
 /* A host as given, without the brackets of an IPv6 address. */
@@ -103,6 +117,7 @@ set_options(struct ds_client *client, const struct ds_client_options *options,
     client->connect_timeout_ms = connect_ms;
     client->request_timeout_ms =
         options->request_timeout_ms == 0 ? connect_ms : options->request_timeout_ms;
+    client->room_wait_ms = options->room_wait_ms;
     client->interrupted = options->interrupted;
     client->interrupted_arg = options->interrupted_arg;
     return set_address(client, options, err);

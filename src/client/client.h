@@ -18,6 +18,7 @@ struct ds_client {
     bool shares_memory;
     uint32_t connect_timeout_ms;
     uint32_t request_timeout_ms;
+    uint32_t room_wait_ms;
     int (*interrupted)(void *arg);
     void *interrupted_arg;
 
@@ -84,8 +85,9 @@ struct request {
     struct ds_slice payload; /* Borrowed. */
     struct mapping *mapping; /* Its refs are of this memory, which must still be the
                                 worker's; NULL: of none. */
-    uint64_t wait_until_ms;  /* Of a lookup: its wait_ms is what is left of it. */
-    reply_fn on_reply;       /* NULL: the body does not matter. */
+    uint64_t
+        wait_until_ms; /* Its body has a wait_ms: what is left until then; 0: none. */
+    reply_fn on_reply; /* NULL: the body does not matter. */
     void *arg;
 };
 
@@ -93,6 +95,11 @@ struct request {
 DS_MUST_USE enum ds_status
 client_call(struct ds_client *client, const struct request *request,
             const struct wait *wait, struct ds_error *err);
+
+/* Of a request that reserves room: until when it stands in line at the worker (0: not at
+ * all), and how long the call may take then. */
+uint64_t client_room_until_ms(const struct ds_client *client);
+struct wait client_room_wait(const struct ds_client *client);
 
 /* ---- Rules of arguments (key.c) ---- */
 

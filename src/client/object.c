@@ -157,12 +157,13 @@ create_by_request(struct ds_client *client, const struct ds_slice *keys,
     struct creation creation = {
         .sizes = sizes, .count = count, .options = *options, .out = out};
     AUTO_WRITER(body);
-    encode_create(&body, (uint8_t)options->write_mode, keys, sizes, count);
+    encode_create(&body, 0, (uint8_t)options->write_mode, keys, sizes, count);
     struct request request = {.type = MESSAGE_CREATE,
                               .body = &body,
+                              .wait_until_ms = client_room_until_ms(client),
                               .on_reply = creation_on_reply,
                               .arg = &creation};
-    struct wait wait = client_wait(client, client->request_timeout_ms);
+    struct wait wait = client_room_wait(client);
     return client_call(client, &request, &wait, err);
 }
 

@@ -89,10 +89,11 @@ next_sized_key(struct sized_key_list *list, struct ds_slice *out_key,
 }
 
 void
-encode_create(struct writer *writer, uint8_t write_mode, const struct ds_slice *keys,
-              const uint64_t *sizes, size_t count)
+encode_create(struct writer *writer, uint32_t wait_ms, uint8_t write_mode,
+              const struct ds_slice *keys, const uint64_t *sizes, size_t count)
 {
     DS_ASSERT(count <= UINT32_MAX);
+    write_u32(writer, wait_ms);
     write_u8(writer, write_mode);
     write_u32(writer, (uint32_t)count);
     for (size_t i = 0; i < count; i++) {
@@ -105,7 +106,8 @@ bool
 decode_create(struct ds_slice body, struct create *out)
 {
     struct reader reader = reader_of(body.data, body.len);
-    struct create message = {.write_mode = read_u8(&reader)};
+    struct create message = {.wait_ms = read_u32(&reader)};
+    message.write_mode = read_u8(&reader);
     message.objects.count = read_u32(&reader);
     message.objects.at = reader;
     struct sized_key_list probe = message.objects;
@@ -129,23 +131,26 @@ next_size(struct size_list *list, uint64_t *out)
 }
 
 void
-encode_block_create(struct writer *writer, const uint64_t *sizes, size_t count)
+encode_block_create(struct writer *writer, uint32_t wait_ms, const uint64_t *sizes,
+                    size_t count)
 {
     DS_ASSERT(count <= UINT32_MAX);
+    write_u32(writer, wait_ms);
     write_u32(writer, (uint32_t)count);
     for (size_t i = 0; i < count; i++)
         write_u64(writer, sizes[i]);
 }
 
 bool
-decode_block_create(struct ds_slice body, struct size_list *out)
+decode_block_create(struct ds_slice body, struct block_create *out)
 {
     struct reader reader = reader_of(body.data, body.len);
-    struct size_list list = {.count = read_u32(&reader)};
-    list.at = reader;
-    if (!fixed_list_fits(list.count, &list.at, sizeof(uint64_t)))
+    struct block_create message = {.wait_ms = read_u32(&reader)};
+    message.sizes.count = read_u32(&reader);
+    message.sizes.at = reader;
+    if (!fixed_list_fits(message.sizes.count, &message.sizes.at, sizeof(uint64_t)))
         return false;
-    *out = list;
+    *out = message;
     return true;
 }
 

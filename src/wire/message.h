@@ -121,11 +121,14 @@ struct sized_key_list {
 bool next_sized_key(struct sized_key_list *list, struct ds_slice *out_key,
                     uint64_t *out_size);
 
+/* Where there is no room, a request that reserves some waits in line for up to wait_ms.
+ * Both begin with it. */
 struct create {
+    uint32_t wait_ms;
     uint8_t write_mode;
     struct sized_key_list objects;
 };
-void encode_create(struct writer *writer, uint8_t write_mode,
+void encode_create(struct writer *writer, uint32_t wait_ms, uint8_t write_mode,
                    const struct ds_slice *keys, const uint64_t *sizes, size_t count);
 bool decode_create(struct ds_slice body, struct create *out);
 
@@ -134,8 +137,13 @@ struct size_list {
     struct reader at;
 };
 bool next_size(struct size_list *list, uint64_t *out);
-void encode_block_create(struct writer *writer, const uint64_t *sizes, size_t count);
-bool decode_block_create(struct ds_slice body, struct size_list *out);
+struct block_create {
+    uint32_t wait_ms;
+    struct size_list sizes;
+};
+void encode_block_create(struct writer *writer, uint32_t wait_ms, const uint64_t *sizes,
+                         size_t count);
+bool decode_block_create(struct ds_slice body, struct block_create *out);
 
 struct wire_extent {
     struct wire_ref ref;

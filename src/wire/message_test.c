@@ -16,7 +16,7 @@ TEST(create_comes_back_as_it_was)
     AUTO_WRITER(w);
     struct ds_slice keys[] = {slice_of_text("a"), slice_of_text("key-2")};
     uint64_t sizes[] = {1, UINT64_MAX};
-    encode_create(&w, 3, keys, sizes, 2);
+    encode_create(&w, 700, 3, keys, sizes, 2);
 
     struct create message;
     CHECK(decode_create(body_of(&w), &message));

@@ -9,7 +9,7 @@
 #include "os/memfile.h"
 #include "os/process.h"
 #include "os/random.h"
-#include "worker/objects.h"
+#include "worker/creates.h"
 #include "worker/orphans.h"
 #include "worker/session.h"
 
@@ -46,7 +46,7 @@ detach_sessions(struct client *client, const char *reason)
             continue;
         session->client = NULL;
         session->creator = 0;
-        objects_drop_parked(session); /* They would be created for nobody. */
+        creates_drop(session); /* They would be created for nobody. */
         conn_close(session->conn, reason);
     }
 }

@@ -362,7 +362,7 @@ send_create(struct caller *caller, const char *key, uint64_t size)
 {
     struct ds_slice name = slice_of_text(key);
     AUTO_WRITER(body);
-    encode_create(&body, DS_NONE_L2_CACHE, &name, &size, 1);
+    encode_create(&body, 0, DS_NONE_L2_CACHE, &name, &size, 1);
     caller_send(caller, MESSAGE_CREATE, bytes_of(&body));
 }
 
@@ -387,7 +387,7 @@ call_block_create(struct caller *caller, uint64_t size, struct ds_block_id *out_
     struct created created;
     struct wire_extent extent;
     AUTO_WRITER(body);
-    encode_block_create(&body, &size, 1);
+    encode_block_create(&body, 0, &size, 1);
     enum ds_status status = caller_call(caller, MESSAGE_BLOCK_CREATE, bytes_of(&body));
     if (status != DS_OK)
         return status;

@@ -5,12 +5,9 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
-#include "worker/populate.h"
 #include "worker/waiters.h"
 
 #include <stdlib.h>
-
-enum { BLOCK_PART_FLAGS = SLOT_FLAG_BLOCK | SLOT_FLAG_PROVISIONAL };
 
 /* ---- Rules ---- */
 
@@ -65,253 +62,21 @@ objects_create(struct session *session, struct ds_slice key, uint64_t size,
     return store_create(session->worker->store, &request, clock_boot_ds(), out, err);
 }
 
-/* ---- CREATE ---- */
-
-/* A create that found no room while the arena is still being populated. */
-struct parked_create {
-    struct list link;         /* In worker->parked_creates, first come first served. */
-    struct list session_link; /* In session->parked_creates. */
-    struct session *session;
-    struct frame_header header;
-    size_t body_bytes;
-    uint8_t body[];
-};
-
-static size_t
-parked_bytes(size_t body_bytes)
+struct ds_block_id
+objects_issue_block_id(struct worker *worker)
 {
-    return sizeof(struct parked_create) + body_bytes;
-}
-
-static void
-unpark(struct parked_create *parked)
-{
-    session_unpark(parked->session, parked_bytes(parked->body_bytes));
-    list_remove(&parked->link);
-    list_remove(&parked->session_link);
-    free(parked);
+    const struct table_header *table = store_header(worker->store);
+    return wire_block_id(table->node, table->incarnation, worker->block_counter++);
 }
 
 void
-objects_drop_parked(struct session *session)
-{
-    LIST_FOREACH (link, &session->parked_creates)
-        unpark(CONTAINER_OF(link, struct parked_create, session_link));
-}
-
-/* False when this session has too much waiting already, or out of memory. */
-static bool
-park(struct session *session, const struct frame_header *header, struct ds_slice body)
-{
-    if (session_park(session, parked_bytes(body.len), NULL) != DS_OK)
-        return false;
-    struct parked_create *parked = malloc(parked_bytes(body.len));
-    if (parked == NULL) {
-        session_unpark(session, parked_bytes(body.len));
-        return false;
-    }
-    parked->session = session;
-    parked->header = *header;
-    parked->body_bytes = body.len;
-    memcpy(parked->body, body.data, body.len);
-    list_push_back(&session->worker->parked_creates, &parked->link);
-    list_push_back(&session->parked_creates, &parked->session_link);
-    populate_hurry(session->worker->populate);
-    return true;
-}
-
-static void
-write_created(struct writer *writer, const struct object_view *view)
+objects_write_created(struct writer *writer, const struct object_view *view)
 {
     struct wire_extent extent = {
         .ref = {.slot = view->ref.slot, .generation = view->ref.generation},
         .offset = view->offset,
     };
     encode_created_extent(writer, extent);
-}
-
-/* All or nothing: what a failed batch took is found by its request's number. */
-static enum ds_status
-create_all(struct session *session, uint32_t sequence, struct create message,
-           struct writer *writer, struct ds_error *err)
-{
-    encode_created_begin(writer, (struct ds_block_id){{0}}, message.objects.count);
-    struct object_view view[1] = {0};
-    struct ds_slice key;
-    uint64_t size;
-    while (next_sized_key(&message.objects, &key, &size)) {
-        enum ds_status status =
-            objects_create(session, key, size, message.write_mode, sequence, view, err);
-        if (status != DS_OK)
-            return status;
-        write_created(writer, view);
-    }
-    return DS_OK;
-}
-
-static struct ds_block_id
-issue_block_id(struct worker *worker)
-{
-    const struct table_header *table = store_header(worker->store);
-    return wire_block_id(table->node, table->incarnation, worker->block_counter++);
-}
-
-static enum ds_status
-block_create_all(struct session *session, uint32_t sequence, struct size_list sizes,
-                 struct writer *writer, struct ds_error *err)
-{
-    struct worker *worker = session->worker;
-    struct ds_block_id id = issue_block_id(worker);
-    encode_created_begin(writer, id, sizes.count);
-    uint64_t size;
-    for (uint32_t part = 0; next_size(&sizes, &size); part++) {
-        uint8_t key[BLOCK_KEY_BYTES];
-        wire_block_key(id, part, key);
-        struct create_request request = {
-            .key = slice(key, sizeof key),
-            .size = size,
-            .client = session->creator,
-            .sequence = sequence,
-            .flags = BLOCK_PART_FLAGS,
-        };
-        struct object_view view = {0};
-        enum ds_status status =
-            size == 0
-                ? ds_fail(err, DS_INVALID, "part %u of a block is empty", part)
-                : store_create(worker->store, &request, clock_boot_ds(), &view, err);
-        if (status != DS_OK)
-            return status;
-        worker->counters.creates++;
-        write_created(writer, &view);
-    }
-    return DS_OK;
-}
-
-static bool
-is_well_formed(const struct frame_header *header, struct ds_slice body)
-{
-    struct create create;
-    struct size_list sizes;
-    return header->type == MESSAGE_CREATE ? decode_create(body, &create)
-                                          : decode_block_create(body, &sizes);
-}
-
-/* Tries a well-formed CREATE or BLOCK_CREATE; `writer` gets the reply's body. */
-static enum ds_status
-try_create(struct session *session, const struct frame_header *header,
-           struct ds_slice body, struct writer *writer, struct ds_error *err)
-{
-    enum ds_status status;
-    struct create create;
-    struct size_list sizes;
-    if (header->type == MESSAGE_CREATE) {
-        bool decoded = decode_create(body, &create);
-        DS_ASSERT(decoded);
-        if (create.objects.count > CREATE_OBJECTS_MAX)
-            return ds_fail(err, DS_INVALID,
-                           "%u objects in one request; at most %u are allowed, split "
-                           "it",
-                           create.objects.count, CREATE_OBJECTS_MAX);
-        status = create_all(session, header->sequence, create, writer, err);
-    } else {
-        bool decoded = decode_block_create(body, &sizes);
-        DS_ASSERT(decoded);
-        if (sizes.count == 0 || sizes.count > DS_BLOCK_PARTS_MAX)
-            return ds_fail(err, DS_INVALID, "a block has 1 to %u parts, not %u",
-                           DS_BLOCK_PARTS_MAX, sizes.count);
-        status = block_create_all(session, header->sequence, sizes, writer, err);
-    }
-    if (status != DS_OK && session->creator != 0)
-        store_abort_request(session->worker->store, session->creator, header->sequence);
-    return status;
-}
-
-static void
-answer_create(struct session *session, const struct frame_header *header,
-              enum ds_status status, const struct writer *writer,
-              const struct ds_error *err)
-{
-    if (status == DS_OK) {
-        session_reply(session, header, writer);
-        return;
-    }
-    if (status == DS_FULL)
-        session->worker->counters.out_of_memory++;
-    conn_reply_error(session->conn, header, err);
-}
-
-static uint64_t
-requested_bytes(const struct frame_header *header, struct ds_slice body)
-{
-    uint64_t size;
-    uint64_t total = 0;
-    struct create create;
-    struct size_list sizes;
-    if (header->type == MESSAGE_CREATE && decode_create(body, &create)) {
-        struct ds_slice key;
-        while (next_sized_key(&create.objects, &key, &size))
-            total = saturating_add(total, size);
-    } else if (header->type == MESSAGE_BLOCK_CREATE &&
-               decode_block_create(body, &sizes)) {
-        while (next_size(&sizes, &size))
-            total = saturating_add(total, size);
-    }
-    return total;
-}
-
-bool
-objects_could_fit(struct worker *worker, uint64_t bytes)
-{
-    if (populate_is_done(worker->populate))
-        return false;
-    struct store_stats stats;
-    store_stats(worker->store, &stats);
-    return bytes <= stats.arena.total_bytes - stats.arena.used_bytes;
-}
-
-void
-handle_create(struct session *session, const struct frame_header *header,
-              struct ds_slice body)
-{
-    if (session->client == NULL || !is_well_formed(header, body)) {
-        session_reject(session, session->client == NULL ? "CREATE by who is no member"
-                                                        : "malformed CREATE");
-        return;
-    }
-    struct ds_error err = {0};
-    AUTO_WRITER(writer);
-    enum ds_status status = try_create(session, header, body, &writer, &err);
-    if (status == DS_FULL &&
-        objects_could_fit(session->worker, requested_bytes(header, body)) &&
-        park(session, header, body))
-        return;
-    answer_create(session, header, status, &writer, &err);
-}
-
-void
-handle_block_create(struct session *session, const struct frame_header *header,
-                    struct ds_slice body)
-{
-    handle_create(session, header, body);
-}
-
-void
-objects_retry_parked(struct worker *worker)
-{
-    LIST_FOREACH (link, &worker->parked_creates) {
-        struct parked_create *parked = CONTAINER_OF(link, struct parked_create, link);
-        struct ds_error err = {0};
-        AUTO_WRITER(writer);
-        struct ds_slice body = slice(parked->body, parked->body_bytes);
-        enum ds_status status =
-            try_create(parked->session, &parked->header, body, &writer, &err);
-        if (status == DS_FULL && !populate_is_done(worker->populate))
-            return; /* The first in line waits on; so do those behind it. */
-        struct session *session = parked->session;
-        struct frame_header header = parked->header;
-        unpark(parked);
-        answer_create(session, &header, status, &writer, &err);
-    }
 }
 
 /* Values that are just arriving on other connections of the client: their bytes go
@@ -449,13 +214,14 @@ handle_publish(struct session *session, const struct frame_header *header,
     }
     struct worker *worker = session->worker;
     struct object_view view = {0};
-    bool lends = store_lend(worker->store, message.lend_bytes, session->creator,
+    bool lends = list_is_empty(&worker->parked_creates) &&
+                 store_lend(worker->store, message.lend_bytes, session->creator,
                             header->sequence, &view);
     worker->counters.creates += lends;
     AUTO_WRITER(writer);
-    encode_created_begin(&writer, issue_block_id(worker), lends);
+    encode_created_begin(&writer, objects_issue_block_id(worker), lends);
     if (lends)
-        write_created(&writer, &view);
+        objects_write_created(&writer, &view);
     session_reply(session, header, &writer);
 }
 

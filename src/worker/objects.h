@@ -11,15 +11,13 @@ DS_MUST_USE enum ds_status
 objects_resume(struct session *session, struct client *client,
                const struct hello *hello, struct ds_error *err);
 
-/* More of the arena is populated (or all of it, or never): try parked creates again. */
-void objects_retry_parked(struct worker *worker);
+enum { BLOCK_PART_FLAGS = SLOT_FLAG_BLOCK | SLOT_FLAG_PROVISIONAL };
 
-/* Whether memory that is still to be populated may make room for `bytes`: if not, a
- * create that found none fails now. */
-bool objects_could_fit(struct worker *worker, uint64_t bytes);
+/* A fresh one, never issued before by any worker of this arena. */
+struct ds_block_id objects_issue_block_id(struct worker *worker);
 
-/* The session is closing. */
-void objects_drop_parked(struct session *session);
+/* The extent in a reply of kind `created`. */
+void objects_write_created(struct writer *writer, const struct object_view *view);
 
 /* As store_create(), for a user's key. Checks the key, the size and the mode. */
 DS_MUST_USE enum ds_status

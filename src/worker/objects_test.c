@@ -98,7 +98,7 @@ call_create_two(struct caller *caller, uint64_t first, uint64_t second)
     const struct ds_slice keys[] = {slice_of_text("a"), slice_of_text("b")};
     const uint64_t sizes[] = {first, second};
     AUTO_WRITER(body);
-    encode_create(&body, DS_NONE_L2_CACHE, keys, sizes, 2);
+    encode_create(&body, 0, DS_NONE_L2_CACHE, keys, sizes, 2);
     return caller_call(caller, MESSAGE_CREATE, bytes_of(&body));
 }
 
@@ -122,6 +122,7 @@ TEST(more_objects_than_a_reply_has_room_for_are_refused)
     CALLER(writer, &f);
     say_hello(&writer);
     AUTO_WRITER(body);
+    write_u32(&body, 0);
     write_u8(&body, DS_NONE_L2_CACHE);
     write_u32(&body, CREATE_OBJECTS_MAX + 1);
     for (uint32_t i = 0; i <= CREATE_OBJECTS_MAX; i++) {

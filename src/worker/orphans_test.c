@@ -263,7 +263,7 @@ TEST(a_block_goes_with_all_its_parts)
     const uint64_t sizes[3] = {10, 5000, 70000};
     AUTO_WRITER(body);
     say_hello(&writer);
-    encode_block_create(&body, sizes, 3);
+    encode_block_create(&body, 0, sizes, 3);
     CHECK_OK(caller_call(&writer, MESSAGE_BLOCK_CREATE, bytes_of(&body)));
     CHECK(decode_created(body_of(&writer), &created));
     struct ds_block_id id = created.block;

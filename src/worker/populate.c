@@ -7,7 +7,7 @@
 #include "os/clock.h"
 #include "os/mailbox.h"
 #include "os/memfile.h"
-#include "worker/objects.h"
+#include "worker/creates.h"
 
 #include <stdlib.h>
 
@@ -105,7 +105,7 @@ on_done(uv_poll_t *poll, int status, int events)
         populate->busy = false;
         finish_job(populate);
     }
-    objects_retry_parked(populate->worker);
+    creates_retry(populate->worker);
     populate->hurry = !list_is_empty(&populate->worker->parked_creates);
     uint64_t rest = populate->hurry ? 0 : populate->job.took_ms * REST_FACTOR;
     uv_timer_start(&populate->rest, on_rest_over, rest, 0);

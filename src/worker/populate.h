@@ -18,7 +18,7 @@ DS_MUST_USE enum ds_status populate_start(struct worker *worker, uint64_t alread
                                           struct populate **out, struct ds_error *err);
 void populate_stop(struct populate *populate);
 
-/* Somebody waits: no more rests until objects_retry_parked() has emptied the line. */
+/* Somebody waits: no more rests until creates_retry() has emptied the line. */
 void populate_hurry(struct populate *populate);
 
 /* Nothing more will come: all is backed, or the machine has no more memory. */

@@ -8,6 +8,7 @@
 #include "os/sockets.h"
 #include "os/tcp_peer.h"
 #include "worker/client.h"
+#include "worker/creates.h"
 #include "worker/objects.h"
 #include "worker/waiters.h"
 
@@ -446,7 +447,7 @@ on_closed(struct conn *conn, const char *reason)
                   "worker connection closed reason=\"%s\"", reason);
     put_abandon(session);
     waiters_drop(session);
-    objects_drop_parked(session);
+    creates_drop(session);
     list_remove(&session->orphan_link);
     leave_client(session);
     uncount(session);

@@ -54,10 +54,12 @@ DS_MUST_USE enum ds_status
 session_park(struct session *session, size_t bytes, struct ds_error *err);
 void session_unpark(struct session *session, size_t bytes);
 
-/* objects.c */
+/* creates.c */
 void handle_create(struct session *, const struct frame_header *, struct ds_slice);
 void
 handle_block_create(struct session *, const struct frame_header *, struct ds_slice);
+
+/* objects.c */
 void handle_publish(struct session *, const struct frame_header *, struct ds_slice);
 void handle_seal(struct session *, const struct frame_header *, struct ds_slice);
 void handle_abort(struct session *, const struct frame_header *, struct ds_slice);

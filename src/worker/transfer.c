@@ -5,6 +5,7 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
+#include "worker/creates.h"
 #include "worker/lookup.h"
 #include "worker/objects.h"
 #include "worker/populate.h"
@@ -175,7 +176,7 @@ put_payload_begin(struct session *session, const struct frame_header *header,
     enum ds_status status =
         objects_create(session, message.key, header->payload_bytes, message.write_mode,
                        header->sequence, &view, &session->put_err);
-    while (status == DS_FULL && objects_could_fit(worker, header->payload_bytes) &&
+    while (status == DS_FULL && creates_could_fit(worker, header->payload_bytes) &&
            populate_step_now(worker->populate))
         status = objects_create(session, message.key, header->payload_bytes,
                                 message.write_mode, header->sequence, &view,

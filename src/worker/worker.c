@@ -72,6 +72,7 @@ stop(struct worker *worker)
     clients_close(worker);
     populate_stop(worker->populate);
     uv_close((uv_handle_t *)&worker->tick, NULL);
+    uv_close((uv_handle_t *)&worker->room_tick, NULL);
     uv_close((uv_handle_t *)&worker->terminate, NULL);
     uv_close((uv_handle_t *)&worker->interrupt, NULL);
 }
@@ -145,6 +146,8 @@ start_handles(struct worker *worker)
     uv_timer_init(&worker->loop, &worker->tick);
     worker->tick.data = worker;
     uv_timer_start(&worker->tick, on_tick, WORKER_TICK_MS, WORKER_TICK_MS);
+    uv_timer_init(&worker->loop, &worker->room_tick);
+    worker->room_tick.data = worker;
     uv_signal_init(&worker->loop, &worker->terminate);
     worker->terminate.data = worker;
     uv_signal_start(&worker->terminate, on_signal, SIGTERM);

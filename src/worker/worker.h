@@ -60,13 +60,14 @@ struct worker {
     struct list clients;
     struct list unseen; /* Those that are not watched, but asked for at each tick. */
     uint32_t unseen_count;
-    struct list parked_creates; /* Until more memory is populated: objects.c. */
+    struct list parked_creates; /* Those that wait for room: creates.c. */
     struct hmap waiting_keys;   /* waiters.c */
     struct list orphans;        /* orphans.c */
     struct list orphan_readers; /* Sessions of controllers that asked for orphans. */
     struct populate *populate;
 
     uv_timer_t tick;
+    uv_timer_t room_tick; /* Active while somebody waits for room. */
     uv_signal_t terminate;
     uv_signal_t interrupt;
     bool stopping;

@@ -432,4 +432,4 @@ def test_requests_that_wait_go_with_their_connection(target: Target) -> None:
 def test_a_create_needs_a_member(target: Target) -> None:
     with closes(target), target.connect("unix") as peer:
         peer.hello()
-        assert is_refused(peer, frame(CREATE, b"\0\0\0\0\0"))
+        assert is_refused(peer, frame(CREATE, b"\0" * 9))

@@ -91,23 +91,24 @@ rewrite_create(struct ds_slice body, struct writer *out)
         count++;
     DS_ASSERT(count == message.objects.count);
     DS_ASSERT(reader_done(&list.at));
-    encode_create(out, message.write_mode, keys, sizes, count);
+    encode_create(out, message.wait_ms, message.write_mode, keys, sizes, count);
     return true;
 }
 
 static bool
 rewrite_block_create(struct ds_slice body, struct writer *out)
 {
-    struct size_list list;
-    if (!decode_block_create(body, &list) || list.count > LIST_MAX)
+    struct block_create message;
+    if (!decode_block_create(body, &message) || message.sizes.count > LIST_MAX)
         return false;
+    struct size_list list = message.sizes;
     size_t announced = list.count;
     size_t count = 0;
     while (next_size(&list, &sizes[count]))
         count++;
     DS_ASSERT(count == announced);
     DS_ASSERT(reader_done(&list.at));
-    encode_block_create(out, sizes, count);
+    encode_block_create(out, message.wait_ms, sizes, count);
     return true;
 }
 

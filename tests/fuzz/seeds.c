@@ -153,7 +153,7 @@ seed_creation(void)
 {
     const struct ds_slice two_keys[] = {slice_of_text("a"), slice_of_text("key-2")};
     struct writer writer = message(3);
-    encode_create(&writer, 0, two_keys, two_sizes, 2);
+    encode_create(&writer, 30000, 0, two_keys, two_sizes, 2);
     seed_message("create", writer);
 
     writer = message(4);
@@ -232,7 +232,7 @@ seed_blocks(void)
     seed_message("block-ids", writer);
 
     writer = message(14);
-    encode_block_create(&writer, two_sizes, 2);
+    encode_block_create(&writer, 30000, two_sizes, 2);
     seed_message("block-create", writer);
 }
 

@@ -32,7 +32,7 @@ class FakeStore:
         self.created = 0
         self.gets: list[int] = []
 
-    def open(self, _host: str, _port: int) -> FakeBlockClient:
+    def open(self, _host: str, _port: int, _room_wait_ms: int) -> FakeBlockClient:
         return FakeBlockClient(self)
 
 

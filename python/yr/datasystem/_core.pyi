@@ -86,8 +86,12 @@ class Client:
         connect_timeout_ms: int,
         request_timeout_ms: int,
         no_shared_memory: bool = False,
+        room_wait_ms: int = 0,
     ) -> None:
-        """Connects. An empty host or port 0 is the environment's."""
+        """Connects. An empty host or port 0 is the environment's.
+
+        create() and block_create() wait up to `room_wait_ms` when there is no room.
+        """
     @property
     def uses_shared_memory(self) -> bool: ...
     def close(self) -> None:

@@ -24,6 +24,8 @@ _NOT_FOUND = 2  # DS_NOT_FOUND of include/datasystem/status.h.
 _BATCH_MAX = 10_000  # DS_BATCH_KEYS_MAX of include/datasystem/datasystem.h.
 _CONNECT_TIMEOUT_MS = 9000
 _REQUEST_TIMEOUT_MS = 60_000
+_PUT_WAIT_S = 30
+_PUT_WAIT_S_MAX = 1_000_000
 _BLOCK_SHARE_OF_ARENA = 16
 _BLOCK_BYTES_MAX = 1 << 30
 _BLOCK_BYTES_LEAST_MAX = 1 << 20
@@ -42,14 +44,20 @@ class Client(Protocol):
     def close(self) -> None: ...
 
 
-def open_block_client(host: str, port: int) -> Client:
+def open_block_client(host: str, port: int, room_wait_ms: int) -> Client:
     """The real client, over libdatasystem."""
     from yr.datasystem import BlockClient
 
-    return BlockClient(host, port, _CONNECT_TIMEOUT_MS, _REQUEST_TIMEOUT_MS)
+    return BlockClient(
+        host,
+        port,
+        _CONNECT_TIMEOUT_MS,
+        _REQUEST_TIMEOUT_MS,
+        room_wait_ms=room_wait_ms,
+    )
 
 
-OpenClient = Callable[[str, int], Client]
+OpenClient = Callable[[str, int, int], Client]
 
 
 @StorageManagerFactory.register("Yuanrong")
@@ -71,6 +79,7 @@ class YuanrongStorageManager(StorageManager):
         client_name = self.config.setdefault("client_name", "YuanrongStorageClient")
         if client_name not in (None, "YuanrongStorageClient"):
             raise ValueError(f"Invalid 'client_name': {client_name} in config")
+        self._put_wait_ms = _put_wait_ms_of(config)
         self._open_client = open_client
         self._client: Client | None = None
         self._start_afresh()
@@ -111,7 +120,7 @@ class YuanrongStorageManager(StorageManager):
         with self._lock:
             if self._client is None:
                 host = self.config.get("host") or require_worker_host(self._port)
-                self._client = self._open_client(host, self._port)
+                self._client = self._open_client(host, self._port, self._put_wait_ms)
                 self.block_bytes_max = _block_bytes_max(self._client)
             return self._client
 
@@ -132,6 +141,19 @@ def _get_some(
         if error.status != _NOT_FOUND:
             raise
         return [None] * len(ids)
+
+
+def _put_wait_ms_of(config: Mapping[str, Any]) -> int:
+    """How long a put waits for room. There is no way to say "for ever"."""
+    seconds = config.get("put_wait_s", _PUT_WAIT_S)
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not 0 <= seconds <= _PUT_WAIT_S_MAX:
+        raise ValueError(
+            "backend.Yuanrong.put_wait_s must be a number of seconds from 0 to "
+            f"{_PUT_WAIT_S_MAX}, not {seconds!r}: so long a put waits when the store "
+            "is full"
+        )
+    return int(seconds * 1000)
 
 
 def _block_bytes_max(client: Client) -> int:

@@ -1,0 +1,88 @@
+"""A store that is full: puts wait for their turn, and nothing is lost."""
+
+from __future__ import annotations
+
+from e2e import Site, finish
+
+
+def test_a_producer_faster_than_its_consumer_loses_nothing(site: Site) -> None:
+    """Four times the arena goes through it, by producers of small and of large puts."""
+    owner = site.start(
+        """
+        import threading
+        tq.init(conf())
+        errors = []
+
+        def produce(name, rows, puts):
+            try:
+                for n in range(puts):
+                    data = torch.full((rows, 1 << 18), n % 251, dtype=torch.uint8)
+                    keys = [f"{name}{n}_{row}" for row in range(rows)]
+                    fields = TensorDict({"v": data}, batch_size=[rows])
+                    tq.kv_batch_put(keys, name, fields)
+            except Exception as error:
+                errors.append(error)
+
+        def consume(name, rows, puts):
+            for n in range(puts):
+                keys = [f"{name}{n}_{row}" for row in range(rows)]
+                while True:
+                    try:
+                        got = tq.kv_batch_get(keys, name)["v"]
+                        break
+                    except ValueError:
+                        if errors:
+                            return
+                        time.sleep(0.002)
+                if not bool((got == n % 251).all()):
+                    errors.append(f"{name}{n} is wrong")
+                del got
+                tq.kv_clear(keys, name)
+
+        jobs = [("small", 1, 400), ("large", 60, 12)]
+        threads = [
+            threading.Thread(target=work, args=job)
+            for job in jobs for work in (produce, consume)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors, errors
+        tq.close()
+        """
+    )
+    done = finish(owner, timeout_s=240)
+    assert done.code == 0, done.err
+
+
+def test_a_put_that_waited_in_vain_says_so_and_may_be_told_not_to_wait(
+    site: Site,
+) -> None:
+    owner = site.start(
+        """
+        tq.init(conf(put_wait_s=0.5))
+        for n in range(60):
+            tq.kv_put(f"k{n}", "p", {"v": torch.zeros(1 << 20, dtype=torch.uint8)})
+        start = time.monotonic()
+        try:
+            big = torch.zeros(20 << 20, dtype=torch.uint8)
+            tq.kv_put("big", "p", {"v": big})
+        except RuntimeError as error:
+            assert "Shared memory no space in arena" in str(error), error
+        else:
+            raise AssertionError("it cannot fit")
+        assert time.monotonic() - start >= 0.5
+        tq.kv_clear([f"k{n}" for n in range(60)], "p")
+        tq.kv_put("big", "p", {"v": big})
+        tq.close()
+        try:
+            tq.init(conf(put_wait_s=float("inf")))
+        except ValueError as error:
+            assert "put_wait_s must be a number of seconds" in str(error)
+        else:
+            raise AssertionError("for ever cannot be had")
+        """
+    )
+    done = finish(owner)
+    assert done.code == 0, done.err
