@@ -16,6 +16,7 @@
 #include "os/supervisor.h"
 #include "os/tcp_peer.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -239,8 +240,10 @@ memfile_is_marked(int fd, uint64_t number)
 int
 process_open(pid_t pid, uint64_t start_time)
 {
-    if (process_find((uint32_t)pid) == NULL || start_time != (uint64_t)pid * 10)
+    if (process_find((uint32_t)pid) == NULL || start_time != (uint64_t)pid * 10) {
+        errno = ESRCH;
         return -1;
+    }
     struct object *process = object_new(OBJECT_PROCESS);
     process->number = (uint64_t)pid;
     return descriptor_open(process);
