@@ -7,12 +7,16 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "client/janitor.h"
+#include "os/clock.h"
 
 #include <stdlib.h>
 
 enum {
     BACKOFF_MS_MIN = 5,
     BACKOFF_MS_MAX = 200,
+    /* Nobody at the socket for so long: the supervisor, which has it open also while it
+     * restarts the worker, is gone, and the memory with it. */
+    ABSENCE_MS_MAX = 2000,
     LOOKUP_WAIT_OFFSET = 4, /* Of wait_ms in the body of a lookup, */
     CREATE_WAIT_OFFSET = 0, /* and of a request that reserves. */
 };
@@ -328,14 +332,26 @@ fail_waiting(const struct ds_client *client, const struct request *request,
                    client->address, name);
 }
 
-/* Takes a channel and tries once. */
+static enum ds_status
+fail_gone(const struct ds_client *client, const struct ds_error *last,
+          struct ds_error *err)
+{
+    return ds_fail(err, DS_IO,
+                   "the worker at %s is gone (%s), and with it the objects that it "
+                   "held; start it again with dscli start",
+                   client->address, last->message);
+}
+
+/* Takes a channel and tries once. *out_absent: nobody was there. */
 static enum ds_status
 try_once(struct ds_client *client, const struct request *request, uint32_t sequence,
-         const struct wait *wait, bool *out_answered, struct ds_error *last)
+         const struct wait *wait, bool *out_answered, bool *out_absent,
+         struct ds_error *last)
 {
     struct ds_error now = {0};
     struct channel *channel = NULL;
     enum ds_status status = take_channel(client, wait, &channel, &now);
+    *out_absent = status == DS_IO;
     if (status == DS_OK) {
         *last = (struct ds_error){0}; /* There is somebody to talk to again. */
         status = attempt(client, request, sequence, channel, wait, out_answered, &now);
@@ -360,21 +376,32 @@ become_member(struct ds_client *client)
     library_unlock();
 }
 
-/* Over as many connections as it takes. */
+/* Over as many connections as it takes. Over TCP nobody may be there because of the
+ * network, which can come back. */
 static enum ds_status
 try_until_answered(struct ds_client *client, const struct request *request,
                    const struct wait *wait, bool *out_answered, struct ds_error *last)
 {
     uint32_t sequence = library_next_sequence();
+    uint64_t absent_since_ms = 0;
+    bool absent;
     *out_answered = false;
     enum ds_status status =
-        try_once(client, request, sequence, wait, out_answered, last);
+        try_once(client, request, sequence, wait, out_answered, &absent, last);
     /* The first loss is most often that of a connection that was idle too long. */
     for (uint32_t pause = 0; is_lost(status) && !*out_answered;
          pause = next_pause(pause)) {
+        uint64_t now = clock_monotonic_ms();
+        if (!absent)
+            absent_since_ms = 0;
+        else if (absent_since_ms == 0)
+            absent_since_ms = now;
+        else if (client->shares_memory && now - absent_since_ms >= ABSENCE_MS_MAX)
+            return DS_IO;
         status = wait_sleep(wait, pause);
         if (status == DS_OK)
-            status = try_once(client, request, sequence, wait, out_answered, last);
+            status =
+                try_once(client, request, sequence, wait, out_answered, &absent, last);
     }
     return status;
 }
@@ -402,5 +429,7 @@ client_call(struct ds_client *client, const struct request *request,
         return DS_OK;
     if (!answered && (status == DS_TIMEOUT || status == DS_INTERRUPTED))
         return fail_waiting(client, request, status, &last, err);
+    if (!answered && status == DS_IO)
+        return fail_gone(client, &last, err);
     return ds_fail(err, status, "%s", last.message);
 }

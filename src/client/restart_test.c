@@ -304,19 +304,40 @@ TEST(a_value_half_way_to_the_worker_survives_a_resume)
     ds_client_close(client);
 }
 
-TEST(a_worker_that_stays_away_is_named_within_the_timeout)
+static struct ds_client *
+open_and_lose_worker(uint32_t timeout_ms)
 {
-    struct ds_client *client = open_impatient(600);
-    struct ds_error err = {0};
     struct worker_process other;
     worker_start(&other, 64);
     struct ds_client_options options = {.struct_bytes = sizeof options,
                                         .host = "127.0.0.1",
                                         .port = other.port,
-                                        .request_timeout_ms = 600};
+                                        .request_timeout_ms = timeout_ms};
     struct ds_client *lonely = NULL;
     CHECK_OK(ds_client_open(&options, &lonely, NULL));
     worker_stop(&other);
+    return lonely;
+}
+
+TEST(a_worker_that_is_gone_for_good_is_not_waited_for)
+{
+    struct ds_client *client = open_impatient(600);
+    struct ds_client *lonely = open_and_lose_worker(60000);
+    struct ds_error err = {0};
+    uint64_t before = clock_monotonic_ms();
+    CHECK_STATUS(ds_put(lonely, slice_of_text("k"), slice_of_text("v"), NULL, &err),
+                 DS_IO);
+    CHECK(clock_monotonic_ms() - before < 15000);
+    CHECK_CONTAINS(err.message, "and with it the objects that it held");
+    ds_client_close(lonely);
+    ds_client_close(client);
+}
+
+TEST(a_worker_that_stays_away_is_named_within_the_timeout)
+{
+    struct ds_client *client = open_impatient(600);
+    struct ds_client *lonely = open_and_lose_worker(600);
+    struct ds_error err = {0};
     uint64_t before = clock_monotonic_ms();
     CHECK_STATUS(ds_put(lonely, slice_of_text("k"), slice_of_text("v"), NULL, &err),
                  DS_IO);
@@ -403,5 +424,6 @@ TEST_MAIN(
     EACH(a_create_in_flight_when_the_worker_dies_reserves_nothing),
     EACH(nothing_stays_reserved_when_many_creates_time_out),
     EACH(a_value_half_way_to_the_worker_survives_a_resume),
+    EACH(a_worker_that_is_gone_for_good_is_not_waited_for),
     EACH(a_worker_that_stays_away_is_named_within_the_timeout),
     EACH(puts_under_load_survive_kills))
