@@ -15,14 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    PARTITIONS = 2,
-    KEYS = 12,
-    FIELDS = 6,
-    TAGS = 3,
-    STEPS = 6000,
-    BLOCKS = 2 * STEPS
-};
+enum { PARTITIONS = 2, KEYS = 12, FIELDS = 6, TAGS = 3, STEPS = 6000 };
 
 struct cell {
     uint32_t block; /* 0: nothing there. */
@@ -40,8 +33,8 @@ struct model {
     bool has_partition[PARTITIONS];
     uint32_t age;
     uint32_t block; /* The last one put. */
-    uint32_t live_cells[BLOCKS + 1];
-    bool was_live[BLOCKS + 1];
+    uint32_t live_cells[2 * STEPS + 1];
+    bool was_live[2 * STEPS + 1];
     uint64_t seed;
     struct talk talk;
     struct writer text; /* The request being made. */
@@ -71,30 +64,19 @@ say_number(struct model *model, const char *format, uint32_t number)
     say(model, text);
 }
 
-/* `count` different numbers below KEYS, in random order. */
-static void
-shuffle_keys(struct model *model, uint32_t keys[KEYS])
-{
-    for (uint32_t i = 0; i < KEYS; i++)
-        keys[i] = i;
-    for (uint32_t i = KEYS - 1; i > 0; i--) {
-        uint32_t j = pick(model, i + 1);
-        uint32_t other = keys[i];
-        keys[i] = keys[j];
-        keys[j] = other;
-    }
-}
-
-/* Half of the time neighbours stay neighbours, as they do in real batches. */
+/* All numbers below KEYS: in random order, or as neighbours, as in real batches. */
 static void
 choose_keys(struct model *model, uint32_t keys[KEYS])
 {
-    shuffle_keys(model, keys);
-    if (pick(model, 2) == 0)
-        return;
+    bool shuffles = pick(model, 2) == 0;
     uint32_t first = pick(model, KEYS);
-    for (uint32_t i = 0; i < KEYS; i++)
+    for (uint32_t i = 0; i < KEYS; i++) {
+        uint32_t j = shuffles ? pick(model, i + 1) : i;
         keys[i] = (first + i) % KEYS;
+        uint32_t other = keys[j];
+        keys[j] = keys[i];
+        keys[i] = other;
+    }
 }
 
 static void
@@ -144,8 +126,7 @@ say_blocks(struct model *model, uint32_t mask, uint32_t count)
     say(model, "],'y',");
     say_fields(model, mask);
     say(model, ",[");
-    say_column_bytes(model, mask);
-    if (split > 0)
+    for (int blocks = split > 0 ? 2 : 1; blocks > 0; blocks--)
         say_column_bytes(model, mask);
     say(model, "],[");
     if (split > 0)
@@ -547,9 +528,8 @@ static void
 crash(struct model *model, bool last_changed)
 {
     static const char half[] = "\1\0\0\0half a record";
-    struct ds_slice last_reply = {0};
-    if (last_changed)
-        last_reply = slice(model->talk.reply.data, model->talk.reply.len);
+    const struct writer *reply = &model->talk.reply;
+    struct ds_slice last_reply = slice(reply->data, last_changed ? reply->len : 0);
     size_t whole = model->journal.len;
     write_bytes(&model->journal, slice(half, pick(model, sizeof half)));
     struct ds_slice file = slice(model->journal.data, model->journal.len);

@@ -217,10 +217,10 @@ park(struct session *session, const struct frame_header *header, struct ds_slice
         .body_bytes = body.len,
     };
     memcpy(parked->body, body.data, body.len);
+    if (list_is_empty(&worker->parked_creates))
+        uv_timer_start(&worker->room_tick, on_room_tick, ROOM_TICK_MS, ROOM_TICK_MS);
     list_push_back(&worker->parked_creates, &parked->link);
     list_push_back(&session->parked_creates, &parked->session_link);
-    if (!uv_is_active((const uv_handle_t *)&worker->room_tick))
-        uv_timer_start(&worker->room_tick, on_room_tick, ROOM_TICK_MS, ROOM_TICK_MS);
     populate_hurry(worker->populate);
     return true;
 }
