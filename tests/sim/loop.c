@@ -119,12 +119,6 @@ uv_timer_stop(uv_timer_t *timer)
 }
 
 int
-uv_is_active(const uv_handle_t *handle)
-{
-    return (handle->flags & IS_ACTIVE) != 0;
-}
-
-int
 uv_poll_init(uv_loop_t *loop, uv_poll_t *poll, int fd)
 {
     handle_init(loop, (uv_handle_t *)poll, UV_POLL);
