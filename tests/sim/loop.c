@@ -76,12 +76,6 @@ uv_unref(uv_handle_t *handle)
     handle->flags |= IS_UNREFERENCED;
 }
 
-int
-uv_is_active(const uv_handle_t *handle)
-{
-    return (handle->flags & IS_ACTIVE) != 0;
-}
-
 void
 uv_close(uv_handle_t *handle, uv_close_cb on_closed)
 {
