@@ -66,6 +66,8 @@ struct ds_client_options {
     uint32_t connect_timeout_ms; /* 0: 9000. */
     uint32_t request_timeout_ms; /* 0: as connect_timeout_ms. */
     bool no_shared_memory;       /* Send all bytes through the socket. */
+    bool verify; /* Compare checksums on every get, in shared memory too:
+                                    reads all bytes. Or environment DATASYSTEM_VERIFY=1. */
 
     /* Called every 50 ms, and on EINTR, in the thread that waits inside a call; a
      * non-zero answer ends that call with DS_INTERRUPTED. NULL: wait on. */
@@ -125,10 +127,19 @@ ds_client_stats(struct ds_client *client, char **out_json, struct ds_error *err)
 struct ds_buffer;
 
 /* First byte; 64-byte aligned in shared memory, page-aligned for parts of a page or more
- * that were created so. Writable until sealed. */
+ * that were created so. Writable until sealed; the checksum of what is written through
+ * this pointer is computed at the seal, or later by the worker. */
 DS_API void *ds_buffer_data(struct ds_buffer *buffer);
 DS_API uint64_t ds_buffer_size(const struct ds_buffer *buffer);
 DS_API bool ds_buffer_is_sealed(const struct ds_buffer *buffer);
+
+/* Fill the first `bytes` bytes of a writable buffer. Filled as a whole, and by nothing
+ * else, it has its checksum at once: the bytes are hashed on their way.
+ *   DS_INVALID        no buffer, no bytes, or sealed already
+ *   DS_OUT_OF_RANGE   no bytes, or more than the buffer has */
+DS_API DS_MUST_USE enum ds_status
+ds_buffer_write(struct ds_buffer *buffer, const void *from, uint64_t bytes,
+                struct ds_error *err);
 
 /* One more holder of the same bytes; returns `buffer`. */
 DS_API struct ds_buffer *ds_buffer_ref(struct ds_buffer *buffer);
@@ -212,7 +223,9 @@ ds_seal(struct ds_client *client, struct ds_buffer *const *buffers, size_t count
 /* Look up `count` keys; out[i] is a buffer to release, or NULL where there is none. Waits
  * up to `wait_ms` for missing ones to appear. DS_OK if at least one is there.
  *   DS_NOT_FOUND   none of the keys exists (out is all NULL)
- *   DS_INVALID     count 0 or over DS_BATCH_KEYS_MAX, or an empty key */
+ *   DS_INVALID     count 0 or over DS_BATCH_KEYS_MAX, or an empty key
+ *   DS_CORRUPT     bytes are damaged (compared over TCP, and with `verify`); the text has
+ *                  the key and both checksums. Nothing is returned */
 DS_API DS_MUST_USE enum ds_status
 ds_get(struct ds_client *client, const struct ds_slice *keys, size_t count,
        uint32_t wait_ms, struct ds_buffer **out, struct ds_error *err);

@@ -20,7 +20,6 @@ buffer_wrap(const struct core_state *state, struct ds_buffer **handle)
     if (buffer == NULL)
         return NULL;
     buffer->handle = TAKE(*handle);
-    buffer->data = ds_buffer_data(buffer->handle);
     buffer->size = (Py_ssize_t)ds_buffer_size(buffer->handle);
     buffer->exports = 0;
     buffer->sealed = ds_buffer_is_sealed(buffer->handle);
@@ -47,7 +46,6 @@ buffer_drop(struct buffer *buffer)
     if (!buffer->released || buffer->exports > 0)
         return;
     ds_buffer_release(TAKE(buffer->handle));
-    buffer->data = NULL;
 }
 
 void
@@ -81,8 +79,8 @@ buffer_export(PyObject *self, Py_buffer *view, int flags)
                         "The buffer was released, its bytes are gone.");
         return -1;
     }
-    if (PyBuffer_FillInfo(view, self, buffer->data, buffer->size, buffer->sealed,
-                          flags) < 0)
+    if (PyBuffer_FillInfo(view, self, ds_buffer_data(buffer->handle), buffer->size,
+                          buffer->sealed, flags) < 0)
         return -1;
     buffer->exports++;
     return 0;
@@ -141,6 +139,18 @@ copy_unlocked(void *to, struct ds_slice from)
         gil_take();
 }
 
+static enum ds_status
+write_unlocked(struct ds_buffer *handle, struct ds_slice from, struct ds_error *err)
+{
+    bool is_long = from.len >= UNLOCKED_COPY_BYTES_MIN;
+    if (is_long)
+        gil_release();
+    enum ds_status status = ds_buffer_write(handle, from.data, from.len, err);
+    if (is_long)
+        gil_take();
+    return status;
+}
+
 /* The bytes stay where they are while the copy runs without the GIL. */
 static PyObject *
 buffer_memory_copy(PyObject *self, PyObject *object)
@@ -158,9 +168,10 @@ buffer_memory_copy(PyObject *self, PyObject *object)
                           "Data length must be in (0, buffer_size].");
     if (!buffer_hold(state, buffer))
         return NULL;
-    copy_unlocked(buffer->data, value.bytes);
+    struct ds_error err = {0};
+    enum ds_status status = write_unlocked(buffer->handle, value.bytes, &err);
     buffer_unhold(buffer);
-    Py_RETURN_NONE;
+    return none_or_raise(state, status, &err);
 }
 
 /* Latches order writers and readers of one object. Here a reader cannot meet a writer:

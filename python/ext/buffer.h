@@ -5,13 +5,12 @@
 #include "core.h"
 
 /* Invariant: `handle` is NULL exactly when the bytes were given up, that is when
- * `released` and `exports` is 0. `data` never changes while `handle` is there.
+ * `released` and `exports` is 0.
  * Owner: whoever holds the GIL; a thread that works on the bytes without it counts as
  * an export, so that release() in another thread waits. */
 struct buffer {
     PyObject ob_base;
     struct ds_buffer *handle;
-    void *data;
     Py_ssize_t size;
     Py_ssize_t exports;
     bool sealed;

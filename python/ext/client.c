@@ -36,19 +36,22 @@ client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                             "connect_timeout_ms",
                             "request_timeout_ms",
                             "no_shared_memory",
-                            "room_wait_ms",
-                            NULL};
+                             "room_wait_ms",
+                             "verify",
+                             NULL};
     struct ds_client_options options = {0};
     int no_shared_memory = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO&O&O&|pO&:Client", names,
+    int verify = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO&O&O&|pO&p:Client", names,
                                      &options.host, parse_u16, &options.port, parse_u32,
                                      &options.connect_timeout_ms, parse_u32,
                                      &options.request_timeout_ms, &no_shared_memory,
-                                     parse_u32, &options.room_wait_ms))
+                                     parse_u32, &options.room_wait_ms, &verify))
         return NULL;
     if (options.host[0] == '\0')
         options.host = NULL; /* The environment's. */
     options.no_shared_memory = no_shared_memory != 0;
+    options.verify = verify != 0;
 
     struct core_state *state = PyType_GetModuleState(type);
     AUTO(object) PyObject *self = type->tp_alloc(type, 0);

@@ -45,7 +45,9 @@ copy_in(struct ds_client *client, const struct keys *keys, const struct values *
         return status;
     for (size_t i = 0; i < keys->count; i++) {
         struct ds_slice bytes = values->items[i].bytes;
-        ds_copy(ds_buffer_data(handles[i]), bytes.data, bytes.len);
+        status = ds_buffer_write(handles[i], bytes.data, bytes.len, err);
+        if (status != DS_OK)
+            return status;
     }
     return ds_seal(client, handles, keys->count, err);
 }

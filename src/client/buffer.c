@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/slice.h"
 #include "base/status.h"
+#include "client/verify.h"
 #include "os/copy.h"
 
 #include <stdlib.h>
@@ -199,7 +200,24 @@ buffers_release(struct ds_buffer **buffers, size_t count)
 void *
 ds_buffer_data(struct ds_buffer *buffer)
 {
+    if (buffer->state == BUFFER_UNSEALED) {
+        buffer->is_exposed = true;
+        buffer->checksum.known = false;
+    }
     return buffer->data;
+}
+
+enum ds_status
+ds_buffer_write(struct ds_buffer *buffer, const void *from, uint64_t bytes,
+                struct ds_error *err)
+{
+    if (buffer == NULL || from == NULL || buffer->state != BUFFER_UNSEALED)
+        return ds_fail(err, DS_INVALID, "only a buffer that is not sealed is written");
+    if (bytes == 0 || bytes > buffer->size)
+        return ds_fail(err, DS_OUT_OF_RANGE, "%ju bytes for a buffer of %ju",
+                       (uintmax_t)bytes, (uintmax_t)buffer->size);
+    buffer_write(buffer, from, bytes);
+    return DS_OK;
 }
 
 uint64_t

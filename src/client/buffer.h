@@ -34,7 +34,9 @@ struct ds_buffer {
     size_t key_len;
     bool is_lent; /* The worker does not know the key yet. */
     bool is_block_part;
-    struct ds_block_id block;      /* Then: of which one. */
+    struct ds_block_id block; /* Then: of which one. */
+    bool is_exposed; /* A pointer for writing is out: anybody may write at any time. */
+    struct wire_checksum checksum; /* Of what is unsealed. */
     struct ds_set_options options; /* For the seal. */
 };
 

@@ -96,6 +96,13 @@ set_address(struct ds_client *client, const struct ds_client_options *options,
     return set_host(client, host, err);
 }
 
+static bool
+verify_from_environment(void)
+{
+    const char *text = getenv("DATASYSTEM_VERIFY");
+    return text != NULL && text[0] != '\0' && strcmp(text, "0") != 0;
+}
+
 static enum ds_status
 set_options(struct ds_client *client, const struct ds_client_options *options,
             struct ds_error *err)
@@ -118,6 +125,7 @@ set_options(struct ds_client *client, const struct ds_client_options *options,
     client->request_timeout_ms =
         options->request_timeout_ms == 0 ? connect_ms : options->request_timeout_ms;
     client->room_wait_ms = options->room_wait_ms;
+    client->verify = options->verify || verify_from_environment();
     client->interrupted = options->interrupted;
     client->interrupted_arg = options->interrupted_arg;
     return set_address(client, options, err);

@@ -16,6 +16,7 @@ struct ds_client {
     uint16_t port;
     char address[280]; /* "host:port", for messages. */
     bool shares_memory;
+    bool verify; /* Compare checksums of what is in shared memory on every get. */
     uint32_t connect_timeout_ms;
     uint32_t request_timeout_ms;
     uint32_t room_wait_ms;

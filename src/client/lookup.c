@@ -2,6 +2,7 @@
  */
 #include "client/buffer.h"
 #include "client/client.h"
+#include "client/verify.h"
 
 #include "base/check.h"
 #include "base/numeric.h"
@@ -178,6 +179,18 @@ any_found(struct ds_buffer *const *buffers, size_t count)
     return false;
 }
 
+/* Everything that was opened in shared memory. No lock is held: this reads all bytes. */
+static enum ds_status
+verify_all(const struct ds_slice *keys, struct ds_buffer *const *buffers, size_t count,
+           struct ds_error *err)
+{
+    enum ds_status status = DS_OK;
+    for (size_t i = 0; i < count && status == DS_OK; i++)
+        if (buffers[i] != NULL)
+            status = verify_pinned(keys[i], buffers[i], err);
+    return status;
+}
+
 /* Copies `found` out, which holds what was opened, if the lookup went well. */
 static enum ds_status
 finish(enum ds_status status, struct ds_buffer **found, size_t count,
@@ -214,6 +227,8 @@ lookup_shared(struct ds_client *client, const struct ds_slice *keys, size_t coun
         status = open_all_present(client, &batch, flags & LOOKUP_BLOCKS, err);
         if (status == DS_OK)
             status = lookup_batch(client, &batch, flags, wait_ms, err);
+        if (status == DS_OK && client->verify)
+            status = verify_all(keys, found, count, err);
         status = finish(status, found, count, out, err);
     }
     free(batch.keys);
@@ -225,14 +240,16 @@ lookup_shared(struct ds_client *client, const struct ds_slice *keys, size_t coun
 /* ---- Through the socket ---- */
 
 struct fetch {
+    const struct ds_slice *keys;
     size_t count;
     struct ds_buffer **out;
 };
 
 static enum ds_status
-fetch_one(const struct reply *reply, uint64_t size, struct ds_buffer **out,
-          struct ds_error *err)
+fetch_one(const struct reply *reply, struct ds_slice key,
+          const struct wire_value *value, struct ds_buffer **out, struct ds_error *err)
 {
+    uint64_t size = value->size;
     if (size == 0 || size > channel_payload_left(reply->channel))
         return fail_malformed(err);
     struct ds_buffer *buffer = buffer_allocate(size);
@@ -241,6 +258,8 @@ fetch_one(const struct reply *reply, uint64_t size, struct ds_buffer **out,
                        (uintmax_t)size);
     enum ds_status status =
         channel_receive_payload(reply->channel, buffer->data, size, reply->wait, err);
+    if (status == DS_OK)
+        status = verify_bytes(key, slice(buffer->data, size), value->checksum, err);
     if (status == DS_OK)
         *out = buffer;
     else
@@ -252,14 +271,14 @@ static enum ds_status
 fetch_on_reply(void *arg, const struct reply *reply, struct ds_error *err)
 {
     struct fetch *fetch = arg;
-    struct found list;
-    if (!decode_found(reply->body, &list) || list.count != fetch->count)
+    struct fetched list;
+    if (!decode_fetched(reply->body, &list) || list.count != fetch->count)
         return fail_malformed(err);
-    struct wire_object object;
+    struct wire_value value;
     enum ds_status status = DS_OK;
-    for (size_t i = 0; status == DS_OK && next_object(&list, &object); i++)
-        if (object.found)
-            status = fetch_one(reply, object.size, &fetch->out[i], err);
+    for (size_t i = 0; status == DS_OK && next_value(&list, &value); i++)
+        if (value.found)
+            status = fetch_one(reply, fetch->keys[i], &value, &fetch->out[i], err);
     if (status == DS_OK)
         return DS_OK;
     buffers_release(fetch->out, fetch->count);
@@ -274,7 +293,7 @@ fetch(struct ds_client *client, const struct ds_slice *keys, size_t count,
     struct ds_buffer **found = calloc(count, sizeof(struct ds_buffer *));
     if (found == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for %zu keys", count);
-    struct fetch fetch = {.count = count, .out = found};
+    struct fetch fetch = {.keys = keys, .count = count, .out = found};
     AUTO_WRITER(body);
     encode_lookup(&body, lookup, keys, count);
     struct request request = {

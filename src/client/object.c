@@ -1,13 +1,14 @@
 /* Objects under users' keys: making, publishing and forgetting them. */
 #include "client/buffer.h"
 #include "client/client.h"
+#include "client/verify.h"
 
 #include "base/check.h"
 #include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "client/janitor.h"
-#include "os/copy.h"
+#include "os/checksum.h"
 #include "os/memfile.h"
 
 #include <stdlib.h>
@@ -316,6 +317,7 @@ put_through_socket(struct ds_client *client, struct ds_slice key, struct ds_slic
     struct put put = {.ttl_seconds = options->ttl_seconds,
                       .only_if_absent = options->only_if_absent,
                       .write_mode = (uint8_t)options->write_mode,
+                      .checksum = {true, checksum_of(value.data, value.len)},
                       .key = key};
     AUTO_WRITER(body);
     encode_put(&body, &put);
@@ -333,7 +335,7 @@ put_through_memory(struct ds_client *client, struct ds_slice key, struct ds_slic
     enum ds_status status = create(client, &key, &size, 1, options, &buffer, err);
     if (status != DS_OK)
         return status;
-    copy_bytes(buffer->data, value.data, value.len);
+    buffer_write(buffer, value.data, value.len);
     status = seal_all(client, &buffer, 1, err);
     ds_buffer_release(buffer);
     return status;

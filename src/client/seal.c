@@ -1,11 +1,13 @@
 /* Publishing what was created. */
 #include "client/buffer.h"
 #include "client/client.h"
+#include "client/verify.h"
 
 #include "base/check.h"
 #include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
+#include "os/checksum.h"
 #include "os/copy.h"
 
 #include <stdlib.h>
@@ -58,10 +60,12 @@ send_bytes(struct ds_client *client, const struct ds_buffer *buffer,
 {
     enum ds_status status = DS_OK;
     for (uint64_t at = 0; at < buffer->size && status == DS_OK; at += FILL_BYTES_MAX) {
-        struct fill fill = {.ref = buffer->ref, .offset = at};
+        size_t bytes = min_u64(buffer->size - at, FILL_BYTES_MAX);
+        struct fill fill = {.ref = buffer->ref,
+                            .offset = at,
+                            .checksum = checksum_of(buffer->data + at, bytes)};
         AUTO_WRITER(body);
         encode_fill(&body, &fill);
-        size_t bytes = min_u64(buffer->size - at, FILL_BYTES_MAX);
         struct request request = {.type = MESSAGE_FILL,
                                   .body = &body,
                                   .payload = slice(buffer->data + at, bytes),
@@ -77,15 +81,16 @@ publish(struct ds_client *client, struct ds_buffer *const *buffers, size_t count
         struct ds_error *err)
 {
     DS_ASSERT(count > 0);
-    struct wire_ref *refs = calloc(count, sizeof *refs);
-    if (refs == NULL)
+    struct wire_filled *objects = calloc(count, sizeof *objects);
+    if (objects == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for SEAL");
     for (size_t i = 0; i < count; i++)
-        refs[i] = buffers[i]->ref;
+        objects[i] = (struct wire_filled){.ref = buffers[i]->ref,
+                                          .checksum = buffers[i]->checksum};
     const struct ds_set_options *options = &buffers[0]->options;
     AUTO_WRITER(body);
-    encode_seal(&body, options->ttl_seconds, options->only_if_absent, refs, count);
-    free(refs);
+    encode_seal(&body, options->ttl_seconds, options->only_if_absent, objects, count);
+    free(objects);
     struct request request = {
         .type = MESSAGE_SEAL, .body = &body, .mapping = buffers[0]->mapping};
     struct wait wait = client_wait(client, client->request_timeout_ms);
@@ -139,6 +144,7 @@ publish_once(struct ds_client *client, const struct ds_buffer *buffer,
         .ref = buffer->ref,
         .size = buffer->size,
         .lend_bytes = wants_lease(buffer->mapping) ? buffer->size : 0,
+        .checksum = buffer->checksum,
         .key = slice(buffer->key, buffer->key_len),
     };
     AUTO_WRITER(body);
@@ -173,6 +179,7 @@ publish_copy(struct ds_client *client, struct ds_buffer *buffer, struct ds_error
     if (status != DS_OK)
         return status;
     copy_bytes(fresh->data, buffer->data, buffer->size);
+    fresh->checksum = buffer->checksum;
     status = seal_all(client, &fresh, 1, err);
     buffer->block = fresh->block;
     ds_buffer_release(fresh);
@@ -206,6 +213,8 @@ seal_run(struct ds_client *client, struct ds_buffer *const *buffers, size_t coun
          struct ds_error *err)
 {
     enum ds_status status = DS_OK;
+    for (size_t i = 0; i < count; i++)
+        buffer_settle_checksum(buffers[i]);
     for (size_t i = 0; i < count && status == DS_OK; i++)
         if (buffers[i]->owns_data)
             status = send_bytes(client, buffers[i], err);

@@ -16,11 +16,23 @@ read_clock(clockid_t id)
     return now;
 }
 
+static uint64_t
+read_clock_ns(clockid_t id)
+{
+    struct timespec now = read_clock(id);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 uint64_t
 clock_monotonic_ns(void)
 {
-    struct timespec now = read_clock(CLOCK_MONOTONIC);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return read_clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t
+clock_thread_ns(void)
+{
+    return read_clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 uint64_t

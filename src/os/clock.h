@@ -9,6 +9,9 @@ uint64_t clock_monotonic_ms(void);
 uint64_t clock_monotonic_ns(void);
 uint64_t clock_boot_ds(void); /* Tenths of a second. */
 
+/* For how long this thread has kept a core busy. */
+uint64_t clock_thread_ns(void);
+
 /* "2026-08-22T10:11:12.345678Z" into at least 32 bytes; UTC. */
 void clock_utc_text(char *out);
 

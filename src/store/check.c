@@ -15,6 +15,7 @@ struct tally {
     uint64_t by_state[4];
     uint64_t resting;
     uint64_t provisional;
+    uint64_t unchecked;
     uint64_t expiring;
     uint64_t dead_bytes;
     uint64_t lent;
@@ -55,6 +56,7 @@ check_sealed(const struct store *store, uint32_t index, struct tally *tally)
     DS_ASSERT(slot->version <= store->version);
     DS_ASSERT(expiry_of(&store->expiry, index) == slot->expires_ds);
     tally->expiring += slot->expires_ds != 0;
+    tally->unchecked += !slot_has_checksum(slot);
     if (!slot_is_provisional(slot))
         return;
     tally->provisional++;
@@ -140,6 +142,7 @@ check_sums(const struct store *store, const struct tally *tally)
     DS_ASSERT(tally->resting == store->resting_count);
     DS_ASSERT(tally->by_state[SLOT_WRITING] == store->writing_count);
     DS_ASSERT(tally->by_state[SLOT_SEALED] == store->sealed_count);
+    DS_ASSERT(tally->unchecked == store->unchecked_count);
     DS_ASSERT(tally->by_state[SLOT_DEAD] == store->limbo.count);
     DS_ASSERT(tally->dead_bytes == store->limbo.bytes);
     DS_ASSERT(tally->lent == store->lent_count);

@@ -67,6 +67,7 @@ store_stats(const struct store *store, struct store_stats *out)
 {
     *out = (struct store_stats){
         .objects = store->sealed_count,
+        .objects_without_checksum = store->unchecked_count,
         .writing = store->writing_count - store->lent_count,
         .lent = store->lent_count,
         .dead = store->limbo.count,

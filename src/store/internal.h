@@ -4,7 +4,7 @@
  *   lease.c     room that is lent to clients   recover.c   store_open()
  *   reclaim.c   dead objects to free memory    check.c     store_check()
  *   inspect.c   views, stats, iteration        no_room.c   the text of DS_FULL
- *   table.c     buckets, slots, keys */
+ *   table.c     buckets, slots, keys           checksum.c  those of what is sealed */
 #ifndef STORE_INTERNAL_H
 #define STORE_INTERNAL_H
 
@@ -62,11 +62,12 @@ struct store {
     struct limbo limbo;
     struct holds holds;
 
-    uint64_t sealed_count;
-    uint64_t writing_count; /* Lent ones included, of which there are */
-    uint64_t lent_count;    /* so many, */
-    uint64_t lent_bytes;    /* with so much room. */
-    uint64_t mutations;     /* For checking builds. */
+    uint64_t sealed_count;    /* Of which */
+    uint64_t unchecked_count; /* so many have no checksum. */
+    uint64_t writing_count;   /* Lent ones included, of which there are */
+    uint64_t lent_count;      /* so many, */
+    uint64_t lent_bytes;      /* with so much room. */
+    uint64_t mutations;       /* For checking builds. */
 };
 
 /* ---- store.c ---- */
@@ -138,6 +139,12 @@ static inline bool
 slot_is_provisional(const struct slot *slot)
 {
     return (place_flags(slot->place) & SLOT_FLAG_PROVISIONAL) != 0;
+}
+
+static inline bool
+slot_has_checksum(const struct slot *slot)
+{
+    return (place_flags(slot->place) & SLOT_FLAG_CHECKSUM) != 0;
 }
 
 static inline bool

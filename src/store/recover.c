@@ -181,6 +181,7 @@ adopt_sealed(struct recovery *recovery, uint32_t index)
     table_link(&store->table, index, hash);
     expiry_set(&store->expiry, index, slot->expires_ds);
     store->sealed_count++;
+    store->unchecked_count += !slot_has_checksum(slot);
     recovery->report.sealed++;
     if (slot_is_provisional(slot)) {
         pending_add(store, index);

@@ -242,6 +242,14 @@ do_overwrite(struct trial *trial)
 }
 
 static void
+do_set_checksum(struct trial *trial)
+{
+    struct object_view view;
+    CHECK(find(trial->f.store, "a", &view));
+    CHECK(store_set_checksum(trial->f.store, view.ref, 5));
+}
+
+static void
 do_lose(struct trial *trial)
 {
     struct seal_request request = {.ref = trial->writing.ref, .only_if_absent = true};
@@ -366,6 +374,35 @@ TEST(seal_can_stop_anywhere)
     CHECK(stop_at_every_step(trial_begin(), do_seal_new) >= 5);
     CHECK(stop_at_every_step(trial_begin(), do_overwrite) >= 9);
     CHECK(stop_at_every_step(trial_begin(), do_lose) >= 1);
+}
+
+/* At every step the object has no checksum, or its own. */
+static void
+checksum_is_right_or_missing(struct trial *trial,
+                             void (*operation)(struct trial *trial))
+{
+    store_set_step_hook(copy_now, trial);
+    operation(trial);
+    store_set_step_hook(NULL, NULL);
+    uint32_t flagged = 0;
+    for (uint32_t i = 0; i < trial->count; i++) {
+        struct fixture *copy = &trial->copies[i];
+        struct object_view view;
+        CHECK_OK(fixture_reopen(copy, NULL));
+        CHECK(find(copy->store, "a", &view));
+        bool has_one = (view.flags & SLOT_FLAG_CHECKSUM) != 0;
+        CHECK(!has_one || view.checksum == 5);
+        flagged += has_one;
+        store_check(copy->store);
+    }
+    CHECK(flagged >= 1);
+    trial_end(trial);
+}
+
+TEST(a_checksum_is_right_or_missing_at_every_step)
+{
+    checksum_is_right_or_missing(trial_begin(), do_set_checksum);
+    checksum_is_right_or_missing(trial_begin(), do_overwrite);
 }
 
 TEST(abort_can_stop_anywhere)
@@ -523,9 +560,11 @@ TEST(pinned_bytes_survive_every_step)
 
 TEST_MAIN(RUN(create_can_stop_anywhere),
           RUN(what_is_lent_can_be_named_again_at_every_step),
-          RUN(seal_can_stop_anywhere), RUN(abort_can_stop_anywhere),
-          RUN(delete_can_stop_anywhere), RUN(expiry_can_stop_anywhere),
-          RUN(reclaim_can_stop_anywhere), RUN(clients_can_come_and_go_anywhere),
+          RUN(seal_can_stop_anywhere),
+          RUN(a_checksum_is_right_or_missing_at_every_step),
+          RUN(abort_can_stop_anywhere), RUN(delete_can_stop_anywhere),
+          RUN(expiry_can_stop_anywhere), RUN(reclaim_can_stop_anywhere),
+          RUN(clients_can_come_and_go_anywhere),
           RUN(a_part_whose_creator_died_is_nobodys_before_the_region_is_anothers),
           RUN(recovery_can_stop_anywhere),
           RUN(recovery_of_half_a_seal_can_stop_anywhere),

@@ -205,6 +205,7 @@ object_die(struct store *store, uint32_t index)
         table_unlink(&store->table, index, table_hash(table_key(&store->table, slot)));
         expiry_set(&store->expiry, index, 0);
         store->sealed_count--;
+        store->unchecked_count -= !slot_has_checksum(slot);
     } else {
         store->writing_count--;
         if (slot_is_lent(slot))
@@ -256,6 +257,19 @@ seal_again(const struct slot *slot, const struct seal_request *request,
                    request->ref.slot);
 }
 
+/* A worker that stopped within an earlier seal of this object may have left one. */
+static void
+write_checksum(struct slot *slot, const struct seal_request *request)
+{
+    uint64_t flag = (uint64_t)SLOT_FLAG_CHECKSUM << 16;
+    if (slot_has_checksum(slot))
+        STEP_STORE(slot->place, slot->place & ~flag, "seal no flag");
+    if (!request->has_checksum)
+        return;
+    STEP_STORE(slot->checksum, request->checksum, "seal checksum");
+    STEP_STORE(slot->place, slot->place | flag, "seal flags");
+}
+
 static void
 publish(struct store *store, uint32_t index, const struct seal_request *request,
         uint64_t hash)
@@ -263,11 +277,7 @@ publish(struct store *store, uint32_t index, const struct seal_request *request,
     struct slot *slot = table_slot(&store->table, index);
     STEP_STORE(slot->version, ++store->version, "seal version");
     STEP_STORE(slot->expires_ds, request->expires_ds, "seal expires");
-    if (request->has_checksum) {
-        uint64_t flag = (uint64_t)SLOT_FLAG_CHECKSUM << 16;
-        STEP_STORE(slot->checksum, request->checksum, "seal checksum");
-        STEP_STORE(slot->place, slot->place | flag, "seal flags");
-    }
+    write_checksum(slot, request);
     table_link(&store->table, index, hash);
     slot_set_commit(slot, request->ref.generation, SLOT_SEALED, "seal commit");
     if (!slot_is_provisional(slot))
@@ -275,6 +285,7 @@ publish(struct store *store, uint32_t index, const struct seal_request *request,
     expiry_set(&store->expiry, index, request->expires_ds);
     store->writing_count--;
     store->sealed_count++;
+    store->unchecked_count += !request->has_checksum;
 }
 
 enum ds_status

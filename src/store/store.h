@@ -185,6 +185,15 @@ bool store_set_expiry(struct store *store, struct ds_slice key, uint32_t expires
 /* Clear SLOT_FLAG_PROVISIONAL. False if there is no such object. */
 bool store_adopt(struct store *store, struct ds_slice key, uint64_t now_ds);
 
+/* The checksum of a sealed object that has none yet. False if `ref` is not one (any
+ * more): then nothing changes. */
+bool store_set_checksum(struct store *store, struct object_ref ref, uint64_t checksum);
+
+/* A sealed object without a checksum, if there is one among the next `slots_max` slots
+ * from *cursor on, which moves on behind what was looked at, and around. */
+bool store_next_without_checksum(const struct store *store, uint32_t *cursor,
+                                 uint32_t slots_max, struct object_view *out);
+
 /* Keep an extent while the worker itself sends from it (a pin of its own). Counted. */
 void store_hold(struct store *store, const struct object_view *view);
 void store_unhold(struct store *store, uint64_t offset);
@@ -245,6 +254,7 @@ void store_each(struct store *store, store_object_fn fn, void *arg);
 struct store_stats {
     struct arena_stats arena;
     uint64_t objects; /* SEALED. */
+    uint64_t objects_without_checksum;
     uint64_t writing;
     uint64_t lent; /* Not in `writing`, their bytes not in what the arena has used. */
     uint64_t dead; /* Deleted, but pinned. */

@@ -186,6 +186,43 @@ TEST(a_checksum_is_kept)
     CHECK((view.flags & SLOT_FLAG_CHECKSUM) != 0);
 }
 
+TEST(a_checksum_can_come_later_but_only_once)
+{
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
+    struct object_view view = create(f.store, "a", 100);
+    CHECK(!store_set_checksum(f.store, view.ref, 1)); /* Not sealed. */
+    seal(f.store, view.ref);
+    CHECK_INT(stats_of(f.store).objects_without_checksum, 1);
+    CHECK(store_set_checksum(f.store, view.ref, 7));
+    CHECK(!store_set_checksum(f.store, view.ref, 8));
+    CHECK(find(f.store, "a", &view));
+    CHECK((view.flags & SLOT_FLAG_CHECKSUM) != 0);
+    CHECK_INT(view.checksum, 7);
+    CHECK_INT(stats_of(f.store).objects_without_checksum, 0);
+    CHECK(delete_key(f.store, "a"));
+    CHECK(!store_set_checksum(f.store, view.ref, 9));
+    CHECK(!store_set_checksum(f.store, (struct object_ref){.slot = 999}, 9));
+}
+
+TEST(what_has_no_checksum_is_found_a_few_slots_at_a_time)
+{
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
+    char name[] = "a";
+    for (int i = 0; i < 9; i++, name[0]++)
+        (void)create(f.store, name, 10);
+    struct object_view view = put(f.store, "wanted", 10);
+    uint32_t cursor = 0;
+    struct object_view found;
+    CHECK(!store_next_without_checksum(f.store, &cursor, 9, &found));
+    CHECK(store_next_without_checksum(f.store, &cursor, 9, &found));
+    CHECK_INT(found.ref.slot, view.ref.slot);
+    CHECK(store_next_without_checksum(f.store, &cursor, 10, &found)); /* Around. */
+    CHECK(store_set_checksum(f.store, view.ref, 1));
+    CHECK(!store_next_without_checksum(f.store, &cursor, 100, &found));
+}
+
 TEST(the_creator_of_an_object_is_known)
 {
     AUTO(fixture) struct fixture f;
@@ -296,7 +333,9 @@ TEST_MAIN(RUN(an_object_exists_from_seal_to_delete),
           RUN(sealing_again_is_success_even_after_overwrite_and_reuse),
           RUN(sealing_what_was_never_there_is_invalid),
           RUN(keys_are_any_bytes_of_any_length), RUN(keys_that_collide_are_told_apart),
-          RUN(a_checksum_is_kept), RUN(the_creator_of_an_object_is_known),
-          RUN(any_slot_can_be_inspected), RUN(each_sealed_object_is_visited_once),
+          RUN(a_checksum_is_kept), RUN(a_checksum_can_come_later_but_only_once),
+          RUN(what_has_no_checksum_is_found_a_few_slots_at_a_time),
+          RUN(the_creator_of_an_object_is_known), RUN(any_slot_can_be_inspected),
+          RUN(each_sealed_object_is_visited_once),
           RUN(an_expired_object_is_gone_before_any_tick),
           RUN(expiry_can_be_set_moved_and_taken_back))

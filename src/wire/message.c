@@ -28,14 +28,19 @@ read_ref(struct reader *reader)
     return ref;
 }
 
-/* One element less; false when none is left. */
-static bool
-step(uint32_t *count)
+static void
+write_checksum(struct writer *writer, struct wire_checksum checksum)
 {
-    if (*count == 0)
-        return false;
-    (*count)--;
-    return true;
+    write_u8(writer, checksum.known);
+    write_u64(writer, checksum.value);
+}
+
+static struct wire_checksum
+read_checksum(struct reader *reader)
+{
+    struct wire_checksum checksum = {.known = read_u8(reader) != 0};
+    checksum.value = read_u64(reader);
+    return checksum;
 }
 
 bool
@@ -47,16 +52,12 @@ next_ref(struct ref_list *list, struct wire_ref *out)
     return reader_ok(&list->at);
 }
 
-/* Elements of one size: check the whole list by multiplication. */
-static bool
-fixed_list_fits(uint32_t count, const struct reader *at, size_t element_bytes)
-{
-    return reader_ok(at) && reader_left(at) == (uint64_t)count * element_bytes;
-}
-
-enum { REF_BYTES = 12, EXTENT_BYTES = 20, OBJECT_BYTES = 29 };
+enum {
+    REF_BYTES = 12,
+    FILLED_BYTES = 21,
+    EXTENT_BYTES = 20,
+};
 static_assert(CREATE_OBJECTS_MAX * EXTENT_BYTES + 20 <= FRAME_BODY_BYTES_MAX, "reply");
-static_assert(LOOKUP_KEYS_MAX * OBJECT_BYTES + 4 <= FRAME_BODY_BYTES_MAX, "reply");
 
 bool
 read_ref_list(struct reader *reader, struct ref_list *out)
@@ -212,6 +213,7 @@ encode_fill(struct writer *writer, const struct fill *message)
 {
     write_ref(writer, message->ref);
     write_u64(writer, message->offset);
+    write_u64(writer, message->checksum);
 }
 
 bool
@@ -220,19 +222,35 @@ decode_fill(struct ds_slice body, struct fill *out)
     struct reader reader = reader_of(body.data, body.len);
     struct fill message = {.ref = read_ref(&reader)};
     message.offset = read_u64(&reader);
+    message.checksum = read_u64(&reader);
     if (!reader_done(&reader))
         return false;
     *out = message;
     return true;
 }
 
+bool
+next_filled(struct filled_list *list, struct wire_filled *out)
+{
+    if (!step(&list->count))
+        return false;
+    out->ref = read_ref(&list->at);
+    out->checksum = read_checksum(&list->at);
+    return reader_ok(&list->at);
+}
+
 void
 encode_seal(struct writer *writer, uint32_t ttl_seconds, bool only_if_absent,
-            const struct wire_ref *refs, size_t count)
+            const struct wire_filled *objects, size_t count)
 {
+    DS_ASSERT(count <= UINT32_MAX);
     write_u32(writer, ttl_seconds);
     write_u8(writer, only_if_absent);
-    write_ref_list(writer, refs, count);
+    write_u32(writer, (uint32_t)count);
+    for (size_t i = 0; i < count; i++) {
+        write_ref(writer, objects[i].ref);
+        write_checksum(writer, objects[i].checksum);
+    }
 }
 
 bool
@@ -241,7 +259,9 @@ decode_seal(struct ds_slice body, struct seal *out)
     struct reader reader = reader_of(body.data, body.len);
     struct seal message = {.ttl_seconds = read_u32(&reader)};
     message.only_if_absent = read_u8(&reader) != 0;
-    if (!read_ref_list(&reader, &message.refs))
+    message.objects.count = read_u32(&reader);
+    message.objects.at = reader;
+    if (!fixed_list_fits(message.objects.count, &reader, FILLED_BYTES))
         return false;
     *out = message;
     return true;
@@ -255,6 +275,7 @@ encode_publish(struct writer *writer, const struct publish *message)
     write_ref(writer, message->ref);
     write_u64(writer, message->size);
     write_u64(writer, message->lend_bytes);
+    write_checksum(writer, message->checksum);
     write_short_bytes(writer, message->key);
 }
 
@@ -267,6 +288,7 @@ decode_publish(struct ds_slice body, struct publish *out)
     message.ref = read_ref(&reader);
     message.size = read_u64(&reader);
     message.lend_bytes = read_u64(&reader);
+    message.checksum = read_checksum(&reader);
     message.key = read_short_bytes(&reader);
     if (!reader_done(&reader))
         return false;
@@ -382,47 +404,6 @@ decode_lookup(struct ds_slice body, struct lookup *out)
 }
 
 void
-encode_found_begin(struct writer *writer, uint32_t count)
-{
-    write_u32(writer, count);
-}
-
-void
-encode_found_object(struct writer *writer, const struct wire_object *object)
-{
-    write_u8(writer, object->found);
-    write_u32(writer, object->slot);
-    write_u64(writer, object->commit);
-    write_u64(writer, object->offset);
-    write_u64(writer, object->size);
-}
-
-bool
-decode_found(struct ds_slice body, struct found *out)
-{
-    struct reader reader = reader_of(body.data, body.len);
-    struct found list = {.count = read_u32(&reader)};
-    list.at = reader;
-    if (!fixed_list_fits(list.count, &list.at, OBJECT_BYTES))
-        return false;
-    *out = list;
-    return true;
-}
-
-bool
-next_object(struct found *list, struct wire_object *out)
-{
-    if (!step(&list->count))
-        return false;
-    out->found = read_u8(&list->at) != 0;
-    out->slot = read_u32(&list->at);
-    out->commit = read_u64(&list->at);
-    out->offset = read_u64(&list->at);
-    out->size = read_u64(&list->at);
-    return reader_ok(&list->at);
-}
-
-void
 encode_expire(struct writer *writer, uint32_t ttl_seconds, const struct ds_slice *keys,
               size_t count)
 {
@@ -447,6 +428,7 @@ encode_put(struct writer *writer, const struct put *message)
     write_u32(writer, message->ttl_seconds);
     write_u8(writer, message->only_if_absent);
     write_u8(writer, message->write_mode);
+    write_checksum(writer, message->checksum);
     write_short_bytes(writer, message->key);
 }
 
@@ -457,6 +439,7 @@ decode_put(struct ds_slice body, struct put *out)
     struct put message = {.ttl_seconds = read_u32(&reader)};
     message.only_if_absent = read_u8(&reader) != 0;
     message.write_mode = read_u8(&reader);
+    message.checksum = read_checksum(&reader);
     message.key = read_short_bytes(&reader);
     if (!reader_done(&reader))
         return false;

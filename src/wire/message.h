@@ -17,7 +17,7 @@
  *                                         the id to use should that become a block
  *   ABORT         refs                    (empty)
  *   LOOKUP        lookup                  found
- *   FETCH         lookup                  found, payload: the values one after another
+ *   FETCH         lookup                  fetched, payload: the values one after another
  *   EXIST         keys                    flags
  *   DELETE        keys                    flags (1: was there)
  *   EXPIRE        expire                  flags (1: was there)
@@ -55,6 +55,12 @@ bool decode_discovered(struct ds_slice body, struct discovered *out);
 struct wire_ref {
     uint32_t slot;
     uint64_t generation;
+};
+
+/* XXH3 of an object, if its writer computed it. */
+struct wire_checksum {
+    bool known;
+    uint64_t value;
 };
 
 struct ref_list {
@@ -166,18 +172,29 @@ bool next_extent(struct created *list, struct wire_extent *out);
  * payload). Said again, it changes nothing. */
 struct fill {
     struct wire_ref ref;
-    uint64_t offset; /* In the object. */
+    uint64_t offset;   /* In the object. */
+    uint64_t checksum; /* Of the payload; the worker compares. */
 };
 void encode_fill(struct writer *writer, const struct fill *message);
 bool decode_fill(struct ds_slice body, struct fill *out);
 
+struct wire_filled {
+    struct wire_ref ref;
+    struct wire_checksum checksum;
+};
+struct filled_list {
+    uint32_t count;
+    struct reader at;
+};
+bool next_filled(struct filled_list *list, struct wire_filled *out);
+
 struct seal {
     uint32_t ttl_seconds;
     bool only_if_absent;
-    struct ref_list refs;
+    struct filled_list objects;
 };
 void encode_seal(struct writer *writer, uint32_t ttl_seconds, bool only_if_absent,
-                 const struct wire_ref *refs, size_t count);
+                 const struct wire_filled *objects, size_t count);
 bool decode_seal(struct ds_slice body, struct seal *out);
 
 /* Seals one object, which gets its key and its size only now if it was lent: reserved
@@ -188,6 +205,7 @@ struct publish {
     struct wire_ref ref;
     uint64_t size; /* Takes up as much room as what was lent, see extent_bytes(). */
     uint64_t lend_bytes; /* Size of the next; 0: none is wanted. */
+    struct wire_checksum checksum;
     struct ds_slice key;
 };
 void encode_publish(struct writer *writer, const struct publish *message);
@@ -239,6 +257,21 @@ void encode_found_object(struct writer *writer, const struct wire_object *object
 bool decode_found(struct ds_slice body, struct found *out);
 bool next_object(struct found *list, struct wire_object *out);
 
+/* What FETCH sends of an object. */
+struct wire_value {
+    bool found;
+    uint64_t size;
+    uint64_t checksum; /* Of these bytes; the client compares. */
+};
+struct fetched {
+    uint32_t count;
+    struct reader at;
+};
+void encode_fetched_begin(struct writer *writer, uint32_t count);
+void encode_fetched_value(struct writer *writer, const struct wire_value *value);
+bool decode_fetched(struct ds_slice body, struct fetched *out);
+bool next_value(struct fetched *list, struct wire_value *out);
+
 struct expire {
     uint32_t ttl_seconds;
     struct key_list keys;
@@ -251,6 +284,7 @@ struct put {
     uint32_t ttl_seconds;
     bool only_if_absent;
     uint8_t write_mode;
+    struct wire_checksum checksum; /* Of the payload; the worker compares. */
     struct ds_slice key;
 };
 void encode_put(struct writer *writer, const struct put *message);

@@ -4,6 +4,23 @@
 
 #include "wire/message.h"
 
+/* One element less; false when none is left. */
+static inline bool
+step(uint32_t *count)
+{
+    if (*count == 0)
+        return false;
+    (*count)--;
+    return true;
+}
+
+/* Elements of one size: check the whole list by multiplication. */
+static inline bool
+fixed_list_fits(uint32_t count, const struct reader *at, size_t element_bytes)
+{
+    return reader_ok(at) && reader_left(at) == (uint64_t)count * element_bytes;
+}
+
 /* A list of refs that ends the body: false if it does not end there. */
 bool read_ref_list(struct reader *reader, struct ref_list *out);
 void write_ref_list(struct writer *writer, const struct wire_ref *refs, size_t count);

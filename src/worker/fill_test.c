@@ -64,6 +64,23 @@ TEST(a_block_is_filled_in_pieces_and_read_over_tcp)
     free(bytes);
 }
 
+TEST(bytes_that_were_damaged_on_their_way_are_refused_and_can_be_sent_again)
+{
+    FIXTURE(f, 64);
+    MEMBER(writer, &f);
+    struct ds_block_id id;
+    struct wire_ref ref;
+    uint8_t *bytes = make_bytes();
+    CHECK_OK(call_block_create(&writer, PART_BYTES, &id, &ref));
+    struct fill whole = {.ref = ref}, damaged = {.ref = ref, .checksum = 1};
+    CHECK_STATUS(call_fill(&writer, damaged, bytes, PART_BYTES), DS_CORRUPT);
+    CHECK_INT(f.worker.counters.damaged, 1);
+    CHECK_OK(call_fill(&writer, whole, bytes, PART_BYTES));
+    CHECK_OK(call_seal(&writer, ref));
+    CHECK(part_is(&writer, id, 0, bytes, PART_BYTES));
+    free(bytes);
+}
+
 static void
 check_refused(struct caller *caller, struct fill fill, const uint8_t *bytes,
               size_t count, enum ds_status status)
@@ -180,6 +197,7 @@ TEST(a_client_over_tcp_goes_on_where_its_connection_broke)
 
 TEST_MAIN(
     RUN(a_block_is_filled_in_pieces_and_read_over_tcp),
+    RUN(bytes_that_were_damaged_on_their_way_are_refused_and_can_be_sent_again),
     RUN(only_who_reserved_an_object_fills_it_within_its_bounds_until_it_is_sealed),
     RUN(an_object_that_is_given_up_keeps_its_bytes_until_they_have_arrived),
     RUN(a_client_over_tcp_goes_on_where_its_connection_broke))

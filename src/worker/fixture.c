@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "os/checksum.h"
 #include "os/files.h"
 #include "os/sockets.h"
 
@@ -402,7 +403,8 @@ enum ds_status
 call_seal(struct caller *caller, struct wire_ref ref)
 {
     AUTO_WRITER(body);
-    encode_seal(&body, 0, false, &ref, 1);
+    struct wire_filled object = {.ref = ref};
+    encode_seal(&body, 0, false, &object, 1);
     return caller_call(caller, MESSAGE_SEAL, bytes_of(&body));
 }
 
@@ -411,6 +413,7 @@ send_fill(struct caller *caller, struct fill fill, const void *data, size_t byte
           size_t sent_bytes)
 {
     AUTO_WRITER(body);
+    fill.checksum ^= checksum_of(data, bytes);
     encode_fill(&body, &fill);
     struct frame_header header = next_header(caller, MESSAGE_FILL, body.len);
     uint8_t head[FRAME_HEADER_BYTES];

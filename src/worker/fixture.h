@@ -124,7 +124,8 @@ enum ds_status call_block_create(struct caller *caller, uint64_t size,
                                  struct ds_block_id *out_id, struct wire_ref *out_ref);
 enum ds_status call_seal(struct caller *caller, struct wire_ref ref);
 
-/* Sends a FILL of so many bytes, but only the first `sent_bytes` of them. */
+/* Sends a FILL of so many bytes, but only the first `sent_bytes` of them. Its checksum is
+ * right, but for the bits that are set in fill.checksum. */
 void send_fill(struct caller *caller, struct fill fill, const void *data, size_t bytes,
                size_t sent_bytes);
 enum ds_status

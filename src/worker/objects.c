@@ -126,14 +126,17 @@ key_of(const struct worker *worker, uint32_t slot, uint8_t *buffer,
 }
 
 enum ds_status
-objects_seal(struct worker *worker, struct object_ref ref, uint32_t ttl_seconds,
-             bool only_if_absent, struct ds_error *err)
+objects_seal(struct worker *worker, const struct objects_seal *seal,
+             struct ds_error *err)
 {
     uint64_t now = clock_boot_ds();
+    uint32_t slot = seal->ref.slot;
     struct seal_request request = {
-        .ref = ref,
-        .expires_ds = objects_expiry(ttl_seconds, now),
-        .only_if_absent = only_if_absent,
+        .ref = seal->ref,
+        .expires_ds = objects_expiry(seal->ttl_seconds, now),
+        .only_if_absent = seal->only_if_absent,
+        .has_checksum = seal->checksum.known,
+        .checksum = seal->checksum.value,
     };
     enum ds_status status = store_seal(worker->store, &request, now, err);
     if (status != DS_OK)
@@ -141,11 +144,11 @@ objects_seal(struct worker *worker, struct object_ref ref, uint32_t ttl_seconds,
     worker->counters.seals++;
     struct object_view view;
     enum slot_state state;
-    if (store_inspect(worker->store, ref.slot, &view, &state) && state == SLOT_SEALED) {
+    if (store_inspect(worker->store, slot, &view, &state) && state == SLOT_SEALED) {
         worker->counters.bytes_sealed += view.size;
         uint8_t buffer[DS_KEY_BYTES_MAX];
         struct ds_slice key;
-        key_of(worker, ref.slot, buffer, &key);
+        key_of(worker, slot, buffer, &key);
         waiters_key_appeared(worker, key);
     }
     return DS_OK;
@@ -161,11 +164,15 @@ handle_seal(struct session *session, const struct frame_header *header,
         return;
     }
     struct ds_error err = {0};
-    struct wire_ref ref;
-    while (next_ref(&message.refs, &ref)) {
-        struct object_ref object = {.slot = ref.slot, .generation = ref.generation};
-        enum ds_status status = objects_seal(
-            session->worker, object, message.ttl_seconds, message.only_if_absent, &err);
+    struct wire_filled object;
+    while (next_filled(&message.objects, &object)) {
+        struct objects_seal seal = {
+            .ref = {.slot = object.ref.slot, .generation = object.ref.generation},
+            .ttl_seconds = message.ttl_seconds,
+            .only_if_absent = message.only_if_absent,
+            .checksum = object.checksum,
+        };
+        enum ds_status status = objects_seal(session->worker, &seal, &err);
         if (status != DS_OK) {
             conn_reply_error(session->conn, header, &err);
             return;
@@ -188,12 +195,17 @@ name_and_seal(struct session *session, const struct publish *message,
         .size = message->size,
         .flags = is_block ? BLOCK_PART_FLAGS : 0,
     };
+    struct objects_seal seal = {
+        .ref = request.ref,
+        .ttl_seconds = message->ttl_seconds,
+        .only_if_absent = message->only_if_absent,
+        .checksum = message->checksum,
+    };
     enum ds_status status = is_block ? DS_OK : check_user_key(message->key, err);
     if (status == DS_OK)
         status = store_name(session->worker->store, &request, err);
     if (status == DS_OK)
-        status = objects_seal(session->worker, request.ref, message->ttl_seconds,
-                              message->only_if_absent, err);
+        status = objects_seal(session->worker, &seal, err);
     return status;
 }
 

@@ -25,10 +25,17 @@ objects_create(struct session *session, struct ds_slice key, uint64_t size,
                uint8_t write_mode, uint32_t sequence, struct object_view *out,
                struct ds_error *err);
 
+struct objects_seal {
+    struct object_ref ref;
+    uint32_t ttl_seconds;
+    bool only_if_absent;
+    struct wire_checksum checksum; /* Without: checksums.h finds the object later. */
+};
+
 /* Publish and wake those who wait for the key. */
 DS_MUST_USE enum ds_status
-objects_seal(struct worker *worker, struct object_ref ref, uint32_t ttl_seconds,
-             bool only_if_absent, struct ds_error *err);
+objects_seal(struct worker *worker, const struct objects_seal *seal,
+             struct ds_error *err);
 
 /* A deadline `ttl_seconds` from now for the store; 0: never. */
 uint32_t objects_expiry(uint32_t ttl_seconds, uint64_t now_ds);

@@ -259,7 +259,7 @@ TEST(a_block_goes_with_all_its_parts)
     CALLER(writer, &f);
     struct created created;
     struct wire_extent extent;
-    struct wire_ref refs[3];
+    struct wire_filled parts[3] = {0};
     const uint64_t sizes[3] = {10, 5000, 70000};
     AUTO_WRITER(body);
     say_hello(&writer);
@@ -268,9 +268,9 @@ TEST(a_block_goes_with_all_its_parts)
     CHECK(decode_created(body_of(&writer), &created));
     struct ds_block_id id = created.block;
     for (int i = 0; next_extent(&created, &extent); i++)
-        refs[i] = extent.ref;
+        parts[i].ref = extent.ref;
     writer_clear(&body);
-    encode_seal(&body, 0, false, refs, 3);
+    encode_seal(&body, 0, false, parts, 3);
     CHECK_OK(caller_call(&writer, MESSAGE_SEAL, bytes_of(&body)));
     CHECK_INT(stats_of(&f).objects, 3);
     adopt_or_delete(&writer, MESSAGE_BLOCK_DELETE, &id);

@@ -8,13 +8,13 @@
 #include "os/mailbox.h"
 #include "os/memfile.h"
 #include "worker/creates.h"
+#include "worker/pace.h"
 
 #include <stdlib.h>
 
 enum {
     FIRST_BYTES = 64 << 20, /* Backed before the worker reports ready. */
     STEP_BYTES = 16 << 20,
-    REST_FACTOR = 9, /* Rest nine times as long as a step took. */
 };
 
 /* In the helper thread from submit to collect. */
@@ -25,7 +25,7 @@ struct populate_job {
     uint64_t bytes;
     enum ds_status status;
     struct ds_error err;
-    uint64_t took_ms;
+    uint64_t busy_ns;
 };
 
 /* Owner: loop thread, but for `job` while `busy`. */
@@ -47,9 +47,9 @@ static void
 run_job(struct mailbox_job *base)
 {
     struct populate_job *job = CONTAINER_OF(base, struct populate_job, job);
-    uint64_t begin = clock_monotonic_ms();
+    uint64_t begin = clock_thread_ns();
     job->status = memfile_populate(job->fd, job->offset, job->bytes, &job->err);
-    job->took_ms = clock_monotonic_ms() - begin;
+    job->busy_ns = clock_thread_ns() - begin;
 }
 
 static void
@@ -107,7 +107,7 @@ on_done(uv_poll_t *poll, int status, int events)
     }
     creates_retry(populate->worker);
     populate->hurry = !list_is_empty(&populate->worker->parked_creates);
-    uint64_t rest = populate->hurry ? 0 : populate->job.took_ms * REST_FACTOR;
+    uint64_t rest = populate->hurry ? 0 : pace_rest_ms(populate->job.busy_ns);
     uv_timer_start(&populate->rest, on_rest_over, rest, 0);
 }
 

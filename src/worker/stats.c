@@ -81,6 +81,7 @@ add_store(struct json *json, struct worker *worker)
     add_number(json, "memory_largest_free_bytes", stats.arena.largest_free);
     add_number(json, "memory_deleted_but_held_bytes", stats.dead_bytes);
     add_number(json, "objects", stats.objects);
+    add_number(json, "objects_without_checksum", stats.objects_without_checksum);
     add_number(json, "objects_unsealed", stats.writing);
     add_number(json, "objects_lent", stats.lent);
     add_number(json, "objects_deleted_but_held", stats.dead);
@@ -103,6 +104,7 @@ add_counters(struct json *json, const struct worker *worker)
     add_number(json, "deletes_total", counters->deletes);
     add_number(json, "bytes_sealed_total", counters->bytes_sealed);
     add_number(json, "bytes_fetched_total", counters->bytes_fetched);
+    add_number(json, "damaged_total", counters->damaged);
     add_number(json, "out_of_memory_total", counters->out_of_memory);
     add_number(json, "clients_died_total", counters->clients_died);
     add_number(json, "protocol_errors_total", counters->protocol_errors);

@@ -1,15 +1,18 @@
 #include "worker/transfer.h"
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
+#include "os/checksum.h"
 #include "os/clock.h"
 #include "worker/creates.h"
 #include "worker/lookup.h"
 #include "worker/objects.h"
 #include "worker/populate.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* ---- FETCH ---- */
@@ -29,7 +32,7 @@ on_sent(void *arg)
 }
 
 struct fetch {
-    struct writer found;
+    struct writer fetched;
     struct conn_payload *payloads;
     size_t payload_count;
     uint64_t bytes;
@@ -50,18 +53,33 @@ cut(const struct lookup *message, const struct object_view *view, uint64_t *out_
     return DS_OK;
 }
 
+/* What the table says of the whole object finds damage of any kind. A part of one, and
+ * what nobody has computed a checksum of yet, gets one here. */
+static uint64_t
+checksum_to_send(struct worker *worker, const struct object_view *view, uint64_t offset,
+                 uint64_t bytes)
+{
+    bool is_whole = bytes == view->size;
+    if (is_whole && (view->flags & SLOT_FLAG_CHECKSUM) != 0)
+        return view->checksum;
+    uint64_t checksum = checksum_of(worker->arena + view->offset + offset, bytes);
+    if (is_whole)
+        (void)store_set_checksum(worker->store, view->ref, checksum);
+    return checksum;
+}
+
 static enum ds_status
 fetch_one(struct session *session, const struct lookup *message, struct ds_slice key,
           struct fetch *fetch, struct ds_error *err)
 {
     struct worker *worker = session->worker;
     struct object_view view;
-    struct wire_object object = {0};
+    struct wire_value value = {0};
     bool found = lookup_find(worker, message, key, &view);
     worker->counters.hits += found;
     worker->counters.misses += !found;
     if (!found) {
-        encode_found_object(&fetch->found, &object);
+        encode_fetched_value(&fetch->fetched, &value);
         return DS_OK;
     }
     uint64_t bytes = 0;
@@ -80,9 +98,10 @@ fetch_one(struct session *session, const struct lookup *message, struct ds_slice
         .arg = hold,
     };
     fetch->bytes += bytes;
-    object.found = true;
-    object.size = bytes;
-    encode_found_object(&fetch->found, &object);
+    value.found = true;
+    value.size = bytes;
+    value.checksum = checksum_to_send(worker, &view, message->range_offset, bytes);
+    encode_fetched_value(&fetch->fetched, &value);
     return DS_OK;
 }
 
@@ -93,7 +112,7 @@ fetch_all(struct session *session, const struct lookup *message, struct fetch *f
     fetch->payloads = calloc((size_t)message->keys.count + 1, sizeof *fetch->payloads);
     if (fetch->payloads == NULL)
         return ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
-    encode_found_begin(&fetch->found, message->keys.count);
+    encode_fetched_begin(&fetch->fetched, message->keys.count);
     struct key_list keys = message->keys;
     struct ds_slice key;
     while (next_key(&keys, &key)) {
@@ -115,19 +134,19 @@ fetch_answer(struct session *session, const struct frame_header *header,
         struct frame_header reply = {
             .type = header->type,
             .sequence = header->sequence,
-            .body_bytes = (uint32_t)fetch.found.len,
+            .body_bytes = (uint32_t)fetch.fetched.len,
             .payload_bytes = fetch.bytes,
         };
         session->worker->counters.bytes_fetched += fetch.bytes;
-        conn_send(session->conn, &reply, slice(fetch.found.data, fetch.found.len), NULL,
-                  0, fetch.payloads, fetch.payload_count);
+        conn_send(session->conn, &reply, slice(fetch.fetched.data, fetch.fetched.len),
+                  NULL, 0, fetch.payloads, fetch.payload_count);
     } else {
         for (size_t i = 0; i < fetch.payload_count; i++)
             on_sent(fetch.payloads[i].arg);
         conn_reply_error(session->conn, header, &err);
     }
     free(fetch.payloads);
-    writer_fini(&fetch.found);
+    writer_fini(&fetch.fetched);
 }
 
 /* ---- PUT and FILL ---- */
@@ -243,6 +262,47 @@ put_abandon(struct session *session)
     put_arrived(session);
 }
 
+/* Says what arrived damaged; `what` names it. */
+static enum ds_status
+compare(struct worker *worker, const char *what, uint64_t found, uint64_t wanted,
+        struct ds_error *err)
+{
+    if (found == wanted)
+        return DS_OK;
+    worker->counters.damaged++;
+    log_error("worker received damaged bytes %s checksum=%016jx sent=%016jx", what,
+              (uintmax_t)found, (uintmax_t)wanted);
+    return ds_fail(err, DS_CORRUPT,
+                   "the bytes of %s were damaged on their way to the worker: their "
+                   "checksum is %016jx, that of what was sent is %016jx; nothing was "
+                   "stored, send them again",
+                   what, (uintmax_t)found, (uintmax_t)wanted);
+}
+
+/* The value has arrived, and is published if it is whole. */
+static enum ds_status
+put_finish(struct session *session, const struct put *message)
+{
+    struct worker *worker = session->worker;
+    const struct object_view *put = &session->put;
+    struct objects_seal seal = {
+        .ref = put->ref,
+        .ttl_seconds = message->ttl_seconds,
+        .only_if_absent = message->only_if_absent,
+        .checksum = {true, checksum_of(worker->arena + put->offset, put->size)},
+    };
+    char what[DS_KEY_BYTES_MAX + 16];
+    snprintf(what, sizeof what, "'%.*s'", (int)message->key.len,
+             (const char *)message->key.data);
+    if (message->checksum.known &&
+        compare(worker, what, seal.checksum.value, message->checksum.value,
+                &session->put_err) != DS_OK) {
+        store_abort(worker->store, put->ref);
+        return DS_CORRUPT;
+    }
+    return objects_seal(worker, &seal, &session->put_err);
+}
+
 void
 handle_put(struct session *session, const struct frame_header *header,
            struct ds_slice body)
@@ -258,14 +318,26 @@ handle_put(struct session *session, const struct frame_header *header,
     enum ds_status status = session->put_err.status;
     if (status == DS_OK && session->put_open) {
         put_arrived(session);
-        status = objects_seal(session->worker, session->put.ref, message.ttl_seconds,
-                              message.only_if_absent, &session->put_err);
+        status = put_finish(session, &message);
     }
     if (status == DS_OK)
         conn_reply(session->conn, header, (struct ds_slice){0});
     else
         conn_reply_error(session->conn, header, &session->put_err);
     session->put_err = (struct ds_error){0};
+}
+
+/* The bytes in the arena against what the client sent. */
+static enum ds_status
+check_filled(struct session *session, const struct fill *message, uint64_t bytes,
+             const struct object_view *view, struct ds_error *err)
+{
+    char what[64];
+    const uint8_t *data = session->worker->arena + view->offset + message->offset;
+    snprintf(what, sizeof what, "an object [%ju, +%ju)", (uintmax_t)message->offset,
+             (uintmax_t)bytes);
+    return compare(session->worker, what, checksum_of(data, bytes), message->checksum,
+                   err);
 }
 
 /* The object may have been given up while its bytes arrived. */
@@ -282,7 +354,11 @@ handle_fill(struct session *session, const struct frame_header *header,
         session_reject(session, "malformed FILL");
         return;
     }
-    if (find_reserved(session, &message, header->payload_bytes, &view, &err) == DS_OK)
+    uint64_t bytes = header->payload_bytes;
+    enum ds_status status = find_reserved(session, &message, bytes, &view, &err);
+    if (status == DS_OK)
+        status = check_filled(session, &message, bytes, &view, &err);
+    if (status == DS_OK)
         conn_reply(session->conn, header, (struct ds_slice){0});
     else
         conn_reply_error(session->conn, header, &err);

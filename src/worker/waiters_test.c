@@ -96,7 +96,8 @@ TEST(who_waits_can_ask_for_other_things)
     struct wire_extent extent;
     CHECK_OK(call_create(&reader, "a", 100, &extent));
     AUTO_WRITER(body);
-    encode_seal(&body, 0, false, &extent.ref, 1);
+    struct wire_filled object = {.ref = extent.ref};
+    encode_seal(&body, 0, false, &object, 1);
     caller_send(&reader, MESSAGE_SEAL, bytes_of(&body));
     CHECK(
         caller_receive(&reader)); /* The seal wakes the lookup before its own reply. */

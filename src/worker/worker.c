@@ -7,6 +7,7 @@
 #include "os/clock.h"
 #include "os/memfile.h"
 #include "os/supervisor.h"
+#include "worker/checksums.h"
 #include "worker/client.h"
 #include "worker/orphans.h"
 #include "worker/populate.h"
@@ -30,6 +31,7 @@ on_tick(uv_timer_t *timer)
     clients_tick(worker, now);
     if (worker->is_unreported)
         stats_report_ready(worker);
+    checksums_tick(worker->checksums);
 }
 
 static void
@@ -71,6 +73,7 @@ stop(struct worker *worker)
     }
     clients_close(worker);
     populate_stop(worker->populate);
+    checksums_stop(worker->checksums);
     uv_close((uv_handle_t *)&worker->tick, NULL);
     uv_close((uv_handle_t *)&worker->room_tick, NULL);
     uv_close((uv_handle_t *)&worker->terminate, NULL);
@@ -165,6 +168,8 @@ start(struct worker *worker, struct ds_error *err)
     if (status == DS_OK)
         status = populate_start(worker, store_header(worker->store)->populated,
                                 &worker->populate, err);
+    if (status == DS_OK)
+        status = checksums_start(worker, &worker->checksums, err);
     if (status == DS_OK)
         status = listen_on(worker, err);
     return status;

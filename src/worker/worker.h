@@ -34,12 +34,14 @@ struct worker_counters {
     uint64_t deletes;
     uint64_t bytes_sealed;
     uint64_t bytes_fetched; /* Sent through sockets. */
+    uint64_t damaged;       /* Payloads that were not what their sender said. */
     uint64_t out_of_memory;
     uint64_t clients_died;
     uint64_t protocol_errors;
 };
 
-struct populate; /* populate.h */
+struct populate;  /* populate.h */
+struct checksums; /* checksums.h */
 
 struct worker {
     uv_loop_t loop;
@@ -65,6 +67,7 @@ struct worker {
     struct list orphans;        /* orphans.c */
     struct list orphan_readers; /* Sessions of controllers that asked for orphans. */
     struct populate *populate;
+    struct checksums *checksums;
 
     uv_timer_t tick;
     uv_timer_t room_tick; /* Active while somebody waits for room. */

@@ -13,6 +13,7 @@ enum { LIST_MAX = 4096 };
 
 /* Elements of the list at hand. */
 static struct wire_ref refs[LIST_MAX];
+static struct wire_filled filled[LIST_MAX];
 static struct ds_slice keys[LIST_MAX];
 static uint64_t sizes[LIST_MAX];
 static struct ds_block_id ids[LIST_MAX];
@@ -31,6 +32,20 @@ collect_refs(struct ref_list list)
     while (next_ref(&list, &refs[count]))
         count++;
     DS_ASSERT(count == announced);
+    DS_ASSERT(reader_done(&list.at));
+    return true;
+}
+
+static bool
+rewrite_fetched(struct ds_slice body, struct writer *out)
+{
+    struct fetched list;
+    if (!decode_fetched(body, &list))
+        return false;
+    encode_fetched_begin(out, list.count);
+    struct wire_value value;
+    while (next_value(&list, &value))
+        encode_fetched_value(out, &value);
     DS_ASSERT(reader_done(&list.at));
     return true;
 }
@@ -130,10 +145,15 @@ static bool
 rewrite_seal(struct ds_slice body, struct writer *out)
 {
     struct seal message;
-    if (!decode_seal(body, &message) || !collect_refs(message.refs))
+    if (!decode_seal(body, &message) || message.objects.count > LIST_MAX)
         return false;
-    encode_seal(out, message.ttl_seconds, message.only_if_absent, refs,
-                message.refs.count);
+    struct filled_list list = message.objects;
+    size_t count = 0;
+    while (next_filled(&list, &filled[count]))
+        count++;
+    DS_ASSERT(count == message.objects.count);
+    DS_ASSERT(reader_done(&list.at));
+    encode_seal(out, message.ttl_seconds, message.only_if_absent, filled, count);
     return true;
 }
 
@@ -271,7 +291,7 @@ static const rewrite_fn rewrites[] = {
     rewrite_created,    rewrite_seal,      rewrite_refs,         rewrite_keys,
     rewrite_lookup,     rewrite_found,     rewrite_expire,       rewrite_put,
     rewrite_flags,      rewrite_block_ids, rewrite_block_create, rewrite_fill,
-    rewrite_publish,
+    rewrite_publish,    rewrite_fetched,
 };
 
 int

@@ -164,7 +164,10 @@ seed_creation(void)
     seed_message("created", writer);
 
     writer = message(5);
-    encode_seal(&writer, 60, true, two_refs, 2);
+    const struct wire_filled filled[] = {
+        {.ref = two_refs[0], .checksum = {true, 0x1234567890abcdef}},
+        {.ref = two_refs[1]}};
+    encode_seal(&writer, 60, true, filled, 2);
     seed_message("seal", writer);
 
     writer = message(6);
@@ -172,7 +175,7 @@ seed_creation(void)
     seed_message("refs", writer);
 
     writer = message(15);
-    struct fill fill = {.ref = two_refs[1], .offset = 1 << 20};
+    struct fill fill = {.ref = two_refs[1], .offset = 1 << 20, .checksum = 5};
     encode_fill(&writer, &fill);
     seed_message("fill", writer);
 
@@ -181,12 +184,14 @@ seed_creation(void)
                               .ref = two_refs[1],
                               .size = 1 << 20,
                               .lend_bytes = 1 << 20,
+                              .checksum = {true, 6},
                               .key = two_keys[1]};
     encode_publish(&writer, &publish);
     seed_message("publish", writer);
 
     writer = message(11);
-    struct put put = {.ttl_seconds = 60, .write_mode = 1, .key = two_keys[1]};
+    struct put put = {
+        .ttl_seconds = 60, .write_mode = 1, .checksum = {true, 7}, .key = two_keys[1]};
     encode_put(&writer, &put);
     seed_message("put", writer);
 }
@@ -210,6 +215,13 @@ seed_keys(void)
     encode_found_object(&writer, &object);
     encode_found_object(&writer, &(struct wire_object){0});
     seed_message("found", writer);
+
+    writer = message(17);
+    struct wire_value value = {.found = true, .size = 9, .checksum = 8};
+    encode_fetched_begin(&writer, 2);
+    encode_fetched_value(&writer, &value);
+    encode_fetched_value(&writer, &(struct wire_value){0});
+    seed_message("fetched", writer);
 
     writer = message(10);
     encode_expire(&writer, 60, two_keys, 2);

@@ -241,6 +241,7 @@ seal_any(struct store *store, uint32_t argument)
                                 .has_checksum = (argument & 512) != 0};
     enum ds_status status = store_seal(store, &seal, NOW, NULL);
     DS_ASSERT(state != SLOT_WRITING || (status == DS_OK) == !is_lent);
+    (void)store_set_checksum(store, view.ref, argument);
 }
 
 static void

@@ -81,8 +81,9 @@ def lookup_body(keys: list[bytes], wait_ms: int = 0) -> bytes:
     return struct.pack("<IIQQ", 0, wait_ms, 0, 0) + key_list(keys)
 
 
-def put_body(key: bytes) -> bytes:
-    return struct.pack("<IBBH", 0, 0, 0, len(key)) + key
+def put_body(key: bytes, checksum: int | None = None) -> bytes:
+    known = checksum is not None
+    return struct.pack("<IBBBQH", 0, 0, 0, known, checksum or 0, len(key)) + key
 
 
 @dataclass

@@ -87,10 +87,12 @@ class Client:
         request_timeout_ms: int,
         no_shared_memory: bool = False,
         room_wait_ms: int = 0,
+        verify: bool = False,
     ) -> None:
         """Connects. An empty host or port 0 is the environment's.
 
         create() and block_create() wait up to `room_wait_ms` when there is no room.
+        verify: compare checksums of what is in shared memory on every get, too.
         """
     @property
     def uses_shared_memory(self) -> bool: ...
