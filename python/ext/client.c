@@ -36,9 +36,9 @@ client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                             "connect_timeout_ms",
                             "request_timeout_ms",
                             "no_shared_memory",
-                             "room_wait_ms",
-                             "verify",
-                             NULL};
+                            "room_wait_ms",
+                            "verify",
+                            NULL};
     struct ds_client_options options = {0};
     int no_shared_memory = 0;
     int verify = 0;

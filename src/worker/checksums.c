@@ -20,10 +20,10 @@ enum {
 /* In the helper thread from submit to collect. */
 struct checksum_job {
     struct mailbox_job job;
-    struct checksum_run run;
     const uint8_t *data;
     uint64_t bytes;
     uint64_t busy_ns;
+    struct checksum_run run;
 };
 
 /* Owner: loop thread, but for `job` while `busy`. */
@@ -38,6 +38,7 @@ struct checksums {
     uint32_t cursor;           /* Slot to look at next. */
     bool at_work;
     bool busy;
+    bool resting;
     struct checksum_job job;
 };
 
@@ -105,6 +106,7 @@ static void
 on_rest_over(uv_timer_t *timer)
 {
     struct checksums *checksums = timer->data;
+    checksums->resting = false;
     if (checksums->at_work)
         submit(checksums);
     else
@@ -123,6 +125,7 @@ on_done(uv_poll_t *poll, int status, int events)
     checksums->done_bytes += checksums->job.bytes;
     if (checksums->done_bytes == checksums->object.size)
         finish(checksums);
+    checksums->resting = true;
     uv_timer_start(&checksums->rest, on_rest_over, pace_rest_ms(checksums->job.busy_ns),
                    0);
 }
@@ -130,8 +133,26 @@ on_done(uv_poll_t *poll, int status, int events)
 void
 checksums_tick(struct checksums *checksums)
 {
-    if (!uv_is_active((uv_handle_t *)&checksums->rest))
+    if (!checksums->resting)
         look_for_work(checksums);
+}
+
+static enum ds_status
+watch_helper(struct checksums *checksums, struct ds_error *err)
+{
+    uv_loop_t *loop = &checksums->worker->loop;
+    int result = uv_poll_init(loop, &checksums->done, mailbox_fd(checksums->box));
+    if (result < 0)
+        return ds_fail(err, DS_IO, "cannot watch the helper thread: %s",
+                       uv_strerror(result));
+    result = uv_timer_init(loop, &checksums->rest);
+    DS_ASSERT(result == 0);
+    checksums->rest.data = checksums;
+    checksums->done.data = checksums;
+    checksums->open_handles = 2;
+    result = uv_poll_start(&checksums->done, UV_READABLE, on_done);
+    DS_ASSERT(result == 0);
+    return DS_OK;
 }
 
 enum ds_status
@@ -141,17 +162,15 @@ checksums_start(struct worker *worker, struct checksums **out, struct ds_error *
     if (posix_memalign((void **)&checksums, alignof(struct checksums),
                        sizeof *checksums) != 0)
         return ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
-    *checksums = (struct checksums){.worker = worker, .open_handles = 2};
+    *checksums = (struct checksums){.worker = worker};
     enum ds_status status = mailbox_create(&checksums->box, err);
+    if (status == DS_OK)
+        status = watch_helper(checksums, err);
     if (status != DS_OK) {
+        mailbox_destroy(checksums->box);
         free(checksums);
         return status;
     }
-    uv_timer_init(&worker->loop, &checksums->rest);
-    uv_poll_init(&worker->loop, &checksums->done, mailbox_fd(checksums->box));
-    checksums->rest.data = checksums;
-    checksums->done.data = checksums;
-    uv_poll_start(&checksums->done, UV_READABLE, on_done);
     *out = checksums;
     return DS_OK;
 }

@@ -237,9 +237,9 @@ def test_what_is_written_by_two_ways_has_the_checksum_of_the_last(
 def test_a_part_of_a_block_is_protected_and_named(kv_worker: WorkerProcess) -> None:
     value = value_of(3 * MB)
     client, careful = connect(kv_worker), connect(kv_worker, verify=True)
-    block, (part,) = client.block_create([len(value)])
+    (part,) = client.block_create([len(value)])
     memoryview(part)[:] = value
-    client.block_seal([part])
+    block = client.block_seal([part])
     wait_until_all_have_one(client)
     (back,) = tcp(kv_worker).block_get([block], [0])
     assert bytes(back) == value
