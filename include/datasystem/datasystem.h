@@ -363,8 +363,10 @@ ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
               struct ds_error *err);
 DS_API void ds_queue_close(struct ds_queue *queue);
 
-/* Send `request`, wait for its reply: *out_reply is malloc()ed, to be free()d.
- *   DS_IO        the controller at the named address is gone
+/* Send `request`, wait for its reply: *out_reply is malloc()ed, to be free()d. If the
+ * connection breaks, because the controller crashed and is started again, the request is
+ * repeated, and takes effect once all the same.
+ *   DS_IO        nobody is at the named address any more
  *   DS_TIMEOUT   no answer within timeout_ms; the request may have taken effect
  *   DS_INVALID   the request is over 256 MiB */
 DS_API DS_MUST_USE enum ds_status

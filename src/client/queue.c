@@ -1,14 +1,24 @@
-/* Calls to a transfer_queue_controller: MessagePack in, MessagePack out. */
+/* Calls to a transfer_queue_controller: MessagePack in, MessagePack out.
+ *
+ *      lane ──► number the request ──► [send, receive] ── answer ──► caller
+ *                                        ▲      └── the connection broke: again, with
+ *                                        └────────── the same number, until the deadline
+ *
+ * The controller remembers the last answer of each lane, so asking again is safe however
+ * far the first try came. Nobody at the address ends a call at once: a controller that
+ * crashed has a supervisor that keeps its socket, so then that one is gone as well. */
 #include "client/channel.h"
 #include "client/library.h"
 #include "client/pool.h"
 
 #include "base/auto.h"
 #include "base/check.h"
+#include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "client/janitor.h"
 #include "os/clock.h"
+#include "os/random.h"
 #include "os/sockets.h"
 #include "store/layout.h"
 #include "wire/message.h"
@@ -19,16 +29,28 @@
 #include <unistd.h>
 
 enum {
+    REST_MS_MIN = 10, /* Between tries, from the second on; doubles up to */
+    REST_MS_MAX = 200,
     CONNECT_TIMEOUT_MS = 5000,
     RETRY_MS = 20,
     REQUEST_BYTES_MAX = 256 << 20,
 };
 
-/* Owner: the caller of ds_queue_open(). `pool` is guarded by the library's lock; the
- * rest does not change. */
+/* Who asks, to the controller: one request at a time. Owner: its queue; while a call is
+ * under way, the call. */
+struct lane {
+    struct lane *next; /* In queue->lanes while no call has it. */
+    uint64_t client;
+    uint64_t last_number;
+};
+
+/* Owner: the caller of ds_queue_open(). `pool`, `lanes` and `lanes_pid` are guarded by
+ * the library's lock; the rest does not change. */
 struct ds_queue {
     struct pool pool;
-    char *address;    /* As given, */
+    struct lane *lanes; /* Owned. */
+    pid_t lanes_pid; /* Lanes are the process's that made them, not a forked child's. */
+    char *address;   /* As given, */
     const char *path; /* and the part after "unix:". */
     uint32_t connect_timeout_ms;
     int (*interrupted)(void *arg);
@@ -107,20 +129,23 @@ connect_patiently(const struct ds_queue *queue, const struct wait *wait,
     }
 }
 
+/* *out_again: somebody is there who did not get to answer. */
 static enum ds_status
 connect_queue(struct ds_queue *queue, const struct wait *wait, struct channel **out,
-              struct ds_error *err)
+              bool *out_again, struct ds_error *err)
 {
     struct channel *channel = NULL;
     struct wait bounded = queue_wait(queue, queue->connect_timeout_ms);
     if (wait->deadline_ms < bounded.deadline_ms)
         bounded.deadline_ms = wait->deadline_ms;
     struct ds_error reason = {0};
+    *out_again = false;
     enum ds_status status = connect_patiently(queue, &bounded, &channel, &reason);
     if (status != DS_OK)
         return fail_channel(queue, status, &reason, err);
     status = greet(queue, channel, &bounded, &reason);
     if (status != DS_OK) {
+        *out_again = status == DS_IO || status == DS_TIMEOUT;
         channel_destroy(channel);
         return fail_channel(queue, status, &reason, err);
     }
@@ -150,13 +175,13 @@ tidy(struct ds_queue *queue)
 
 static enum ds_status
 take_channel(struct ds_queue *queue, const struct wait *wait, struct channel **out,
-             struct ds_error *err)
+             bool *out_again, struct ds_error *err)
 {
     library_lock();
     tidy(queue);
     *out = pool_take(&queue->pool);
     library_unlock();
-    return *out != NULL ? DS_OK : connect_queue(queue, wait, out, err);
+    return *out != NULL ? DS_OK : connect_queue(queue, wait, out, out_again, err);
 }
 
 static void
@@ -173,6 +198,50 @@ leave_channel(struct ds_queue *queue, struct channel *channel, enum ds_status st
         pool_give_back(&queue->pool, channel);
     if (excess != NULL)
         pool_drop(&queue->pool, excess);
+    library_unlock();
+}
+
+/* ---- Lanes ---- */
+
+/* Lock held. */
+static void
+free_lanes(struct ds_queue *queue)
+{
+    while (queue->lanes != NULL) {
+        struct lane *lane = queue->lanes;
+        queue->lanes = lane->next;
+        free(lane);
+    }
+}
+
+/* NULL when out of memory. */
+static struct lane *
+take_lane(struct ds_queue *queue)
+{
+    library_lock();
+    if (queue->lanes_pid != getpid()) {
+        free_lanes(queue);
+        queue->lanes_pid = getpid();
+    }
+    struct lane *lane = queue->lanes;
+    if (lane != NULL)
+        queue->lanes = lane->next;
+    library_unlock();
+    if (lane != NULL)
+        return lane;
+    lane = calloc(1, sizeof *lane);
+    if (lane == NULL)
+        return NULL;
+    lane->client = random_u64() | 1; /* 0 would be nobody. */
+    return lane;
+}
+
+static void
+leave_lane(struct ds_queue *queue, struct lane *lane)
+{
+    library_lock();
+    lane->next = queue->lanes;
+    queue->lanes = lane;
     library_unlock();
 }
 
@@ -197,31 +266,6 @@ take_payload(struct channel *channel, const struct wait *wait, void **out,
     return DS_OK;
 }
 
-/* A request may have taken effect once any of it was sent, so it is repeated only if
- * nothing was: the connection had ended while it was idle. */
-static enum ds_status
-send_request(struct ds_queue *queue, const struct outgoing *message,
-             const struct wait *wait, struct channel **out, struct ds_error *err)
-{
-    for (;;) {
-        struct ds_error reason = {0};
-        struct channel *channel = NULL;
-        enum ds_status status = take_channel(queue, wait, &channel, err);
-        if (status != DS_OK)
-            return status;
-        DS_ASSERT(channel != NULL);
-        status = channel_send(channel, message, wait, &reason);
-        if (status == DS_OK) {
-            *out = channel;
-            return DS_OK;
-        }
-        bool again = status == DS_IO && !channel->touched;
-        leave_channel(queue, channel, status);
-        if (!again)
-            return fail_channel(queue, status, &reason, err);
-    }
-}
-
 static enum ds_status
 check_call(const struct ds_queue *queue, struct ds_slice request, void **out_reply,
            const size_t *out_reply_bytes, struct ds_error *err)
@@ -237,6 +281,75 @@ check_call(const struct ds_queue *queue, struct ds_slice request, void **out_rep
     return DS_OK;
 }
 
+/* Where an answer goes. */
+struct answer {
+    void *data;
+    size_t bytes;
+};
+
+/* One try. *out_again: the connection broke, and with it whatever was under way. */
+static enum ds_status
+try_call(struct ds_queue *queue, const struct outgoing *message,
+         const struct wait *wait, struct answer *out, bool *out_again,
+         struct ds_error *err)
+{
+    struct channel *channel = NULL;
+    enum ds_status status = take_channel(queue, wait, &channel, out_again, err);
+    if (status != DS_OK)
+        return status;
+    DS_ASSERT(channel != NULL);
+    struct ds_error reason = {0};
+    bool refused = false;
+    status = channel_call(channel, message, wait, &reason);
+    if (status == DS_OK && channel->reply.status != DS_OK) {
+        refused = true;
+        status = channel_fail_reply(channel, err);
+    } else if (status == DS_OK) {
+        status = take_payload(channel, wait, &out->data, &out->bytes, &reason);
+    }
+    *out_again = !refused && status == DS_IO;
+    leave_channel(queue, channel, refused ? DS_OK : status);
+    if (status == DS_OK || refused)
+        return status;
+    return fail_channel(queue, status, &reason, err);
+}
+
+/* Tries until there is an answer, nobody is there, or the time is up. */
+static enum ds_status
+call_again_and_again(struct ds_queue *queue, const struct outgoing *message,
+                     const struct wait *wait, struct answer *out, struct ds_error *err)
+{
+    uint32_t rest_ms = 0;
+    for (;;) {
+        bool again = false;
+        enum ds_status status = try_call(queue, message, wait, out, &again, err);
+        if (!again)
+            return status;
+        status =
+            rest_ms > 0 || wait_left_ms(wait) == 0 ? wait_sleep(wait, rest_ms) : DS_OK;
+        if (status != DS_OK)
+            return fail_channel(queue, status, NULL, err);
+        rest_ms =
+            rest_ms == 0 ? REST_MS_MIN : (uint32_t)min_u64(2 * rest_ms, REST_MS_MAX);
+    }
+}
+
+static enum ds_status
+call_in_lane(struct ds_queue *queue, struct lane *lane, struct ds_slice request,
+             const struct wait *wait, struct answer *out, struct ds_error *err)
+{
+    struct queue_call who = {lane->client, ++lane->last_number};
+    AUTO_WRITER(body);
+    encode_queue_call(&body, &who);
+    if (body.failed)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for a request");
+    struct outgoing message = {.type = MESSAGE_QUEUE_CALL,
+                               .sequence = library_next_sequence(),
+                               .body = slice(body.data, body.len),
+                               .payload = request};
+    return call_again_and_again(queue, &message, wait, out, err);
+}
+
 enum ds_status
 ds_queue_call(struct ds_queue *queue, struct ds_slice request, uint32_t timeout_ms,
               void **out_reply, size_t *out_reply_bytes, struct ds_error *err)
@@ -245,27 +358,18 @@ ds_queue_call(struct ds_queue *queue, struct ds_slice request, uint32_t timeout_
     if (status != DS_OK)
         return status;
     struct wait wait = queue_wait(queue, timeout_ms);
-    struct outgoing message = {.type = MESSAGE_QUEUE_CALL,
-                               .sequence = library_next_sequence(),
-                               .payload = request};
-    struct channel *channel = NULL;
-    status = send_request(queue, &message, &wait, &channel, err);
+    struct lane *lane = take_lane(queue);
+    if (lane == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for a request");
+    struct answer answer = {0};
+    struct ds_error reason = {0}; /* *err stays untouched when a later try succeeds. */
+    status = call_in_lane(queue, lane, request, &wait, &answer, &reason);
+    leave_lane(queue, lane);
     if (status != DS_OK)
-        return status;
-    DS_ASSERT(channel != NULL);
-    struct ds_error reason = {0};
-    bool answered = false;
-    status = channel_receive(channel, &wait, &reason);
-    if (status == DS_OK && channel->reply.status != DS_OK) {
-        answered = true;
-        status = channel_fail_reply(channel, err);
-    } else if (status == DS_OK) {
-        status = take_payload(channel, &wait, out_reply, out_reply_bytes, &reason);
-    }
-    leave_channel(queue, channel, answered ? DS_OK : status);
-    if (status == DS_OK || answered)
-        return status;
-    return fail_channel(queue, status, &reason, err);
+        return ds_fail(err, status, "%s", reason.message);
+    *out_reply = answer.data;
+    *out_reply_bytes = answer.bytes;
+    return DS_OK;
 }
 
 /* ---- Opening and closing ---- */
@@ -301,6 +405,7 @@ ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
     AUTO(queue) struct ds_queue *queue = calloc(1, sizeof *queue);
     if (queue == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for a queue");
+    queue->lanes_pid = getpid();
     library_lock();
     pool_init(&queue->pool);
     library_unlock();
@@ -315,7 +420,8 @@ ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
     queue->interrupted_arg = options->interrupted_arg;
     struct wait wait = queue_wait(queue, queue->connect_timeout_ms);
     struct channel *channel = NULL;
-    status = connect_queue(queue, &wait, &channel, err);
+    bool again = false;
+    status = connect_queue(queue, &wait, &channel, &again, err);
     if (status != DS_OK)
         return status;
     DS_ASSERT(channel != NULL);
@@ -331,6 +437,7 @@ ds_queue_close(struct ds_queue *queue)
         return;
     library_lock();
     pool_fini(&queue->pool);
+    free_lanes(queue);
     library_unlock();
     janitor_end_if_unused();
     free(queue->address);

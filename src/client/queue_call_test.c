@@ -11,6 +11,11 @@
 
 enum { TIMEOUT_MS = 5000, SLOW_MS = 300 };
 
+/* Of the last call that the controller saw. One thread at a time: a test's calls follow
+ * one another. */
+static struct queue_call last_call;
+static int deaths_left;
+
 /* HELLO is welcome; a call comes back as it is, but for some words. */
 static bool
 controller(struct fake_peer *peer, int fd, const struct frame_header *header,
@@ -22,10 +27,19 @@ controller(struct fake_peer *peer, int fd, const struct frame_header *header,
     if (header->type == MESSAGE_HELLO)
         return decode_hello(body, &hello) && hello.client == 0 && hello.flags == 0 &&
                fake_reply(fd, header, DS_OK, none, none);
-    if (header->type != MESSAGE_QUEUE_CALL || body.len != 0)
+    struct queue_call who;
+    if (header->type != MESSAGE_QUEUE_CALL || !decode_queue_call(body, &who))
         return false;
+    bool is_repeat = who.client == last_call.client && who.number == last_call.number;
+    last_call = who;
     if (slice_equal(payload, slice_of_text("die")))
         return false;
+    if (slice_equal(payload, slice_of_text("die some times"))) {
+        if (deaths_left-- > 0)
+            return false;
+        if (!is_repeat)
+            return fake_reply(fd, header, DS_INVALID, slice_of_text("new"), none);
+    }
     if (slice_equal(payload, slice_of_text("unknown")))
         return fake_reply(fd, header, DS_NOT_FOUND,
                           slice_of_text("keys or partition were not found!"), none);
@@ -105,14 +119,33 @@ TEST(the_controllers_error_is_passed_on_word_for_word)
     fake_peer_stop(&peer);
 }
 
-TEST(a_controller_that_dies_during_a_call_is_named)
+TEST(a_controller_that_dies_in_every_call_is_named)
 {
     struct fake_peer peer;
     struct ds_error err = {0};
     fake_peer_start_unix(&peer, controller);
     struct ds_queue *queue = open_queue(&peer);
-    CHECK_STATUS(call(queue, "die", TIMEOUT_MS, &err), DS_IO);
+    CHECK_STATUS(call(queue, "die", 200, &err), DS_TIMEOUT);
     CHECK_CONTAINS(err.message, peer.address);
+    ds_queue_close(queue);
+    fake_peer_stop(&peer);
+}
+
+/* The same number says that it is the same request. */
+TEST(a_call_that_a_crash_cut_short_is_repeated_under_its_number)
+{
+    struct fake_peer peer;
+    struct ds_error err = {0};
+    fake_peer_start_unix(&peer, controller);
+    struct ds_queue *queue = open_queue(&peer);
+    deaths_left = 3;
+    CHECK_OK(call(queue, "die some times", TIMEOUT_MS, &err));
+    CHECK_INT(err.status, DS_OK);
+    CHECK_INT(fake_peer_accepted(&peer), 4);
+    struct queue_call first = last_call;
+    CHECK_OK(call(queue, "one", TIMEOUT_MS, NULL));
+    CHECK_INT(last_call.client, first.client);
+    CHECK_INT(last_call.number, first.number + 1);
     ds_queue_close(queue);
     fake_peer_stop(&peer);
 }
@@ -202,7 +235,8 @@ TEST(arguments_are_checked)
 TEST_MAIN(RUN(a_call_brings_back_the_controllers_bytes),
           RUN(a_large_request_and_reply_arrive_whole),
           RUN(the_controllers_error_is_passed_on_word_for_word),
-          RUN(a_controller_that_dies_during_a_call_is_named),
+          RUN(a_controller_that_dies_in_every_call_is_named),
+          RUN(a_call_that_a_crash_cut_short_is_repeated_under_its_number),
           RUN(a_connection_that_ended_while_idle_is_replaced_without_an_error),
           RUN(nobody_at_the_address_is_told_at_once),
           RUN(a_reply_that_comes_too_late_is_thrown_away), RUN(the_hook_ends_a_call),

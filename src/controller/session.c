@@ -280,11 +280,11 @@ apply(struct session *session, const struct frame_header *header,
 
 static void
 handle_request(struct session *session, const struct frame_header *header,
-               struct ds_slice bytes)
+               struct request_id id, struct ds_slice bytes)
 {
     struct ds_error err = {0};
     AUTO_QUEUE_REQUEST(request);
-    struct call call = {.request = &request, .bytes = bytes};
+    struct call call = {.id = id, .request = &request, .bytes = bytes};
     if (queue_request_decode(bytes, &request, &err) != DS_OK)
         send_refusal(session, header, &err);
     else if (request.operation == QUEUE_SHUTDOWN)
@@ -309,14 +309,20 @@ free_payload(struct session *session)
 }
 
 static void
-handle_queue_call(struct session *session, const struct frame_header *header)
+handle_queue_call(struct session *session, const struct frame_header *header,
+                  struct ds_slice body)
 {
+    struct queue_call who = {0};
+    if (body.len > 0) {
+        bool whole = decode_queue_call(body, &who);
+        DS_ASSERT(whole); /* is_call() knows its length. */
+    }
     if (session->reply_bytes > CONTROLLER_REPLY_BYTES_MAX)
         conn_close(session->conn, "the peer does not read its replies");
     else if (session->refusal.status != DS_OK)
         conn_reply_error(session->conn, header, &session->refusal);
     else
-        handle_request(session, header,
+        handle_request(session, header, (struct request_id){who.client, who.number},
                        slice(session->payload, session->payload_bytes));
     free_payload(session);
 }
@@ -358,7 +364,8 @@ static bool
 is_call(const struct session *session, const struct frame_header *header)
 {
     return session->proven && header->type == MESSAGE_QUEUE_CALL &&
-           header->body_bytes == 0 && header->payload_bytes > 0;
+           (header->body_bytes == 0 || header->body_bytes == QUEUE_CALL_BYTES) &&
+           header->payload_bytes > 0;
 }
 
 static void
@@ -374,7 +381,7 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
     else if (header->type == MESSAGE_HELLO && header->payload_bytes == 0)
         handle_hello(session, header, body);
     else if (is_call(session, header))
-        handle_queue_call(session, header);
+        handle_queue_call(session, header, body);
     else if (session->proven && header->type == MESSAGE_PING && body.len == 0)
         conn_reply(conn, header, (struct ds_slice){0});
     else

@@ -29,7 +29,8 @@ struct supervisor {
     sigset_t before;  /* The caller's mask, which each child gets back. */
     sigset_t watched; /* SIGCHLD, SIGTERM, SIGINT; blocked all the time, so that each
                        * one waits for sigwaitinfo() and none is lost. */
-    uint64_t crashed_ms[SUPERVISOR_CRASHES_MAX]; /* A ring, by number of the crash. */
+    uint64_t crashed_ms[SUPERVISOR_CRASHES_MAX]; /* A ring, by `counted`. */
+    int counted; /* Crashes since a child did its work until it was killed. */
     int crashes;
     int crashes_in_a_row; /* Without a child that lived longer than the window. */
     int starts;
@@ -161,13 +162,14 @@ note_crash(struct supervisor *self, uint64_t started_ms)
     uint64_t now_ms = clock_monotonic_ms();
     if (now_ms - started_ms > WINDOW_MS)
         self->crashes_in_a_row = 0;
-    uint64_t *slot = &self->crashed_ms[self->crashes % SUPERVISOR_CRASHES_MAX];
+    uint64_t *slot = &self->crashed_ms[self->counted % SUPERVISOR_CRASHES_MAX];
     *slot = now_ms;
     self->crashes++;
+    self->counted++;
     self->crashes_in_a_row++;
-    if (self->crashes < SUPERVISOR_CRASHES_MAX)
+    if (self->counted < SUPERVISOR_CRASHES_MAX)
         return true;
-    uint64_t oldest_ms = self->crashed_ms[self->crashes % SUPERVISOR_CRASHES_MAX];
+    uint64_t oldest_ms = self->crashed_ms[self->counted % SUPERVISOR_CRASHES_MAX];
     return now_ms - oldest_ms > WINDOW_MS;
 }
 
@@ -234,7 +236,7 @@ run_once(struct supervisor *self, int *out_code)
     *out_code = SUPERVISOR_CRASH_EXIT;
     bool will_restart = true;
     if (was_killed(status, was_up))
-        self->crashes_in_a_row = 0;
+        self->counted = self->crashes_in_a_row = 0;
     else
         will_restart = note_crash(self, started_ms);
     will_restart = will_restart && !self->stopping;

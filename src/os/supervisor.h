@@ -4,8 +4,8 @@
  * forked process, again after each crash: at once the first time, then with a back-off
  * that doubles from 50 ms to 2 s, and no more after 5 crashes within a minute. A child
  * that had come up (supervisor_child_is_up()) and was then killed by SIGKILL did not
- * crash: somebody else ended it, which says nothing about the next one, so it is
- * replaced at once however often that happens. The child dies with the supervisor
+ * crash: somebody else ended it, and starting works. It is replaced at once however
+ * often that happens, and the count begins anew. The child dies with the supervisor
  * (PR_SET_PDEATHSIG). Single-threaded; must be called before any thread is started. */
 #ifndef OS_SUPERVISOR_H
 #define OS_SUPERVISOR_H

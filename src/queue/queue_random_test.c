@@ -2,8 +2,8 @@
  * each cell, which is what the queue never keeps. Now and then the queue is thrown away
  * and made again from its journal. */
 #include "queue/queue.h"
-#include "queue/replay.h"
 
+#include "queue/test_journal.h"
 #include "queue/test_text.h"
 
 #include "wire/msgpack.h"
@@ -15,7 +15,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PARTITIONS = 2, KEYS = 12, FIELDS = 6, TAGS = 3, STEPS = 6000 };
+enum {
+    PARTITIONS = 2,
+    KEYS = 12,
+    FIELDS = 6,
+    TAGS = 3,
+    STEPS = 6000,
+    BLOCKS = 2 * STEPS
+};
 
 struct cell {
     uint32_t block; /* 0: nothing there. */
@@ -33,16 +40,13 @@ struct model {
     bool has_partition[PARTITIONS];
     uint32_t age;
     uint32_t block; /* The last one put. */
-    uint32_t live_cells[2 * STEPS + 1];
-    bool was_live[2 * STEPS + 1];
+    uint32_t live_cells[BLOCKS + 1];
+    bool was_live[BLOCKS + 1];
     uint64_t seed;
     struct talk talk;
     struct writer text; /* The request being made. */
-    struct writer journal;
-    uint64_t next_sequence;
+    struct test_journal journal;
 };
-
-static const struct journal_header journal_header = {.id = 77, .first_sequence = 1};
 
 static uint32_t
 pick(struct model *model, uint32_t count)
@@ -64,19 +68,30 @@ say_number(struct model *model, const char *format, uint32_t number)
     say(model, text);
 }
 
-/* All numbers below KEYS: in random order, or as neighbours, as in real batches. */
+/* `count` different numbers below KEYS, in random order. */
+static void
+shuffle_keys(struct model *model, uint32_t keys[KEYS])
+{
+    for (uint32_t i = 0; i < KEYS; i++)
+        keys[i] = i;
+    for (uint32_t i = KEYS - 1; i > 0; i--) {
+        uint32_t j = pick(model, i + 1);
+        uint32_t other = keys[i];
+        keys[i] = keys[j];
+        keys[j] = other;
+    }
+}
+
+/* Half of the time neighbours stay neighbours, as they do in real batches. */
 static void
 choose_keys(struct model *model, uint32_t keys[KEYS])
 {
-    bool shuffles = pick(model, 2) == 0;
+    shuffle_keys(model, keys);
+    if (pick(model, 2) == 0)
+        return;
     uint32_t first = pick(model, KEYS);
-    for (uint32_t i = 0; i < KEYS; i++) {
-        uint32_t j = shuffles ? pick(model, i + 1) : i;
+    for (uint32_t i = 0; i < KEYS; i++)
         keys[i] = (first + i) % KEYS;
-        uint32_t other = keys[j];
-        keys[j] = keys[i];
-        keys[i] = other;
-    }
 }
 
 static void
@@ -126,7 +141,8 @@ say_blocks(struct model *model, uint32_t mask, uint32_t count)
     say(model, "],'y',");
     say_fields(model, mask);
     say(model, ",[");
-    for (int blocks = split > 0 ? 2 : 1; blocks > 0; blocks--)
+    say_column_bytes(model, mask);
+    if (split > 0)
         say_column_bytes(model, mask);
     say(model, "],[");
     if (split > 0)
@@ -181,28 +197,13 @@ begin(struct model *model, const char *operation, uint32_t partition)
 }
 
 static void
-write_down(struct model *model)
-{
-    uint64_t sequence = model->next_sequence++;
-    struct record record = {
-        .type = RECORD_REQUEST,
-        .sequence = sequence,
-        .client = 1,
-        .request = sequence,
-        .body = slice(model->talk.request.data, model->talk.request.len),
-    };
-    record_write(&model->journal, journal_header.id, &record);
-    CHECK(!model->journal.failed);
-}
-
-static void
 call(struct model *model, enum ds_status expected)
 {
     write_u8(&model->text, 0);
     CHECK_STATUS(talk_call(&model->talk, (const char *)model->text.data), expected);
     bool changes = model->text.data[5] == 'p' || model->text.data[5] == 'c';
     if (expected == DS_OK && changes) /* ['kv_put' or ['kv_clear' */
-        write_down(model);
+        test_journal_append(&model->journal, &model->talk);
 }
 
 static struct reader
@@ -499,54 +500,14 @@ check_list(struct model *model, uint32_t partition)
 
 /* ---- Crash and replay ---- */
 
+/* The queue is gone, and the next one reads what the journal has. The model goes on and
+ * knows what to expect. */
 static void
-begin_journal(struct model *model)
+crash(struct model *model)
 {
-    uint8_t header[JOURNAL_HEADER_BYTES];
-    journal_header_encode(&journal_header, header);
-    write_bytes(&model->journal, slice(header, sizeof header));
-    model->next_sequence = journal_header.first_sequence;
-}
-
-/* The reply to the last request that was written down, as the table has it. */
-static void
-check_last_reply(struct model *model, const struct replies *replies,
-                 struct ds_slice expected)
-{
-    struct request_id id = {1, model->next_sequence - 1};
-    struct ds_slice kept;
-    if (id.number == 0)
-        return;
-    CHECK_INT(replies_find(replies, id, &kept), REPLY_KEPT);
-    if (expected.len > 0)
-        CHECK(slice_equal(kept, expected));
-}
-
-/* The queue is gone, at a moment when its last record was half written; the next one
- * reads what there is. The model goes on and knows what to expect. */
-static void
-crash(struct model *model, bool last_changed)
-{
-    static const char half[] = "\1\0\0\0half a record";
-    const struct writer *reply = &model->talk.reply;
-    struct ds_slice last_reply = slice(reply->data, last_changed ? reply->len : 0);
-    size_t whole = model->journal.len;
-    write_bytes(&model->journal, slice(half, pick(model, sizeof half)));
-    struct ds_slice file = slice(model->journal.data, model->journal.len);
-    struct record_reader reader = record_reader_of(file, &journal_header);
-    AUTO(replies) struct replies *replies = NULL;
     struct talk fresh = talk_begin(NULL);
-    CHECK_OK(replies_create(&replies, NULL));
-    struct record record;
-    enum record_found found;
-    while ((found = record_next(&reader, &record)) == RECORD_WHOLE)
-        CHECK_OK(replay_record(fresh.queue, replies, &record, NULL));
-    CHECK_INT(found, file.len == whole ? RECORD_END : RECORD_CUT_OFF);
-    CHECK_INT(reader.at, whole);
-    CHECK_INT(reader.next_sequence, model->next_sequence);
+    test_journal_replay(&model->journal, fresh.queue, pick(model, 16));
     queue_check(fresh.queue);
-    check_last_reply(model, replies, last_reply);
-    model->journal.len = whole;
     talk_end(&model->talk);
     model->talk = fresh;
 }
@@ -554,7 +515,6 @@ crash(struct model *model, bool last_changed)
 static void
 random_step(struct model *model)
 {
-    uint64_t before = model->next_sequence;
     uint32_t choice = pick(model, 100);
     if (choice < 40)
         random_put(model);
@@ -565,7 +525,7 @@ random_step(struct model *model)
     else
         check_list(model, pick(model, PARTITIONS));
     if (pick(model, 150) == 0)
-        crash(model, model->next_sequence > before);
+        crash(model);
 }
 
 static void
@@ -575,14 +535,14 @@ run_seed(uint64_t seed)
     CHECK(model != NULL);
     model->seed = seed;
     model->talk = talk_begin(NULL);
-    begin_journal(model);
+    model->journal = test_journal_begin();
     for (uint32_t step = 0; step < STEPS; step++)
         random_step(model);
     for (uint32_t partition = 0; partition < PARTITIONS; partition++)
         check_list(model, partition);
     talk_end(&model->talk);
     writer_fini(&model->text);
-    writer_fini(&model->journal);
+    test_journal_end(&model->journal);
     free(model);
 }
 

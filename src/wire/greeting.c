@@ -1,4 +1,4 @@
-/* DISCOVER and HELLO. */
+/* DISCOVER and HELLO, and who asks a controller. */
 #include "wire/message.h"
 
 #include "wire/message_internal.h"
@@ -90,6 +90,25 @@ decode_welcome(struct ds_slice body, struct welcome *out)
     message.pins_offset = read_u64(&reader);
     message.pins_bytes = read_u64(&reader);
     message.huge_page_bytes = read_u64(&reader);
+    if (!reader_done(&reader))
+        return false;
+    *out = message;
+    return true;
+}
+
+void
+encode_queue_call(struct writer *writer, const struct queue_call *message)
+{
+    write_u64(writer, message->client);
+    write_u64(writer, message->number);
+}
+
+bool
+decode_queue_call(struct ds_slice body, struct queue_call *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct queue_call message = {.client = read_u64(&reader)};
+    message.number = read_u64(&reader);
     if (!reader_done(&reader))
         return false;
     *out = message;

@@ -28,6 +28,7 @@
  *   ORPHANS       (empty)                 block_ids; parked until there is one
  *   FORK_CLAIM    hello of who forks      (empty), with 1 descriptor
  *   FILL          fill, payload: bytes    (empty)
+ *   QUEUE_CALL    queue_call or nothing, payload: MessagePack; the same comes back
  */
 #ifndef WIRE_MESSAGE_H
 #define WIRE_MESSAGE_H
@@ -312,5 +313,17 @@ bool next_block_id(struct block_id_list *list, struct ds_block_id *out);
 void
 encode_block_ids(struct writer *writer, const struct ds_block_id *ids, size_t count);
 bool decode_block_ids(struct ds_slice body, struct block_id_list *out);
+
+/* ---- Requests to a controller ---- */
+
+/* The body of a QUEUE_CALL, or nothing. `number` grows with every request of `client`,
+ * and is the same when a request is repeated because its answer was lost. */
+struct queue_call {
+    uint64_t client; /* Random. */
+    uint64_t number;
+};
+enum { QUEUE_CALL_BYTES = 16 };
+void encode_queue_call(struct writer *writer, const struct queue_call *message);
+bool decode_queue_call(struct ds_slice body, struct queue_call *out);
 
 #endif
