@@ -39,7 +39,7 @@ soak: setup ## random tests with new seeds for SOAK_SECONDS (600)
 	@tools/soak.sh $(SOAK_SECONDS) $(JOBS)
 
 kill-matrix: setup ## every process killed in every state, KILLS (20) times each
-	TQ_TEST_KILLS=$(or $(KILLS),20) $(BIN)/python -m pytest -q tests/e2e/test_kill_matrix.py
+	TQ_TEST_KILLS=$(or $(KILLS),20) $(BIN)/python -m pytest -q -m matrix tests/e2e/test_kill_matrix.py
 
 bench: setup ## measure us and the peers; writes docs/benchmarks.md
 	@bench/setup_peers.sh

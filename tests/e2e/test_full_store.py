@@ -10,7 +10,7 @@ def test_a_producer_faster_than_its_consumer_loses_nothing(site: Site) -> None:
     owner = site.start(
         """
         import threading
-        tq.init(conf())
+        tq.init(conf(put_wait_s=30))
         errors = []
 
         def produce(name, rows, puts):

@@ -1,7 +1,8 @@
 """Every process of a queue is killed in every state, and the promises hold.
 
 A row is who is killed, a column what everybody does at that moment. TQ_TEST_KILLS is
-the number of kills of each cell (2; `make kill-matrix`: 20), TQ_TEST_SEED the moments.
+the number of kills of each cell (1; `make kill-matrix`: 20), TQ_TEST_SEED the moments.
+It takes too long for `make test`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 from e2e import SHARED_MACHINE, Site, wait_until
 
+pytestmark = pytest.mark.matrix
 STAGE = Path(__file__).parents[1] / "support" / "queue_stage.py"
 KILLS = int(os.environ.get("TQ_TEST_KILLS", "1"))
 SEED = int(os.environ.get("TQ_TEST_SEED", "1"))
