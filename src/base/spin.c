@@ -43,3 +43,25 @@ spin_end(struct spin *spin, uint64_t now_ns, enum spin_outcome outcome)
         break;
     }
 }
+
+bool
+spin_look(struct spin *spin, uint64_t (*now_ns)(void), bool (*look)(void *arg),
+          void *arg)
+{
+    uint64_t begin = now_ns();
+    uint64_t now = begin;
+    uint32_t budget = spin_begin(spin, begin);
+    enum spin_outcome outcome = SPIN_MISS;
+    while (outcome == SPIN_MISS && now - begin < budget) {
+        uint64_t last = now;
+        bool came = look(arg);
+        now = now_ns();
+        if (came)
+            outcome = SPIN_HIT;
+        else if (now - last > SPIN_PREEMPTED_NS)
+            outcome = SPIN_PREEMPTED;
+    }
+    if (budget > 0)
+        spin_end(spin, now, outcome);
+    return outcome == SPIN_HIT;
+}

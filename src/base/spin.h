@@ -5,6 +5,8 @@
  *      look until something came or the budget is over
  *      spin_end(how it went)
  *
+ * which is what spin_look() does.
+ *
  * As long as a wake-up can cost (competitive spinning: Karlin et al., 1991), which is up
  * to 200 us on a virtual machine. Looking that brings nothing becomes rare: after each
  * miss in a row twice as many waits go without. Where somebody else wanted the core meanwhile it stops for a while: a busy
@@ -38,5 +40,9 @@ enum spin_outcome { SPIN_HIT, SPIN_MISS, SPIN_PREEMPTED };
 /* How long to look, in ns. */
 uint32_t spin_begin(struct spin *spin, uint64_t now_ns);
 void spin_end(struct spin *spin, uint64_t now_ns, enum spin_outcome outcome);
+
+/* True as soon as `look` says so; false when it is time to sleep. */
+bool spin_look(struct spin *spin, uint64_t (*now_ns)(void), bool (*look)(void *arg),
+               void *arg);
 
 #endif

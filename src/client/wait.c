@@ -42,33 +42,21 @@ wait_socket(const struct wait *wait, int fd, short events)
     }
 }
 
-/* True if there is something to read, or an error. */
+/* There is something to read, or an error. */
 static bool
-look_for_reply(int fd, struct spin *spin)
+is_readable(void *arg)
 {
-    uint64_t begin = clock_monotonic_ns();
-    uint64_t now = begin;
-    uint32_t budget = spin_begin(spin, begin);
-    enum spin_outcome outcome = SPIN_MISS;
-    while (outcome == SPIN_MISS && now - begin < budget) {
-        struct pollfd watched = {.fd = fd, .events = POLLIN};
-        uint64_t last = now;
-        bool came = poll(&watched, 1, 0) > 0;
-        now = clock_monotonic_ns();
-        if (came)
-            outcome = SPIN_HIT;
-        else if (now - last > SPIN_PREEMPTED_NS)
-            outcome = SPIN_PREEMPTED;
-    }
-    if (budget > 0)
-        spin_end(spin, now, outcome);
-    return outcome == SPIN_HIT;
+    const int *fd = arg;
+    struct pollfd watched = {.fd = *fd, .events = POLLIN};
+    return poll(&watched, 1, 0) > 0;
 }
 
 enum ds_status
 wait_reply(const struct wait *wait, int fd, struct spin *spin)
 {
-    return look_for_reply(fd, spin) ? DS_OK : wait_socket(wait, fd, POLLIN);
+    if (spin_look(spin, clock_monotonic_ns, is_readable, &fd))
+        return DS_OK;
+    return wait_socket(wait, fd, POLLIN);
 }
 
 enum ds_status

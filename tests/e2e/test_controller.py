@@ -18,6 +18,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from queue_fixtures import folder as folder
+from queue_fixtures import worker as worker
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
@@ -48,13 +50,6 @@ from queue_client import (
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    private = tmp_path / "queue"
-    private.mkdir(mode=0o700)
-    return private
-
-
-@pytest.fixture
 def controller(folder: Path) -> Iterator[Controller]:
     with running_controller(folder) as running:
         yield running
@@ -64,13 +59,6 @@ def controller(folder: Path) -> Iterator[Controller]:
 def client(controller: Controller) -> Iterator[QueueClient]:
     with controller.client() as connected:
         yield connected
-
-
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[FakeWorker]:
-    fake = FakeWorker(tmp_path / "worker")
-    yield fake
-    fake.close()
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from queue_fixtures import folder as folder
+from queue_fixtures import worker as worker
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
@@ -27,20 +28,6 @@ from queue_client import (
 
 HEADER_BYTES = 64
 RECORD_HEADER_BYTES = 40
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    private = tmp_path / "queue"
-    private.mkdir(mode=0o700)
-    return private
-
-
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[FakeWorker]:
-    fake = FakeWorker(tmp_path / "worker")
-    yield fake
-    fake.close()
 
 
 def put(client: QueueClient, keys: list[str], counter: int, tag: int = 0) -> Any:

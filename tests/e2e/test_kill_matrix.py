@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -205,15 +206,23 @@ def load_for(state: str) -> str:
     return state if state in LOADS else "put"
 
 
-@pytest.mark.parametrize("state", [*LOADS, "recovery"])
-def test_worker_child(cell: Cell, state: str) -> None:
-    cell.begin()
+def loads(cell: Cell, state: str) -> Iterator[tuple[str, str]]:
+    """A journal and the load that keeps it, for each kill of a child. The queue begins
+    anew before a supervisor has seen so many crashes that it gives up."""
+    kills_each = KILLS_PER_WORKER // (1 + (state == "recovery"))
     for turn in range(KILLS):
-        if turn > 0 and turn % (KILLS_PER_WORKER // (1 + (state == "recovery"))) == 0:
+        if turn > 0 and turn % kills_each == 0:
             cell.owner.ask_for("ready", "reinit")
         journal = cell.journal()
         load = cell.owner.ask("load", load_for(state), journal)
         cell.rest(0.3)
+        yield journal, load
+
+
+@pytest.mark.parametrize("state", [*LOADS, "recovery"])
+def test_worker_child(cell: Cell, state: str) -> None:
+    cell.begin()
+    for journal, load in loads(cell, state):
         _, child = cell.worker()
         kill(child)
         if state == "recovery":
@@ -294,12 +303,7 @@ def test_controller_child(cell: Cell, state: str) -> None:
     """No acknowledged row is lost and no cleared one comes back. A call in flight may
     end with an error: then its outcome is open, but whole."""
     cell.begin()
-    for turn in range(KILLS):
-        if turn > 0 and turn % (KILLS_PER_WORKER // (1 + (state == "recovery"))) == 0:
-            cell.owner.ask_for("ready", "reinit")
-        journal = cell.journal()
-        load = cell.owner.ask("load", load_for(state), journal)
-        cell.rest(0.3)
+    for journal, load in loads(cell, state):
         process, child = cell.controller()
         kill(child or process)
         assert child is not None

@@ -1,6 +1,6 @@
 /* sim: runs seeds.
  *
- *   sim --seed N [--count COUNT] [--operations N] [--no-faults] [--plant NAME] [--trace]
+ *   sim --seed N [--count COUNT] [--operations N] [--no-faults] [--trace]
  *       [--twice] [--hash]
  *
  * Each seed makes at least so many operations (500) and meets 5 faults. --twice runs each
@@ -22,24 +22,21 @@ struct options {
     bool trace;
     bool print_hash;
     bool twice;
-    const char *plant;
 };
 
 static struct options options = {.seed = 1, .count = 1, .operations = 500};
 static uint64_t current_seed;
 
 static const char usage[] =
-    "Usage: sim [--seed N] [--count N] [--operations N] [--no-faults] [--plant NAME]\n"
+    "Usage: sim [--seed N] [--count N] [--operations N] [--no-faults]\n"
     "           [--trace] [--twice] [--hash]\n";
 
 static void
 print_replay(void)
 {
-    fprintf(sim.out, "sim: repeat with: sim --seed %ju --operations %u%s%s%s --trace\n",
+    fprintf(sim.out, "sim: repeat with: sim --seed %ju --operations %u%s --trace\n",
             (uintmax_t)current_seed, options.operations,
-            options.no_faults ? " --no-faults" : "",
-            options.plant != NULL ? " --plant " : "",
-            options.plant != NULL ? options.plant : "");
+            options.no_faults ? " --no-faults" : "");
     fflush(sim.out); /* NOLINT(bugprone-signal-handler,cert-sig30-c): see on_crash() */
 }
 
@@ -115,7 +112,6 @@ parse(int argc, char **argv)
         {"count", required_argument, NULL, 'c'},
         {"operations", required_argument, NULL, 'o'},
         {"no-faults", no_argument, NULL, 'f'},
-        {"plant", required_argument, NULL, 'p'},
         {"trace", no_argument, NULL, 't'},
         {"hash", no_argument, NULL, 'h'},
         {"twice", no_argument, NULL, '2'},
@@ -135,9 +131,6 @@ parse(int argc, char **argv)
             break;
         case 'f':
             options.no_faults = true;
-            break;
-        case 'p':
-            options.plant = optarg;
             break;
         case 't':
             options.trace = true;
