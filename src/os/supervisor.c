@@ -270,6 +270,7 @@ supervisor_run(const struct supervisor_options *options)
         }
     }
     (void)sigaction(SIGCHLD, &chld_before, NULL);
-    (void)sigprocmask(SIG_SETMASK, &self.before, NULL);
+    /* The signals stay blocked: the caller is about to take down what it opened, and a
+     * second SIGTERM must not leave half of that behind. */
     return code;
 }

@@ -35,7 +35,8 @@ void supervisor_child_is_up(void);
 
 /* Runs until the child ends for good; SIGTERM and SIGINT are passed on to it. Returns
  * the exit code for main(): the child's own, 0 after a signal that it obeyed, or
- * SUPERVISOR_CRASH_EXIT when it gave up. */
+ * SUPERVISOR_CRASH_EXIT when it gave up. SIGTERM and SIGINT stay blocked when it
+ * returns: the process is ending, and cleans up undisturbed. */
 int supervisor_run(const struct supervisor_options *options);
 
 #endif

@@ -348,6 +348,23 @@ TEST(child_gets_the_callers_signal_mask)
     close(events[0]);
 }
 
+TEST(a_signal_after_the_end_does_not_disturb_the_caller)
+{
+    CHECK(pipe(events) == 0);
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct supervisor_options options = {.child = refuse, .name = "test"};
+        int code = supervisor_run(&options);
+        raise(SIGTERM);
+        raise(SIGINT);
+        _exit(code);
+    }
+    CHECK_INT(code_of(pid), 7);
+    close(events[0]);
+    close(events[1]);
+}
+
 /* Some launchers ignore SIGCHLD, and children inherit that. */
 TEST(ignored_sigchld_does_not_hide_the_childs_end)
 {
@@ -374,4 +391,5 @@ TEST_MAIN(RUN(refusal_of_the_child_is_the_exit_code), RUN(first_crash_restarts_a
           RUN(signal_during_a_rest_ends_the_supervisor),
           RUN(crash_while_ending_is_not_restarted), RUN(child_dies_with_its_supervisor),
           RUN(child_gets_the_callers_signal_mask),
+          RUN(a_signal_after_the_end_does_not_disturb_the_caller),
           RUN(ignored_sigchld_does_not_hide_the_childs_end))
