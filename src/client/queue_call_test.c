@@ -5,16 +5,57 @@
 
 #include <datasystem/datasystem.h>
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 enum { TIMEOUT_MS = 5000, SLOW_MS = 300 };
 
-/* Of the last call that the controller saw. One thread at a time: a test's calls follow
- * one another. */
+/* Of the last call that the controller saw; `lock` is for both. Connections have a thread
+ * each. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct queue_call last_call;
 static int deaths_left;
+
+static struct queue_call
+get_last_call(void)
+{
+    pthread_mutex_lock(&lock);
+    struct queue_call last = last_call;
+    pthread_mutex_unlock(&lock);
+    return last;
+}
+
+static void
+set_deaths_left(int deaths)
+{
+    pthread_mutex_lock(&lock);
+    deaths_left = deaths;
+    pthread_mutex_unlock(&lock);
+}
+
+/* Whether this call is the last one again; it is the last from now on. */
+static bool
+note_call(const struct queue_call *call)
+{
+    pthread_mutex_lock(&lock);
+    bool is_repeat =
+        call->client == last_call.client && call->number == last_call.number;
+    last_call = *call;
+    pthread_mutex_unlock(&lock);
+    return is_repeat;
+}
+
+static bool
+has_to_die(void)
+{
+    pthread_mutex_lock(&lock);
+    bool dies = deaths_left > 0;
+    deaths_left -= dies;
+    pthread_mutex_unlock(&lock);
+    return dies;
+}
 
 /* HELLO is welcome; a call comes back as it is, but for some words. */
 static bool
@@ -30,12 +71,11 @@ controller(struct fake_peer *peer, int fd, const struct frame_header *header,
     struct queue_call who;
     if (header->type != MESSAGE_QUEUE_CALL || !decode_queue_call(body, &who))
         return false;
-    bool is_repeat = who.client == last_call.client && who.number == last_call.number;
-    last_call = who;
+    bool is_repeat = note_call(&who);
     if (slice_equal(payload, slice_of_text("die")))
         return false;
     if (slice_equal(payload, slice_of_text("die some times"))) {
-        if (deaths_left-- > 0)
+        if (has_to_die())
             return false;
         if (!is_repeat)
             return fake_reply(fd, header, DS_INVALID, slice_of_text("new"), none);
@@ -138,14 +178,15 @@ TEST(a_call_that_a_crash_cut_short_is_repeated_under_its_number)
     struct ds_error err = {0};
     fake_peer_start_unix(&peer, controller);
     struct ds_queue *queue = open_queue(&peer);
-    deaths_left = 3;
+    set_deaths_left(3);
     CHECK_OK(call(queue, "die some times", TIMEOUT_MS, &err));
     CHECK_INT(err.status, DS_OK);
     CHECK_INT(fake_peer_accepted(&peer), 4);
-    struct queue_call first = last_call;
+    struct queue_call first = get_last_call();
     CHECK_OK(call(queue, "one", TIMEOUT_MS, NULL));
-    CHECK_INT(last_call.client, first.client);
-    CHECK_INT(last_call.number, first.number + 1);
+    struct queue_call second = get_last_call();
+    CHECK_INT(second.client, first.client);
+    CHECK_INT(second.number, first.number + 1);
     ds_queue_close(queue);
     fake_peer_stop(&peer);
 }
