@@ -46,6 +46,10 @@ class Daemon:
     def __init__(self) -> None:
         self.environment = {}
 
+    def is_populated(self) -> bool:
+        """Whether it has touched all its memory, as far as it tells."""
+        return True
+
     def stop(self) -> None:
         """Leaves nothing behind."""
 
@@ -84,12 +88,22 @@ class DscliDaemon(Daemon):
             raise RuntimeError(f"dscli start failed:\n{done.stdout}{done.stderr}")
         self.environment["BENCH_WORKER"] = self.address
 
-    def supervisor_pid(self) -> int:
-        """Of our worker; the process that serves is its child."""
+    def status(self) -> dict[str, Any]:
+        """What our worker says of itself; the peer's has no such command."""
         command = [str(self._programs / "dscli"), "status", "--json"]
         command += ["--worker_address", self.address]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return int(json.loads(done.stdout)["pid"])
+        return dict(json.loads(done.stdout))
+
+    def is_populated(self) -> bool:
+        if self._programs != OURS:
+            return True
+        status = self.status()
+        return bool(status["memory_populated_bytes"] == status["memory_total_bytes"])
+
+    def supervisor_pid(self) -> int:
+        """Of our worker; the process that serves is its child."""
+        return int(self.status()["pid"])
 
     def stop(self) -> None:
         subprocess.run(
@@ -205,13 +219,13 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(condition: Any, seconds: float = 30) -> None:
-    """Polls for at most `seconds`."""
+def wait_until(condition: Any, seconds: float = 30, every: float = 0.05) -> None:
+    """Polls for at most `seconds`, all so many."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("a daemon of the benchmark did not come up")
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 class Side:
@@ -250,6 +264,11 @@ class Side:
             cwd=self.folder,
         )
         self.hello = self.receive()
+
+    def wait_until_populated(self) -> None:
+        """At most two minutes: a helper does it at a tenth of a core."""
+        for daemon in self._daemons:
+            wait_until(daemon.is_populated, seconds=120, every=2)
 
     def receive(self) -> dict[str, Any]:
         assert self._process is not None and self._process.stdout is not None

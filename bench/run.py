@@ -50,7 +50,7 @@ KV_CASES = [
     ("16x2x1000000", 4),
 ]
 CHUNKS = 4
-POPULATE_S = 15.0  # Workers go on touching their memory after they are ready.
+SETTLE_S = 10.0  # Peers go on touching their memory after they are ready.
 
 
 def store_side(name: str) -> Side:
@@ -164,7 +164,9 @@ def start_sides(names: list[str], make: Callable[[str], Side]) -> list[Side]:
             continue
         sides.append(side)
     progress("wait until the memory is populated")
-    time.sleep(POPULATE_S)
+    time.sleep(SETTLE_S)
+    for side in sides:
+        side.wait_until_populated()
     return sides
 
 

@@ -27,6 +27,7 @@ struct channel {
     int fd;
     struct mapping *mapping; /* Counted; the memory that the peer's replies speak of. */
     uint64_t epoch;          /* mapping->epoch when it was last idle. */
+    uint64_t whole_at_ms;    /* clock_coarse_ms() of pool_is_alive()'s last look. */
     struct spin spin;        /* Of waiting for replies. */
 
     /* The request that is out. `touched`: some of it was sent; `owed`: all of it, and

@@ -36,6 +36,44 @@ struct lookup_batch {
     struct ds_buffer **out;
 };
 
+/* A batch of one lives here: three allocations would cost it as much as the rest. */
+struct one_key {
+    struct ds_slice key;
+    uint32_t wanted;
+    struct ds_buffer *out;
+};
+
+static void
+batch_close(struct lookup_batch *batch, struct one_key *room)
+{
+    if (batch->keys == &room->key)
+        return;
+    free(batch->keys);
+    free(batch->wanted);
+    free(batch->out);
+}
+
+static bool
+batch_open(struct lookup_batch *batch, const struct ds_slice *keys, size_t count,
+           struct one_key *room)
+{
+    *batch = (struct lookup_batch){
+        .keys = &room->key, .wanted = &room->wanted, .count = count, .out = &room->out};
+    if (count > 1) {
+        batch->keys = calloc(count, sizeof *batch->keys);
+        batch->wanted = calloc(count, sizeof *batch->wanted);
+        batch->out = calloc(count, sizeof(struct ds_buffer *));
+        if (batch->keys == NULL || batch->wanted == NULL || batch->out == NULL) {
+            batch_close(batch, room);
+            return false;
+        }
+    }
+    memcpy(batch->keys, keys, count * sizeof *keys);
+    for (size_t i = 0; i < count; i++)
+        batch->wanted[i] = (uint32_t)i;
+    return true;
+}
+
 static enum ds_status
 open_found(struct mapping *mapping, const struct wire_object *object,
            struct ds_buffer **out, bool *out_stale, struct ds_error *err)
@@ -210,30 +248,18 @@ lookup_shared(struct ds_client *client, const struct ds_slice *keys, size_t coun
               uint32_t flags, uint32_t wait_ms, struct ds_buffer **out,
               struct ds_error *err)
 {
-    struct ds_buffer **found = calloc(count, sizeof(struct ds_buffer *));
-    struct lookup_batch batch = {
-        .keys = calloc(count, sizeof *batch.keys),
-        .wanted = calloc(count, sizeof *batch.wanted),
-        .count = count,
-        .out = found,
-    };
-    enum ds_status status;
-    if (found == NULL || batch.keys == NULL || batch.wanted == NULL) {
-        status = ds_fail(err, DS_NO_MEMORY, "out of memory for %zu keys", count);
-    } else {
-        memcpy(batch.keys, keys, count * sizeof *keys);
-        for (size_t i = 0; i < count; i++)
-            batch.wanted[i] = (uint32_t)i;
-        status = open_all_present(client, &batch, flags & LOOKUP_BLOCKS, err);
-        if (status == DS_OK)
-            status = lookup_batch(client, &batch, flags, wait_ms, err);
-        if (status == DS_OK && client->verify)
-            status = verify_all(keys, found, count, err);
-        status = finish(status, found, count, out, err);
-    }
-    free(batch.keys);
-    free(batch.wanted);
-    free(found);
+    struct one_key room = {0};
+    struct lookup_batch batch;
+    enum ds_status status = DS_OK;
+    if (!batch_open(&batch, keys, count, &room))
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for %zu keys", count);
+    status = open_all_present(client, &batch, flags & LOOKUP_BLOCKS, err);
+    if (status == DS_OK)
+        status = lookup_batch(client, &batch, flags, wait_ms, err);
+    if (status == DS_OK && client->verify)
+        status = verify_all(keys, batch.out, count, err);
+    status = finish(status, batch.out, count, out, err);
+    batch_close(&batch, &room);
     return status;
 }
 

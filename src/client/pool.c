@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "client/library.h"
 #include "client/mapping.h"
+#include "os/clock.h"
 
 enum { DRAINING_MAX = 8 };
 
@@ -35,6 +36,20 @@ pool_take(struct pool *pool)
     return NULL;
 }
 
+/* One look per tick of the clock: it is a system call, which costs a read as much as all
+ * the rest of it. */
+static bool
+is_whole(struct channel *channel)
+{
+    uint64_t now_ms = clock_coarse_ms();
+    if (channel->whole_at_ms == now_ms)
+        return true;
+    if (channel_is_broken(channel))
+        return false;
+    channel->whole_at_ms = now_ms;
+    return true;
+}
+
 bool
 pool_is_alive(const struct pool *pool, const struct mapping *mapping)
 {
@@ -42,7 +57,7 @@ pool_is_alive(const struct pool *pool, const struct mapping *mapping)
         struct channel *channel = CONTAINER_OF(link, struct channel, link);
         if (channel->mapping != mapping || channel->state == CHANNEL_DRAINING)
             continue;
-        return channel->state == CHANNEL_BUSY || !channel_is_broken(channel);
+        return channel->state == CHANNEL_BUSY || is_whole(channel);
     }
     return false;
 }

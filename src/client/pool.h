@@ -30,8 +30,8 @@ struct channel *pool_leave_draining(struct pool *pool, struct channel *channel);
 /* The other side is gone: so are the idle connections to it that have ended. */
 void pool_drop_broken(struct pool *pool);
 
-/* The other side was there a moment ago: a connection that speaks of `mapping` is in use,
- * or idle and whole. */
+/* The other side was there within the last 10 ms: a connection that speaks of `mapping`
+ * is in use, or idle and whole. */
 bool pool_is_alive(const struct pool *pool, const struct mapping *mapping);
 
 /* In a forked child: the connections are the parent's. Closes our descriptors of them.

@@ -42,6 +42,12 @@ clock_monotonic_ms(void)
 }
 
 uint64_t
+clock_coarse_ms(void)
+{
+    return read_clock_ns(CLOCK_MONOTONIC_COARSE) / 1000000u;
+}
+
+uint64_t
 clock_boot_ds(void)
 {
     struct timespec now = read_clock(CLOCK_BOOTTIME);

@@ -9,6 +9,10 @@ uint64_t clock_monotonic_ms(void);
 uint64_t clock_monotonic_ns(void);
 uint64_t clock_boot_ds(void); /* Tenths of a second. */
 
+/* clock_monotonic_ms() as of the last tick of the kernel, at most 10 ms ago: a few
+ * nanoseconds to read. */
+uint64_t clock_coarse_ms(void);
+
 /* For how long this thread has kept a core busy. */
 uint64_t clock_thread_ns(void);
 

@@ -1,7 +1,6 @@
 /* What goes wrong: processes die, also between two stores to shared memory, or get no
  * processor; connections break, wait, are refused; the whole memory is lost. */
 #include "node.h"
-#include "oracle.h"
 #include "workload.h"
 
 static void
@@ -56,7 +55,6 @@ fault_happens(struct counts *counts, bool has_queue)
     } else if (sim_chance(1, 2)) {
         counts->kills++;
         node_lose_memory();
-        oracle_wipe(0, ORACLE_KEYS_MAX);
     } else {
         counts->faults--;
     }

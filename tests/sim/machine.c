@@ -30,6 +30,12 @@ clock_monotonic_ms(void)
 }
 
 uint64_t
+clock_coarse_ms(void)
+{
+    return clock_monotonic_ms();
+}
+
+uint64_t
 clock_monotonic_ns(void)
 {
     return sim.now_ns;

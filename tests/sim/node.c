@@ -1,5 +1,7 @@
 #include "node.h"
 
+#include "oracle.h"
+
 #include "base/check.h"
 #include "base/log.h"
 #include "controller/controller.h"
@@ -11,6 +13,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+enum { SUPERVISOR_START_NS = 20 * SIM_MS };
 
 struct node node;
 
@@ -138,6 +142,17 @@ start_controller(void)
 
 static bool has_controller;
 
+/* A new supervisor, which is never there at once. Until then who has the old memory mapped
+ * may read it for a moment: nobody can have changed or missed anything meanwhile. */
+static void
+begin_anew(void)
+{
+    sim_sleep(SUPERVISOR_START_NS);
+    open_resources();
+    node.restarts = -1; /* The first start is none. */
+    oracle_wipe(0, ORACLE_KEYS_MAX);
+}
+
 static void
 supervise(void *arg)
 {
@@ -145,6 +160,8 @@ supervise(void *arg)
     for (;;) {
         sim_sleep(sim_between(1, 20) * SIM_MS);
         if (node.worker == NULL) {
+            if (node.restarts < 0)
+                begin_anew();
             sim_sleep(sim_chance(1, 2) ? 0 : sim_below(500 * SIM_MS));
             node.restarts++;
             start_worker();
@@ -190,6 +207,8 @@ node_start(bool with_controller)
 void
 node_lose_memory(void)
 {
+    if (node.restarts < 0)
+        return; /* Still dead. */
     sim_trace("the worker's supervisor dies");
     if (node.worker != NULL)
         process_kill(node.worker);
@@ -197,7 +216,6 @@ node_lose_memory(void)
                  resources.table_fd, resources.pins_fd};
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
         socket_close(fds[i]);
-    open_resources();
     node.restarts = -1;
 }
 

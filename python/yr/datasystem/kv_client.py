@@ -33,6 +33,8 @@ _CONNECT_TIMEOUT_MS_MIN = 500
 _FAST_TRANSPORT_BYTES = 256 << 20
 _FAST_TRANSPORT_BYTES_MAX = 2 << 30
 _PORT_MAX = 65535
+_DEFAULT_MODE = WriteMode.NONE_L2_CACHE
+_DEFAULT_MODE_VALUE = _DEFAULT_MODE.value  # An attribute of an Enum takes its time.
 
 # Arguments of KVClient that only matter once there is authentication.
 _CREDENTIALS = (
@@ -214,6 +216,10 @@ class KVClient:
         return Status()
 
     # ---- Writing -------------------------------------------------------------------
+    #
+    # A get takes a microsecond and each Python call adds a third of one: so the methods
+    # that are called most look at the types of their usual arguments in line, and ask
+    # check_type() about the others.
 
     def set(
         self,
@@ -223,10 +229,12 @@ class KVClient:
         ttl_second: int = 0,
     ) -> None:
         """Store a copy of `val`, all its bytes, under `key`; replaces what is there."""
-        check_type("key", key, str)
-        check_type("val", val, bytes, bytearray, memoryview, str)
-        _check_set_options(write_mode, ttl_second)
-        self._connected().put(key, val, ttl_second, False, write_mode.value)
+        if type(key) is not str:
+            check_type("key", key, str)
+        if type(val) is not bytes:
+            check_type("val", val, bytes, bytearray, memoryview, str)
+        options = _set_options(write_mode, ttl_second)
+        (self._client or self._connected()).put(key, val, *options)
 
     def set_value(
         self,
@@ -236,7 +244,7 @@ class KVClient:
     ) -> str:
         """set() under a new key, which is returned; "" when that fails."""
         check_type("val", val, bytes, bytearray, memoryview, str)
-        _check_set_options(write_mode, ttl_second)
+        _set_options(write_mode, ttl_second)
         key = self.generate_key()
         try:
             self.set(key, val, write_mode, ttl_second)
@@ -262,7 +270,7 @@ class KVClient:
         check_type("keys", keys, list)
         check_type("vals", vals, list)
         check_type("existence_opt", existence_opt, ExistenceOpt)
-        _check_set_options(write_mode, ttl_second)
+        options = _set_options(write_mode, ttl_second, existence_opt)
         client = self._connected()
         if "" in keys:
             raise DatasystemError(INVALID, "The key should not be empty.")
@@ -273,8 +281,6 @@ class KVClient:
         repeated: list[str] = []
         if len(set(keys)) < len(keys):
             keys, vals, repeated = _first_of_each(keys, vals)
-        only_if_absent = existence_opt is ExistenceOpt.NX
-        options = (ttl_second, only_if_absent, write_mode.value)
         return _put_what_fits(client, keys, vals, options) + repeated
 
     def mcreate(
@@ -286,19 +292,22 @@ class KVClient:
     ) -> list[Buffer]:
         """Reserve values to be filled in place through ``buffer.MutableData()`` and
         published by mset_buffer(). All or nothing."""
-        check_type("keys", keys, list)
-        check_type("sizes", sizes, list)
-        _check_set_options(write_mode, ttl_second)
+        if type(keys) is not list or type(sizes) is not list:
+            check_type("keys", keys, list)
+            check_type("sizes", sizes, list)
+        options = _set_options(write_mode, ttl_second)
         for size in sizes:
-            check_type("sizes", size, int)
-        client = self._connected()
-        return client.create(keys, sizes, ttl_second, False, write_mode.value)
+            if type(size) is not int:
+                check_type("sizes", size, int)
+        return (self._client or self._connected()).create(keys, sizes, *options)
 
     def mset_buffer(self, buffers: Sequence[Buffer | None]) -> None:
         """Publish what mcreate() reserved; None in the list is skipped."""
-        check_type("buffers", buffers, list)
-        filled = [buffer for buffer in buffers if buffer is not None]
-        self._connected().seal(filled)
+        if type(buffers) is not list:
+            check_type("buffers", buffers, list)
+        if None in buffers:
+            buffers = [buffer for buffer in buffers if buffer is not None]
+        (self._client or self._connected()).seal(buffers)
 
     def expire(self, keys: list[str], ttl_second: int) -> list[str]:
         """Let values expire `ttl_second` from now, or never (0).
@@ -315,8 +324,9 @@ class KVClient:
 
         Returns the keys that failed, of which there are none when it does not raise.
         """
-        check_type("keys", keys, list)
-        self._connected().delete(keys)
+        if type(keys) is not list:
+            check_type("keys", keys, list)
+        (self._client or self._connected()).delete(keys)
         return []
 
     # ---- Reading -------------------------------------------------------------------
@@ -341,9 +351,12 @@ class KVClient:
     def get_buffers(self, keys: list[str], timeout_ms: int = 0) -> list[Buffer | None]:
         """As get(), but views of the values, without a copy: objects with the buffer
         protocol and ``GetSize()``."""
-        check_type("keys", keys, list)
-        wait_ms = self._wait_ms("timeout_ms", timeout_ms)
-        return self._connected().get(keys, wait_ms)
+        if type(keys) is not list:
+            check_type("keys", keys, list)
+        wait_ms = 0
+        if timeout_ms != 0 or type(timeout_ms) is not int:
+            wait_ms = self._wait_ms("timeout_ms", timeout_ms)
+        return (self._client or self._connected()).get(keys, wait_ms)
 
     def get_read_only_buffers(
         self, keys: list[str], timeout_ms: int = 0
@@ -460,9 +473,19 @@ def _warn_of_options_without_effect(arguments: dict[str, Any]) -> None:
         )
 
 
-def _check_set_options(write_mode: WriteMode, ttl_second: int) -> None:
+def _set_options(
+    write_mode: WriteMode,
+    ttl_second: int,
+    existence: ExistenceOpt = ExistenceOpt.NONE,
+) -> tuple[int, bool, int]:
+    """The arguments of _core for them: ttl_seconds, only_if_absent, write_mode."""
+    only_if_absent = existence is ExistenceOpt.NX
+    if ttl_second != 0 or type(ttl_second) is not int:
+        check_uint32("ttl_second", ttl_second)
+    if write_mode is _DEFAULT_MODE:
+        return ttl_second, only_if_absent, _DEFAULT_MODE_VALUE
     check_type("write_mode", write_mode, WriteMode)
-    check_uint32("ttl_second", ttl_second)
+    return ttl_second, only_if_absent, write_mode.value
 
 
 def _check_latch_timeout(timeout_sec: int) -> None:
