@@ -305,9 +305,8 @@ class KVClient:
         """Publish what mcreate() reserved; None in the list is skipped."""
         if type(buffers) is not list:
             check_type("buffers", buffers, list)
-        if None in buffers:
-            buffers = [buffer for buffer in buffers if buffer is not None]
-        (self._client or self._connected()).seal(buffers)
+        reserved = [buffer for buffer in buffers if buffer is not None]
+        (self._client or self._connected()).seal(reserved)
 
     def expire(self, keys: list[str], ttl_second: int) -> list[str]:
         """Let values expire `ttl_second` from now, or never (0).
