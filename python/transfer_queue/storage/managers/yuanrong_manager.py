@@ -26,7 +26,7 @@ _CONNECT_TIMEOUT_MS = 9000
 _REQUEST_TIMEOUT_MS = 60_000
 _PUT_WAIT_S = 1  # What was cleared a moment ago may still be on its way out.
 _PUT_WAIT_S_MAX = 1_000_000
-_BLOCK_SHARE_OF_ARENA = 16
+_BLOCK_SHARE_OF_ARENA = 8  # docs/decisions/0004: a get of two blocks has to copy.
 _BLOCK_BYTES_MAX = 1 << 30
 _BLOCK_BYTES_LEAST_MAX = 1 << 20
 
@@ -157,7 +157,7 @@ def _put_wait_ms_of(config: Mapping[str, Any]) -> int:
 
 
 def _block_bytes_max(client: Client) -> int:
-    """At most a sixteenth of the arena.
+    """At most an eighth of the arena.
 
     A block with few live rows left is a loss of that size at most. Its large columns
     need no common hole: each is an extent by itself.
