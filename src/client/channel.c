@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/numeric.h"
+#include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/sockets.h"
@@ -329,6 +330,8 @@ channel_receive_payload(struct channel *channel, void *data, uint64_t bytes,
             return status;
         at += got;
         bytes -= got;
+        if (PLANTED(CUT_PAYLOAD) && bytes < 8)
+            return DS_OK;
     }
     return DS_OK;
 }

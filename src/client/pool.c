@@ -1,6 +1,7 @@
 #include "client/pool.h"
 
 #include "base/check.h"
+#include "base/planted.h"
 #include "client/library.h"
 #include "client/mapping.h"
 #include "os/clock.h"
@@ -57,7 +58,8 @@ pool_is_alive(const struct pool *pool, const struct mapping *mapping)
         struct channel *channel = CONTAINER_OF(link, struct channel, link);
         if (channel->mapping != mapping || channel->state == CHANNEL_DRAINING)
             continue;
-        return channel->state == CHANNEL_BUSY || is_whole(channel);
+        return PLANTED(STALE_READ) || channel->state == CHANNEL_BUSY ||
+               is_whole(channel);
     }
     return false;
 }

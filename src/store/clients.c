@@ -2,6 +2,7 @@
 #include "store/internal.h"
 
 #include "base/check.h"
+#include "base/planted.h"
 
 enum ds_status
 store_client_add(struct store *store, const struct client_identity *identity,
@@ -38,7 +39,8 @@ abort_writing_of(struct store *store, uint32_t client)
 {
     for (uint32_t i = store->pending_count; i > 0; i--) {
         struct pending *pending = &store->pending[i - 1];
-        if (pending->client == client && !pending->kept && is_writing(store, pending))
+        if (pending->client == client && !pending->kept && is_writing(store, pending) &&
+            !PLANTED(LEAKED_WRITING))
             object_die(store, pending->slot);
     }
 }
@@ -114,7 +116,7 @@ store_client_keep_only(struct store *store, uint32_t region,
 {
     for (size_t i = 0; i < keep_count; i++) {
         struct pending *pending = writing_entry(store, keep[i], region + 1);
-        if (pending != NULL)
+        if (pending != NULL && !PLANTED(RESUME_DROPS))
             pending->kept = true;
     }
     abort_writing_of(store, region + 1);

@@ -1,6 +1,7 @@
 #include "store/pin.h"
 
 #include "base/check.h"
+#include "base/planted.h"
 #include "store/step.h"
 
 /* The worker scans only words below words_used, so it has to cover `index` before the
@@ -35,7 +36,7 @@ pin_acquire(struct pin_region *region, uint32_t index, const struct slot *slot,
     STEP_FENCE("pin fence");
     uint64_t now = atomic_load_explicit(&slot->commit, memory_order_acquire);
     step_reached("pin check");
-    if (now == commit)
+    if (now == commit || PLANTED(UNCHECKED_PIN))
         return true;
     STEP_RELEASE(word, 0, "pin take back");
     return false;

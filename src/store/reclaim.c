@@ -3,6 +3,7 @@
 #include "store/internal.h"
 
 #include "base/check.h"
+#include "base/planted.h"
 
 #include <stdlib.h>
 
@@ -52,7 +53,7 @@ keep_pinned(uint64_t unit, void *arg)
 {
     struct limbo *limbo = arg;
     limbo->pins_seen++;
-    if (unit < limbo->marks.units)
+    if (unit < limbo->marks.units && !PLANTED(FORGOTTEN_PIN))
         unit_map_clear(&limbo->marks, unit);
 }
 

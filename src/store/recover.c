@@ -5,6 +5,7 @@
 #include "base/auto.h"
 #include "base/check.h"
 #include "base/numeric.h"
+#include "base/planted.h"
 #include "base/status.h"
 
 #include <stdlib.h>
@@ -191,7 +192,7 @@ adopt_sealed(struct recovery *recovery, uint32_t index)
     if (other == SLOT_NONE)
         return;
     bool newer = slot->version > table_slot(&store->table, other)->version;
-    object_die(store, newer ? other : index);
+    object_die(store, newer != PLANTED(OLDER_WINS) ? other : index);
     recovery->report.sealed--;
     recovery->report.dropped_superseded++;
 }
@@ -224,6 +225,10 @@ take_into_use(struct recovery *recovery, uint32_t index)
     const struct slot *slot = table_slot(&store->table, index);
     if (slot_state_of(slot) == SLOT_FREE)
         return;
+    if (PLANTED(DOUBLE_GRANT) && slot_state_of(slot) == SLOT_WRITING) {
+        adopt(recovery, index);
+        return;
+    }
     if (is_contested(recovery, slot) || !claim_room(store, slot)) {
         slot_drop(store, index);
         recovery->report.dropped_overlapping++;

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/numeric.h"
+#include "base/planted.h"
 #include "base/status.h"
 #include "store/no_room.h"
 
@@ -142,6 +143,8 @@ create_in(struct store *store, const struct create_request *request,
     struct slot *slot = table_slot(&store->table, index);
     uint64_t generation = commit_generation(slot_commit(slot)) + 1;
     DS_ASSERT(slot_state_of(slot) == SLOT_FREE);
+    if (PLANTED(LATE_SLOT))
+        slot_set_commit(slot, generation, SLOT_WRITING, "create commit");
     fill_slot(store, slot, request, room);
     slot_set_commit(slot, generation, SLOT_WRITING, "create commit");
     pending_add(store, index);
@@ -307,10 +310,11 @@ store_seal(struct store *store, const struct seal_request *request, uint64_t now
     bool old_wins = request->only_if_absent && old != SLOT_NONE &&
                     !slot_has_expired(table_slot(&store->table, old), now_ds);
     if (old_wins) {
-        object_die(store, index);
+        if (!PLANTED(LEAKED_LOSER))
+            object_die(store, index);
     } else {
         publish(store, index, request, hash);
-        if (old != SLOT_NONE)
+        if (old != SLOT_NONE && !PLANTED(RESURRECTED_KEY))
             object_die(store, old);
     }
     store_checkpoint(store);
@@ -396,13 +400,15 @@ store_adopt(struct store *store, struct ds_slice key, uint64_t now_ds)
 void
 store_hold(struct store *store, const struct object_view *view)
 {
-    holds_add(&store->holds, view->offset);
+    if (!PLANTED(FORGOTTEN_HOLD))
+        holds_add(&store->holds, view->offset);
 }
 
 void
 store_unhold(struct store *store, uint64_t offset)
 {
-    holds_remove(&store->holds, offset);
+    if (!PLANTED(FORGOTTEN_HOLD))
+        holds_remove(&store->holds, offset);
 }
 
 uint64_t

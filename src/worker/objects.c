@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/numeric.h"
+#include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
@@ -177,6 +178,8 @@ handle_seal(struct session *session, const struct frame_header *header,
             conn_reply_error(session->conn, header, &err);
             return;
         }
+        if (PLANTED(LOST_ACK))
+            break;
     }
     conn_reply(session->conn, header, (struct ds_slice){0});
 }
@@ -293,8 +296,9 @@ handle_delete(struct session *session, const struct frame_header *header,
     uint64_t now = clock_boot_ds();
     struct ds_slice key;
     while (next_key(&keys, &key)) {
-        bool was_there =
-            wire_user_key_is_legal(key) && store_delete(worker->store, key, now);
+        bool is_forgotten = PLANTED(LOST_DELETE) && keys.count == 0;
+        bool was_there = wire_user_key_is_legal(key) && !is_forgotten &&
+                         store_delete(worker->store, key, now);
         worker->counters.deletes += was_there;
         write_u8(&writer, was_there);
     }

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/numeric.h"
+#include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/checksum.h"
@@ -294,6 +295,10 @@ put_finish(struct session *session, const struct put *message)
     char what[DS_KEY_BYTES_MAX + 16];
     snprintf(what, sizeof what, "'%.*s'", (int)message->key.len,
              (const char *)message->key.data);
+    if (PLANTED(EMPTY_ACK)) {
+        store_abort(worker->store, put->ref);
+        return DS_OK;
+    }
     if (message->checksum.known &&
         compare(worker, what, seal.checksum.value, message->checksum.value,
                 &session->put_err) != DS_OK) {

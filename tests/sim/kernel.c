@@ -509,6 +509,8 @@ sim_run(uint64_t seed, fiber_fn body, void *arg)
     for (int i = 0; i < 8; i++)
         (void)sim_random();
     sim.preempt_of = 1u << sim_between(3, 9);
+    /* The kernel's default, or so little that most values take several writes. */
+    sim.stream_bytes_max = sim_chance(1, 2) ? 212992 : sim_between(512, 16384);
     store_set_step_hook(on_step, NULL);
     struct fiber *first = fiber_new(NULL, body, arg);
     bool is_over = false;

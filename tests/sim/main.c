@@ -1,11 +1,15 @@
 /* sim: runs seeds.
  *
  *   sim --seed N [--count COUNT] [--operations N] [--no-faults] [--trace]
- *       [--twice] [--hash]
+ *       [--twice] [--hash] [--plant BUG]
+ *   sim --plant-each [--seed N] [--count COUNT]
  *
  * Each seed makes at least so many operations (500) and meets 5 faults. --twice runs each
- * seed again, which must be the same to the last bit; --hash prints what tells. Ends with 0 if all went well; else the first seed that did not is named, with the
- * command that repeats it. */
+ * seed again, which must be the same to the last bit; --hash prints what tells. Ends with 0
+ * if all went well; else the first seed that did not is named, with the command that
+ * repeats it. --plant runs them with a bug of src/base/planted.h; --plant-each with each
+ * of these in turn, and all have to be found. */
+#include "planted.h"
 #include "workload.h"
 
 #include <getopt.h>
@@ -22,6 +26,8 @@ struct options {
     bool trace;
     bool print_hash;
     bool twice;
+    bool plants_each;
+    const char *plant;
 };
 
 static struct options options = {.seed = 1, .count = 1, .operations = 500};
@@ -29,14 +35,17 @@ static uint64_t current_seed;
 
 static const char usage[] =
     "Usage: sim [--seed N] [--count N] [--operations N] [--no-faults]\n"
-    "           [--trace] [--twice] [--hash]\n";
+    "           [--trace] [--twice] [--hash] [--plant BUG]\n"
+    "       sim --plant-each [--seed N] [--count N]\n";
 
 static void
 print_replay(void)
 {
-    fprintf(sim.out, "sim: repeat with: sim --seed %ju --operations %u%s --trace\n",
+    fprintf(sim.out, "sim: repeat with: sim --seed %ju --operations %u%s%s%s --trace\n",
             (uintmax_t)current_seed, options.operations,
-            options.no_faults ? " --no-faults" : "");
+            options.no_faults ? " --no-faults" : "",
+            options.plant != NULL ? " --plant " : "",
+            options.plant != NULL ? options.plant : "");
     fflush(sim.out); /* NOLINT(bugprone-signal-handler,cert-sig30-c): see on_crash() */
 }
 
@@ -115,6 +124,8 @@ parse(int argc, char **argv)
         {"trace", no_argument, NULL, 't'},
         {"hash", no_argument, NULL, 'h'},
         {"twice", no_argument, NULL, '2'},
+        {"plant", required_argument, NULL, 'p'},
+        {"plant-each", no_argument, NULL, 'e'},
         {NULL, 0, NULL, 0},
     };
     int code;
@@ -138,6 +149,14 @@ parse(int argc, char **argv)
         case '2':
             options.twice = true;
             break;
+        case 'p':
+            options.plant = optarg;
+            if (!planted_choose(optarg))
+                return false;
+            break;
+        case 'e':
+            options.plants_each = true;
+            break;
         case 'h':
             options.print_hash = true;
             break;
@@ -146,6 +165,13 @@ parse(int argc, char **argv)
         }
     }
     return optind == argc;
+}
+
+static bool
+run_one_seed(uint64_t seed)
+{
+    struct counts counts = {0};
+    return run_seed(seed, &counts);
 }
 
 int
@@ -162,6 +188,8 @@ main(int argc, char **argv)
     sim.is_tracing = options.trace;
     signal(SIGABRT, on_crash);
     signal(SIGSEGV, on_crash);
+    if (options.plants_each)
+        return planted_find_all(options.seed, options.count, run_one_seed) == 0 ? 0 : 1;
     struct counts total = {0};
     for (uint64_t seed = options.seed; seed < options.seed + options.count; seed++) {
         if (!run_seed(seed, &total))

@@ -91,10 +91,11 @@ struct sim {
     uint64_t switches;
     uint64_t hash; /* Of everything that happened, in order. */
     uint64_t seed;
-    uint32_t preempt_of;    /* A process is preempted once in so many stores. */
-    uint64_t lag_until_ns;  /* The network is slow. */
-    bool calm;              /* Nothing goes wrong any more, */
-    uint64_t calm_since_ns; /* since then. */
+    size_t stream_bytes_max; /* Under way in a connection; who sends more waits. */
+    uint32_t preempt_of;     /* A process is preempted once in so many stores. */
+    uint64_t lag_until_ns;   /* The network is slow. */
+    bool calm;               /* Nothing goes wrong any more, */
+    uint64_t calm_since_ns;  /* since then. */
     bool is_tracing;
     FILE *out;
     const char *failure;

@@ -20,7 +20,6 @@
 enum {
     SEGMENT_FDS_MAX = 4,
     BACKLOG_MAX = 64,
-    STREAM_BYTES_MAX = 212992, /* As the kernel's default. */
 };
 
 struct segment {
@@ -138,8 +137,9 @@ static short
 socket_ready(const struct object *socket)
 {
     bool ended = has_ended(socket);
-    bool writable = socket->peer == NULL || (socket->connected_ns <= sim.now_ns &&
-                                             socket->peer->bytes < STREAM_BYTES_MAX);
+    bool writable =
+        socket->peer == NULL || (socket->connected_ns <= sim.now_ns &&
+                                 socket->peer->bytes < sim.stream_bytes_max);
     return (short)((has_arrived(socket) || ended ? POLLIN : 0) |
                    (writable ? POLLOUT : 0) | (has_error(socket) ? POLLERR : 0) |
                    (ended ? POLLHUP : 0));
@@ -444,7 +444,8 @@ socket_send(int fd, const struct iovec *parts, int part_count, const int *fds,
     size_t bytes = 0;
     for (int i = 0; i < part_count; i++)
         bytes += parts[i].iov_len;
-    size_t room = peer->bytes < STREAM_BYTES_MAX ? STREAM_BYTES_MAX - peer->bytes : 0;
+    size_t room =
+        peer->bytes < sim.stream_bytes_max ? sim.stream_bytes_max - peer->bytes : 0;
     bytes = bytes < room ? bytes : room;
     if (bytes > 1 && !sim.calm && sim_chance(1, 24))
         bytes = sim_between(1, bytes);
