@@ -79,19 +79,35 @@ client_ping(PyObject *self, PyObject *args, PyObject *kwargs)
     return call_none_or_raise(&call, status);
 }
 
+typedef enum ds_status (*ask_fn)(struct ds_client *client, char **out_json,
+                                 struct ds_error *err);
+
 static PyObject *
-client_stats(PyObject *self, PyObject *unused)
+ask(PyObject *self, const char *action, ask_fn fn)
 {
-    (void)unused;
-    struct call call = {.action = "DS_CLIENT_STATS"};
+    struct call call = {.action = action};
     if (!call_begin(self, &call))
         return NULL;
     char *json = NULL;
-    enum ds_status status = CALL(&call, ds_client_stats(call.handle, &json, &call.err));
+    enum ds_status status = CALL(&call, fn(call.handle, &json, &call.err));
     PyObject *text =
         status == DS_OK ? PyUnicode_FromString(json) : call_raise(&call, status);
     free(json);
     return text;
+}
+
+static PyObject *
+client_stats(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return ask(self, "DS_CLIENT_STATS", ds_client_stats);
+}
+
+static PyObject *
+client_holders(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return ask(self, "DS_CLIENT_HOLDERS", ds_client_holders);
 }
 
 static PyObject *
@@ -110,6 +126,8 @@ static PyMethodDef client_methods[] = {
      "End the connection and every call that waits in it. Idempotent."},
     {"ping", METHOD(client_ping), KEYWORDS, "Raise unless the worker serves."},
     {"stats", client_stats, METH_NOARGS, "The worker's counters, a JSON object."},
+    {"holders", client_holders, METH_NOARGS,
+     "Who keeps room from being free, a JSON array."},
     {"put", METHOD(client_put), KEYWORDS, "Store a copy of one value."},
     {"put_many", METHOD(client_put_many), KEYWORDS, "Store copies: all or nothing."},
     {"create", METHOD(client_create), KEYWORDS,

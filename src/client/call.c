@@ -44,6 +44,7 @@ request_name(enum message_type type)
         [MESSAGE_QUEUE_CALL] = "QUEUE_CALL",
         [MESSAGE_FILL] = "FILL",
         [MESSAGE_PUBLISH] = "PUBLISH",
+        [MESSAGE_HOLDERS] = "HOLDERS",
     };
     const char *name = type < MESSAGE_TYPE_COUNT ? names[type] : NULL;
     return name == NULL ? "request" : name;

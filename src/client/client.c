@@ -295,23 +295,35 @@ copy_text(void *arg, const struct reply *reply, struct ds_error *err)
     char **out = arg;
     char *text = malloc(reply->body.len + 1);
     if (text == NULL)
-        return ds_fail(err, DS_NO_MEMORY, "out of memory for the worker's counters");
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for the worker's answer");
     memcpy(text, reply->body.data, reply->body.len);
     text[reply->body.len] = '\0';
     *out = text;
     return DS_OK;
 }
 
-enum ds_status
-ds_client_stats(struct ds_client *client, char **out_json, struct ds_error *err)
+static enum ds_status
+ask(struct ds_client *client, enum message_type type, char **out_json,
+    struct ds_error *err)
 {
     enum ds_status status = check_client(client, err);
     if (status != DS_OK)
         return status;
     if (out_json == NULL)
-        return ds_fail(err, DS_INVALID, "no place for the counters");
+        return ds_fail(err, DS_INVALID, "no place for the answer");
     struct wait wait = client_wait(client, client->request_timeout_ms);
-    struct request request = {
-        .type = MESSAGE_STATS, .on_reply = copy_text, .arg = out_json};
+    struct request request = {.type = type, .on_reply = copy_text, .arg = out_json};
     return client_call(client, &request, &wait, err);
+}
+
+enum ds_status
+ds_client_stats(struct ds_client *client, char **out_json, struct ds_error *err)
+{
+    return ask(client, MESSAGE_STATS, out_json, err);
+}
+
+enum ds_status
+ds_client_holders(struct ds_client *client, char **out_json, struct ds_error *err)
+{
+    return ask(client, MESSAGE_HOLDERS, out_json, err);
 }

@@ -4,6 +4,7 @@
  *   lease.c     room that is lent to clients   recover.c   store_open()
  *   reclaim.c   dead objects to free memory    check.c     store_check()
  *   inspect.c   views, stats, iteration        no_room.c   the text of DS_FULL
+ *   holders.c   who keeps room
  *   table.c     buckets, slots, keys           checksum.c  those of what is sealed */
 #ifndef STORE_INTERNAL_H
 #define STORE_INTERNAL_H

@@ -63,7 +63,8 @@ TEST(a_full_arena_says_what_is_needed_and_what_to_do)
     CHECK_INT(strncmp(err.message, "Shared memory no space in arena: ", 33), 0);
     CHECK_CONTAINS(err.message, "need 500.0 KiB, free 124.0 KiB of 1.0 MiB");
     CHECK_CONTAINS(err.message, "largest hole 124.0 KiB");
-    CHECK_CONTAINS(err.message, "700.0 KiB are held by 1 deleted objects");
+    CHECK_CONTAINS(err.message, "700.0 KiB (68 %) are held by 1 deleted objects");
+    CHECK_CONTAINS(err.message, "and 0 are unsealed (most by PID 100: 700.0 KiB)");
     CHECK_CONTAINS(err.message, "--shared_memory_size_mb");
     CHECK_CONTAINS(err.message, "delete");
 

@@ -120,20 +120,24 @@ pins_copy(struct pins *pins, uint32_t from, uint32_t to)
 }
 
 void
+pins_visit_region(const struct pins *pins, uint32_t index, pins_visit_fn fn, void *arg)
+{
+    if (!pins->used[index])
+        return;
+    const struct pin_region *region = pins_region(pins, index);
+    uint64_t used = words_used(pins, region);
+    step_reached("scan words used");
+    for (uint64_t i = 0; i < used; i++) {
+        uint64_t word = atomic_load_explicit(&region->words[i], memory_order_acquire);
+        step_reached("scan word");
+        if (word != 0)
+            fn(word - 1, arg);
+    }
+}
+
+void
 pins_visit(const struct pins *pins, pins_visit_fn fn, void *arg)
 {
-    for (uint32_t index = 0; index < pins->region_count; index++) {
-        if (!pins->used[index])
-            continue;
-        const struct pin_region *region = pins_region(pins, index);
-        uint64_t used = words_used(pins, region);
-        step_reached("scan words used");
-        for (uint64_t i = 0; i < used; i++) {
-            uint64_t word =
-                atomic_load_explicit(&region->words[i], memory_order_acquire);
-            step_reached("scan word");
-            if (word != 0)
-                fn(word - 1, arg);
-        }
-    }
+    for (uint32_t index = 0; index < pins->region_count; index++)
+        pins_visit_region(pins, index, fn, arg);
 }

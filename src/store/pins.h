@@ -38,5 +38,8 @@ void pins_copy(struct pins *pins, uint32_t from, uint32_t to);
 /* Call fn with the unit (offset / 64) of every pin that is set. */
 typedef void (*pins_visit_fn)(uint64_t unit, void *arg);
 void pins_visit(const struct pins *pins, pins_visit_fn fn, void *arg);
+/* The same for one region; none if it is not in use. */
+void pins_visit_region(const struct pins *pins, uint32_t region, pins_visit_fn fn,
+                       void *arg);
 
 #endif

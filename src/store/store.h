@@ -251,6 +251,22 @@ typedef void (*store_object_fn)(const struct object_view *view, struct ds_slice 
                                 void *arg);
 void store_each(struct store *store, store_object_fn fn, void *arg);
 
+/* What one client keeps from being free, in room of the arena. */
+struct store_holder {
+    struct client_identity identity;
+    uint64_t pinned; /* Extents, each once, */
+    uint64_t pinned_bytes;
+    uint64_t dead; /* of which so many are of deleted objects. */
+    uint64_t dead_bytes;
+    uint64_t unsealed; /* Reserved to be filled; pinned as well where it is mapped. */
+    uint64_t unsealed_bytes;
+};
+/* The `max` clients that keep most from being free, and then those that pin most. Walks
+ * the table, and of the pins 65,536; `only_dead`: of pinned extents those of deleted
+ * objects alone, without a walk. Returns how many; 0 also when out of memory. */
+size_t store_holders(struct store *store, bool only_dead, struct store_holder *out,
+                     size_t max);
+
 struct store_stats {
     struct arena_stats arena;
     uint64_t objects; /* SEALED. */

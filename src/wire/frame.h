@@ -16,7 +16,7 @@
 #define FRAME_MAGIC          0x31575344u /* "DSW1" read as bytes. */
 #define FRAME_HEADER_BYTES   24u
 #define FRAME_BODY_BYTES_MAX (16u << 20)
-#define PROTOCOL_VERSION     7u
+#define PROTOCOL_VERSION     8u
 
 /* Requests; values never change. Who may send which is in worker/session.c. */
 enum message_type {
@@ -41,6 +41,7 @@ enum message_type {
     MESSAGE_QUEUE_CALL = 19, /* To a controller; the payload is MessagePack. */
     MESSAGE_FILL = 20,
     MESSAGE_PUBLISH = 21,
+    MESSAGE_HOLDERS = 22,
     MESSAGE_TYPE_COUNT
 };
 

@@ -22,6 +22,7 @@
  *   DELETE        keys                    flags (1: was there)
  *   EXPIRE        expire                  flags (1: was there)
  *   STATS         (empty)                 JSON text
+ *   HOLDERS       (empty)                 JSON text
  *   PUT           put, payload: value     (empty)
  *   BLOCK_DELETE  block_ids               (empty)
  *   BLOCK_ADOPT   block_ids               flags (1: was there)

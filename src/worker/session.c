@@ -366,6 +366,7 @@ static const struct {
     [MESSAGE_FORK_CLAIM] = {handle_fork_claim, true, false},
     [MESSAGE_FILL] = {handle_fill, false, false},
     [MESSAGE_PUBLISH] = {handle_publish, false, false},
+    [MESSAGE_HOLDERS] = {handle_holders, false, true},
 };
 
 static bool

@@ -86,5 +86,6 @@ void handle_orphans(struct session *, const struct frame_header *, struct ds_sli
 
 /* stats.c */
 void handle_stats(struct session *, const struct frame_header *, struct ds_slice);
+void handle_holders(struct session *, const struct frame_header *, struct ds_slice);
 
 #endif

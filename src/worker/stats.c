@@ -4,12 +4,16 @@
 #include "base/slice.h"
 #include "os/clock.h"
 #include "os/files.h"
+#include "os/process.h"
 #include "worker/session.h"
 
 #include <stdio.h>
 #include <unistd.h>
 
-enum { JSON_BYTES_MAX = 8192 };
+enum {
+    JSON_BYTES_MAX = 16384,
+    HOLDERS_MAX = 32, /* A text of 450 bytes each at most. */
+};
 
 /* Text as it may stand between quotes in JSON. */
 static void
@@ -33,22 +37,44 @@ struct json {
     size_t used;
 };
 
+/* Between what was added before and what comes. */
+static const char *
+separator(const struct json *json)
+{
+    char last = json->used == 0 ? '[' : json->text[json->used - 1];
+    return last == '{' || last == '[' ? "" : ", ";
+}
+
+/* An object or an array begins, in an array or at the top. */
+static void
+json_open(struct json *json, char bracket)
+{
+    int more = snprintf(json->text + json->used, sizeof json->text - json->used, "%s%c",
+                        separator(json), bracket);
+    json->used += (size_t)more;
+}
+
+static void
+json_close(struct json *json, char bracket)
+{
+    json->text[json->used++] = bracket;
+}
+
 static void
 add_text(struct json *json, const char *name, const char *value)
 {
     char escaped[2048];
     escape(value, escaped, sizeof escaped);
     int more = snprintf(json->text + json->used, sizeof json->text - json->used,
-                        "%s\"%s\": \"%s\"", json->used == 1 ? "" : ", ", name, escaped);
+                        "%s\"%s\": \"%s\"", separator(json), name, escaped);
     json->used += (size_t)more;
 }
 
 static void
 add_number(struct json *json, const char *name, uint64_t value)
 {
-    int more =
-        snprintf(json->text + json->used, sizeof json->text - json->used,
-                 "%s\"%s\": %ju", json->used == 1 ? "" : ", ", name, (uintmax_t)value);
+    int more = snprintf(json->text + json->used, sizeof json->text - json->used,
+                        "%s\"%s\": %ju", separator(json), name, (uintmax_t)value);
     json->used += (size_t)more;
 }
 
@@ -118,11 +144,50 @@ handle_stats(struct session *session, const struct frame_header *header,
         session_reject(session, "malformed STATS");
         return;
     }
-    struct json json = {.text = "{", .used = 1};
+    struct json json = {.used = 0};
+    json_open(&json, '{');
     add_identity(&json, session->worker);
     add_store(&json, session->worker);
     add_counters(&json, session->worker);
-    json.text[json.used++] = '}';
+    json_close(&json, '}');
+    conn_reply(session->conn, header, slice(json.text, json.used));
+}
+
+static void
+add_holder(struct json *json, const struct store_holder *holder)
+{
+    uint32_t pid = holder->identity.pid;
+    char process[PROCESS_TEXT_BYTES] = "a process that is not visible here";
+    if (pid != 0)
+        process_describe((pid_t)pid, process, sizeof process);
+    json_open(json, '{');
+    add_text(json, "process", process);
+    add_number(json, "pid", pid);
+    add_number(json, "pid_start_time", holder->identity.pid_start_time);
+    add_number(json, "pinned", holder->pinned);
+    add_number(json, "pinned_bytes", holder->pinned_bytes);
+    add_number(json, "deleted", holder->dead);
+    add_number(json, "deleted_bytes", holder->dead_bytes);
+    add_number(json, "unsealed", holder->unsealed);
+    add_number(json, "unsealed_bytes", holder->unsealed_bytes);
+    json_close(json, '}');
+}
+
+void
+handle_holders(struct session *session, const struct frame_header *header,
+               struct ds_slice body)
+{
+    if (body.len != 0) {
+        session_reject(session, "malformed HOLDERS");
+        return;
+    }
+    struct store_holder holders[HOLDERS_MAX];
+    size_t count = store_holders(session->worker->store, false, holders, HOLDERS_MAX);
+    struct json json = {.used = 0};
+    json_open(&json, '[');
+    for (size_t i = 0; i < count; i++)
+        add_holder(&json, &holders[i]);
+    json_close(&json, ']');
     conn_reply(session->conn, header, slice(json.text, json.used));
 }
 

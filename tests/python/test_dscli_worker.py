@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from yr.datasystem import BlockClient
+from yr.datasystem import BlockClient, KVClient
 from yr.datasystem.cli._processes import find_workers_at, owner_is_alive
 
 
@@ -236,6 +236,40 @@ def test_stop_of_nothing_is_an_error(site: Site) -> None:
         "[ERROR] Stop failed: No matching process found for "
         f"worker_address={site.address}"
     )
+
+
+def test_status_says_who_holds_memory(site: Site) -> None:
+    assert site.start().returncode == 0
+    host, port = site.address.split(":")
+    client = KVClient(host, int(port))
+    client.init()
+    client.set("deleted", b"x" * (1 << 20))
+    held = client.get_buffers(["deleted"])
+    client.delete(["deleted"])
+    reserved = client.mcreate(["reserved"], [2 << 20])
+    done = site.run("status", "--pins", "--json", "--worker_address", site.address)
+    assert done.returncode == 0, done.stderr
+    (holder,) = json.loads(done.stdout)["holders"]
+    assert holder["pid"] == os.getpid()
+    assert holder["deleted"] == 1
+    assert holder["deleted_bytes"] == 1 << 20
+    assert holder["unsealed"] == 1
+    assert holder["unsealed_bytes"] == 2 << 20
+    assert holder["pinned"] == 2
+    assert holder["pinned_bytes"] == 3 << 20
+
+    done = site.run("status", "--pins", "--worker_address", site.address)
+    assert f"PID {os.getpid()} (" in done.stdout
+    assert "1 (1 MiB)" in done.stdout
+
+    with pytest.raises(RuntimeError, match=f"most by PID {os.getpid()}: 3.0 MiB"):
+        client.set("too-large", bytes(63 << 20))
+
+    del held, reserved
+    client.delete(["any"])  # What is given up goes with the next request.
+    done = site.run("status", "--pins", "--worker_address", site.address)
+    assert "nobody holds memory" in done.stdout
+    client.close()
 
 
 def test_status_of_nothing_is_an_error(site: Site) -> None:

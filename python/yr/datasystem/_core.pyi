@@ -100,6 +100,8 @@ class Client:
         """End the connection and every call that waits in it. Idempotent."""
     def ping(self, timeout_ms: int) -> None: ...
     def stats(self) -> str: ...
+    def holders(self) -> str:
+        """Who keeps room from being free, most first: a JSON array."""
     def put(
         self,
         key: str,

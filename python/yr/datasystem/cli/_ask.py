@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from yr.datasystem.cli._config import split_address
 from yr.datasystem.cli._output import CommandError
+
+if TYPE_CHECKING:
+    from yr.datasystem._core import Client
 
 TIMEOUT_MS = 2000
 
 
 def ask_worker(address: str, timeout_ms: int = TIMEOUT_MS) -> dict[str, Any]:
     """The worker's statistics; CommandError says why there are none."""
+    answer = _ask(address, timeout_ms, lambda client: client.stats())
+    if not isinstance(answer, dict):
+        raise CommandError(f"what answers at {address} is no datasystem worker")
+    return answer
+
+
+def ask_holders(address: str, timeout_ms: int = TIMEOUT_MS) -> list[dict[str, Any]]:
+    """Who keeps room from being free, most first; CommandError as above."""
+    holders: list[dict[str, Any]] = _ask(
+        address, timeout_ms, lambda client: client.holders()
+    )
+    return holders
+
+
+def _ask(address: str, timeout_ms: int, question: Callable[[Client], str]) -> Any:
     from yr.datasystem._core import Client, DatasystemError
 
     host, port = split_address(address)
     try:
         client = Client(host, port, timeout_ms, timeout_ms, True)
         try:
-            answer = json.loads(client.stats())
+            return json.loads(question(client))
         finally:
             client.close()
     except DatasystemError as error:
         raise CommandError(f"no answer from a worker at {address}: {error}") from error
-    if not isinstance(answer, dict):
-        raise CommandError(f"what answers at {address} is no datasystem worker")
-    return answer

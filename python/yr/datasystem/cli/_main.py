@@ -127,6 +127,9 @@ def _add_status(commands: Commands) -> None:
     command.add_argument(
         "-w", "--worker_address", metavar="HOST:PORT", help="only this worker"
     )
+    command.add_argument(
+        "--pins", action="store_true", help="and which processes hold its memory"
+    )
     command.set_defaults(run=_run_status)
 
 
@@ -178,7 +181,7 @@ def _run_stop(options: argparse.Namespace) -> int:
 def _run_status(options: argparse.Namespace) -> int:
     from yr.datasystem.cli import _status
 
-    return _status.run(options.worker_address, options.json)
+    return _status.run(options.worker_address, options.json, options.pins)
 
 
 def _run_query(options: argparse.Namespace) -> int:

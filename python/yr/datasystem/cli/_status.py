@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from yr.datasystem.cli._ask import ask_worker
+from yr.datasystem.cli._ask import ask_holders, ask_worker
 from yr.datasystem.cli._config import socket_of
 from yr.datasystem.cli._output import CommandError
 from yr.datasystem.cli._processes import Worker, find_workers, owner_is_alive
@@ -13,9 +14,10 @@ from yr.datasystem.cli._processes import Worker, find_workers, owner_is_alive
 COLUMNS = (
     *("ADDRESS", "PID", "UPTIME", "STATE", "MEMORY", "OBJECTS", "CLIENTS", "OWNER"),
 )
+HOLDER_COLUMNS = ("PROCESS", "IN USE", "OF WHICH DELETED", "UNSEALED")
 
 
-def run(address: str | None, as_json: bool) -> int:
+def run(address: str | None, as_json: bool, with_pins: bool) -> int:
     """With an address: that worker alone, as one JSON object."""
     workers = find_workers()
     if address is not None:
@@ -24,10 +26,15 @@ def run(address: str | None, as_json: bool) -> int:
     rows = [_describe(worker, pids - {worker.pid}) for worker in workers]
     if address is not None and not rows:
         rows = [_describe_foreign(address)]
+    if with_pins:
+        for row in rows:
+            row["holders"] = [] if "error" in row else _holders(row)
     if as_json:
         print(json.dumps(rows if address is None else rows[0], indent=2))
     elif rows:
-        _print_table(rows)
+        _print_table([COLUMNS, *(_cells(row) for row in rows)])
+        for row in rows if with_pins else ():
+            _print_holders(row)
     else:
         print("no datasystem worker of this user runs on this node")
     return 0
@@ -67,9 +74,34 @@ def _describe_foreign(address: str) -> dict[str, Any]:
     return row
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    cells = [list(COLUMNS), *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+def _holders(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """A process may have several clients: one entry each."""
+    return ask_holders(str(row["worker_address"]))
+
+
+def _print_holders(row: dict[str, Any]) -> None:
+    print()
+    if not row["holders"]:
+        print(f"nobody holds memory of {row['worker_address']}")
+        return
+    cells = [
+        [
+            str(holder["process"]),
+            _count_and_size(holder, "pinned"),
+            _count_and_size(holder, "deleted"),
+            _count_and_size(holder, "unsealed"),
+        ]
+        for holder in row["holders"]
+    ]
+    _print_table([HOLDER_COLUMNS, *cells])
+
+
+def _count_and_size(holder: dict[str, Any], name: str) -> str:
+    return f"{holder[name]} ({_size(holder, f'{name}_bytes')})"
+
+
+def _print_table(cells: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     for line in cells:
         padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         print("  ".join(padded).rstrip())
