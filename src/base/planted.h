@@ -12,7 +12,7 @@
     X(LATE_SLOT, "late-slot", "a slot is committed before it is filled")               \
     X(FORGOTTEN_PIN, "forgotten-pin", "room is given back though it is pinned")        \
     X(UNCHECKED_PIN, "unchecked-pin", "a reader does not look again after its pin")    \
-    X(DOUBLE_GRANT, "double-grant", "recovery takes what clients fill for free room")     \
+    X(DOUBLE_GRANT, "double-grant", "recovery takes what clients fill for free room")  \
     X(STALE_READ, "stale-read", "what an ended worker's memory holds is read on")      \
     X(FORGOTTEN_HOLD, "forgotten-hold", "room is given back while it is being sent")   \
     X(RESUME_DROPS, "resume-drops", "a restarted worker drops what clients fill")      \

@@ -7,7 +7,7 @@
 enum room_lack { ROOM_FOUND, ROOM_NO_SLOT, ROOM_NO_KEY_BYTES, ROOM_NO_EXTENT };
 
 /* Always DS_FULL. `lack` is not ROOM_FOUND. */
-enum ds_status no_room(struct store *store, enum room_lack lack, uint64_t size,
-                       struct ds_error *err);
+enum ds_status
+no_room(struct store *store, enum room_lack lack, uint64_t size, struct ds_error *err);
 
 #endif
