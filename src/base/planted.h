@@ -18,7 +18,12 @@
     X(RESUME_DROPS, "resume-drops", "a restarted worker drops what clients fill")      \
     X(LEAKED_WRITING, "leaked-writing", "what a dead client was filling stays")        \
     X(LEAKED_LOSER, "leaked-loser", "a put that lost against another keeps its room")  \
-    X(CUT_PAYLOAD, "cut-payload", "the end of a fetched value is not received")
+    X(CUT_PAYLOAD, "cut-payload", "the end of a fetched value is not received")        \
+    X(EARLY_REPLY, "early-reply", "the controller answers before it has written")      \
+    X(SHORT_SNAPSHOT, "short-snapshot", "a snapshot forgets a row")                    \
+    X(LOST_DELETION, "lost-deletion",                                                  \
+      "a new controller forgets what is to be deleted")                                \
+    X(KEPT_ORPHAN, "kept-orphan", "a block whose writer died is kept for ever")
 
 #define PLANTED_NUMBER(number, name, what) PLANTED_##number,
 enum planted_bug { PLANTED_NONE, PLANTED_BUGS(PLANTED_NUMBER) PLANTED_COUNT };

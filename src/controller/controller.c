@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "controller/session.h"
@@ -21,7 +22,8 @@ enum { EXIT_CANNOT_START = 1 };
 bool
 controller_must_hold(const struct controller *controller)
 {
-    return controller->journal != NULL && journal_is_pending(controller->journal);
+    return controller->journal != NULL && !PLANTED(EARLY_REPLY) &&
+           journal_is_pending(controller->journal);
 }
 
 /* Nothing that ends a process in good order: the supervisor starts the next one, which
@@ -36,6 +38,29 @@ die_of_journal(const struct ds_error *err)
     _exit(SUPERVISOR_CRASH_EXIT);
 }
 
+/* Blocks that the worker was told to delete, and has not yet deleted, are known to the
+ * link alone by now. */
+static void
+compact(struct controller *controller)
+{
+    struct ds_error err = {0};
+    struct ds_block_id *deleting = NULL;
+    size_t count = 0;
+    if (controller->worker != NULL &&
+        !worker_link_deleting(controller->worker, &deleting, &count)) {
+        log_error("controller compact reason=\"out of memory, will try again\"");
+        return;
+    }
+    struct snapshot_source source = {.queue = controller->queue,
+                                     .replies = controller->replies,
+                                     .deleting = deleting,
+                                     .deleting_count = count};
+    enum ds_status status = journal_compact(controller->journal, &source, &err);
+    free(deleting);
+    if (status != DS_OK)
+        die_of_journal(&err);
+}
+
 void
 controller_flush(struct controller *controller)
 {
@@ -45,6 +70,9 @@ controller_flush(struct controller *controller)
         journal_flush(controller->journal, &err) != DS_OK)
         die_of_journal(&err);
     sessions_send_held(controller);
+    if (controller->journal != NULL && !controller->stopping &&
+        journal_is_long(controller->journal))
+        compact(controller);
 }
 
 static void
@@ -89,7 +117,7 @@ static bool
 judge_orphan(const struct ds_block_id *id, bool *out_known, void *arg)
 {
     struct controller *controller = arg;
-    *out_known = queue_knows_block(controller->queue, id);
+    *out_known = queue_knows_block(controller->queue, id) || PLANTED(KEPT_ORPHAN);
     if (*out_known)
         return true;
     if (controller->journal != NULL &&
@@ -126,6 +154,11 @@ redrive(struct controller *controller)
     if (controller->worker == NULL)
         return;
     queue_each_block(controller->queue, adopt, controller);
+    if (PLANTED(LOST_DELETION)) {
+        struct ds_block_id id;
+        while (queue_peek_dead(controller->queue, &id))
+            queue_pop_dead(controller->queue);
+    }
     delete_dead_blocks(controller);
 }
 

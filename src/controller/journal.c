@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/append_file.h"
@@ -10,7 +11,9 @@
 #include "os/random.h"
 #include "queue/replay.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { PENDING_BYTES_KEPT = 1 << 20 };
 
@@ -22,6 +25,7 @@ struct journal {
     struct journal_header header;
     uint64_t next_sequence;
     uint64_t end;
+    uint64_t long_at; /* From that many bytes on it is worth a snapshot. */
     struct writer pending;
     bool is_full; /* Said in the log, once until there is room again. */
 };
@@ -35,6 +39,7 @@ struct replay {
     struct replies *replies;
     struct record_reader reader;
     uint64_t count;
+    uint64_t snapshot_end; /* 0: it has none. */
 };
 
 static enum ds_status
@@ -77,14 +82,42 @@ replay_all(struct replay *replay, bool *out_is_cut_off, struct ds_error *err)
         if (status != DS_OK)
             return status;
         replay->count++;
+        if (record.type == SNAPSHOT_END)
+            replay->snapshot_end = replay->reader.at;
     }
     if (found == RECORD_DAMAGED)
         return fail_damaged(replay, err);
+    if (queue_is_loading(replay->queue))
+        return ds_fail(err, DS_CORRUPT,
+                       "the journal '%s' ends in the middle of its snapshot. Keep the "
+                       "file for inspection, or remove it to start with an empty queue",
+                       replay->options->path);
     *out_is_cut_off = found == RECORD_CUT_OFF;
     return DS_OK;
 }
 
 /* ---- Opening ---- */
+
+/* FILE.new, or NULL. */
+static char *
+new_path(const char *path)
+{
+    size_t bytes = strlen(path) + sizeof ".new";
+    char *made = malloc(bytes);
+    if (made != NULL)
+        snprintf(made, bytes, "%s.new", path);
+    return made;
+}
+
+/* A snapshot that never took FILE's place is nobody's. */
+static void
+remove_unfinished(const char *path)
+{
+    char *unfinished = new_path(path);
+    if (unfinished != NULL)
+        files_remove(unfinished);
+    free(unfinished);
+}
 
 static enum ds_status
 write_header(struct journal *journal, struct ds_error *err)
@@ -98,16 +131,27 @@ write_header(struct journal *journal, struct ds_error *err)
     return status;
 }
 
+/* `end` is where the snapshot is behind us, or the last try to make one. */
+static void
+rest_before_compacting(struct journal *journal)
+{
+    uint64_t step = journal->options->compact_bytes;
+    journal->long_at =
+        journal->end + max_u64(step == 0 ? JOURNAL_COMPACT_BYTES : step,
+                               2 * (journal->end - JOURNAL_HEADER_BYTES));
+}
+
 static enum ds_status
-begin(struct journal *journal, struct ds_error *err)
+begin(struct journal *journal, uint64_t first_sequence, struct ds_error *err)
 {
     journal->header = (struct journal_header){
         .id = random_u64(),
         .session = journal_session(slice_of_text(journal->options->session)),
-        .first_sequence = 1,
+        .first_sequence = first_sequence,
     };
-    journal->next_sequence = 1;
+    journal->next_sequence = first_sequence;
     journal->end = JOURNAL_HEADER_BYTES;
+    rest_before_compacting(journal);
     enum ds_status status = append_file_reserve(journal->file, journal->end, err);
     return status == DS_OK ? write_header(journal, err) : status;
 }
@@ -135,6 +179,8 @@ resume(struct journal *journal, struct replay *replay, struct ds_slice content,
     if (status != DS_OK)
         return status;
     journal->next_sequence = replay->reader.next_sequence;
+    journal->end = max_u64(replay->snapshot_end, JOURNAL_HEADER_BYTES);
+    rest_before_compacting(journal);
     journal->end = replay->reader.at;
     log_info("controller journal replayed file=%s records=%ju bytes=%ju ms=%ju",
              journal->options->path, (uintmax_t)replay->count, (uintmax_t)journal->end,
@@ -149,7 +195,7 @@ begin_or_resume(struct journal *journal, struct replay *replay, struct ds_slice 
     struct ds_error reason = {0};
     enum ds_status status = journal_header_decode(content, &journal->header, &reason);
     if (status == DS_NOT_FOUND)
-        return begin(journal, err);
+        return begin(journal, 1, err);
     if (status != DS_OK)
         return ds_fail(err, status,
                        "the journal '%s': %s. Keep the file for inspection, or remove "
@@ -170,6 +216,7 @@ journal_open(const struct journal_options *options, struct queue *queue,
         return ds_fail(err, DS_NO_MEMORY, "out of memory for the journal");
     journal->options = options;
     *out_is_foreign = false;
+    remove_unfinished(options->path);
     enum ds_status status = append_file_open(options->path, &journal->file, err);
     if (status != DS_OK)
         return status;
@@ -273,6 +320,102 @@ journal_flush(struct journal *journal, struct ds_error *err)
     else
         writer_clear(pending);
     return DS_OK;
+}
+
+/* ---- A snapshot in its place ---- */
+
+/* One more record of a journal that nobody uses yet. */
+static enum ds_status
+take_record(enum record_type type, struct ds_slice body, void *arg,
+            struct ds_error *err)
+{
+    struct journal *journal = arg;
+    if (!writer_reserve(&journal->pending, record_bytes(body.len)))
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for a snapshot");
+    uint64_t end = journal->end + record_bytes(body.len);
+    enum ds_status status = append_file_reserve(journal->file, end, err);
+    if (status != DS_OK)
+        return status;
+    journal_append(journal, type, (struct request_id){0}, body);
+    status = append_file_write(journal->file, journal->end,
+                               slice(journal->pending.data, journal->pending.len), err);
+    journal->end += journal->pending.len;
+    writer_clear(&journal->pending);
+    return status;
+}
+
+static enum ds_status
+write_snapshot(struct journal *fresh, uint64_t first_sequence, const char *path,
+               const struct snapshot_source *source, struct ds_error *err)
+{
+    enum ds_status status = append_file_open(path, &fresh->file, err);
+    if (status == DS_OK)
+        status = begin(fresh, first_sequence, err);
+    if (status == DS_OK)
+        status = snapshot_write(source, take_record, fresh, err);
+    if (status == DS_OK && fresh->options->sync)
+        status = append_file_sync(fresh->file, err);
+    if (status == DS_OK)
+        status = append_file_rename(fresh->file, fresh->options->path, err);
+    return status;
+}
+
+/* `fresh` takes the place of what `journal` had; what that had goes with `fresh`. */
+static void
+exchange(struct journal *journal, struct journal *fresh)
+{
+    struct journal had = *journal;
+    journal->file = fresh->file;
+    journal->header = fresh->header;
+    journal->next_sequence = fresh->next_sequence;
+    journal->end = fresh->end;
+    fresh->file = had.file;
+}
+
+bool
+journal_is_long(const struct journal *journal)
+{
+    return journal->end >= journal->long_at;
+}
+
+/* DS_OK also when it was not done. */
+static enum ds_status
+finish_compacting(struct journal *journal, struct journal *fresh, enum ds_status status,
+                  const struct ds_error *reason, struct ds_error *err)
+{
+    uint64_t before = journal->end;
+    if (status == DS_OK)
+        exchange(journal, fresh);
+    rest_before_compacting(journal);
+    if (status != DS_OK) {
+        log_warn("controller journal cannot be compacted, it grows on reason=\"%s\"",
+                 reason->message);
+        return DS_OK;
+    }
+    log_info("controller journal compacted file=%s bytes=%ju before=%ju",
+             journal->options->path, (uintmax_t)journal->end, (uintmax_t)before);
+    return journal->options->sync ? append_file_sync_name(journal->file, err) : DS_OK;
+}
+
+enum ds_status
+journal_compact(struct journal *journal, const struct snapshot_source *source,
+                struct ds_error *err)
+{
+    DS_ASSERT(journal->pending.len == 0);
+    struct journal fresh = {.options = journal->options};
+    struct ds_error reason = {.message = "out of memory"};
+    enum ds_status status = DS_NO_MEMORY;
+    remove_unfinished(journal->options->path);
+    char *path = new_path(journal->options->path);
+    if (path != NULL)
+        status = write_snapshot(&fresh, journal->next_sequence, path, source, &reason);
+    if (status != DS_OK)
+        remove_unfinished(journal->options->path);
+    free(path);
+    status = finish_compacting(journal, &fresh, status, &reason, err);
+    append_file_close(fresh.file);
+    writer_fini(&fresh.pending);
+    return status;
 }
 
 void

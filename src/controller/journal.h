@@ -13,8 +13,9 @@
  *               replies go out, the worker is told
  *
  * Written down are the requests as they came; the queue is a state machine, so the same
- * requests lead to the same state and the same replies. The file is in
- * queue/record.h. docs/decisions/0006-journal.md says why it is so.
+ * requests lead to the same state and the same replies. A journal that has grown long
+ * begins anew with a snapshot (queue/snapshot.h). The file is in queue/record.h.
+ * docs/decisions/0006-journal.md says why it is so.
  *
  * Owner: loop thread. */
 #ifndef CONTROLLER_JOURNAL_H
@@ -23,6 +24,7 @@
 #include "queue/queue.h"
 #include "queue/record.h"
 #include "queue/replies.h"
+#include "queue/snapshot.h"
 
 #include "base/auto.h"
 
@@ -33,7 +35,12 @@ struct journal_options {
     const char *path;
     const char *session; /* Whose it is. */
     bool sync;           /* Also a power cut loses nothing that was acknowledged. */
+    /* When it has grown by so many bytes, and to three times what it says, it is written
+     * anew. 0: JOURNAL_COMPACT_BYTES. */
+    uint64_t compact_bytes;
 };
+
+enum { JOURNAL_COMPACT_BYTES = 16 << 20 };
 
 /* Opens the journal, which is made if absent, and applies what it says to the empty
  * `queue` and `replies`. *out_is_foreign: it was another session's, and what the queue
@@ -71,6 +78,17 @@ bool journal_is_pending(const struct journal *journal);
 /* DS_IO: what is in the file is not known, so the queue must not go on with what it has
  * in memory. */
 DS_MUST_USE enum ds_status journal_flush(struct journal *journal, struct ds_error *err);
+
+/* It has grown long for what it says. */
+bool journal_is_long(const struct journal *journal);
+
+/* Puts a snapshot in its place, in one step: FILE.new becomes FILE. Nothing may be
+ * pending. Takes about 1 us a row. If that cannot be done, for want of room or
+ * memory, the log says why, the journal goes on as it was and is not long for a while.
+ *   DS_IO   what is on the disk is not known, so the queue must not go on */
+DS_MUST_USE enum ds_status
+journal_compact(struct journal *journal, const struct snapshot_source *source,
+                struct ds_error *err);
 
 /* The queue has ended: nobody needs the file. */
 void journal_remove(struct journal *journal);

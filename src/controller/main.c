@@ -7,6 +7,7 @@
 #include "os/logfile.h"
 #include "os/supervisor.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -30,6 +31,9 @@ static const char usage[] =
     "after\n"
     "                        a crash (default: PATH.journal; 'none': nowhere)\n"
     "  --fsync               acknowledge only what a power cut would not lose either\n"
+    "  --journal_compact_bytes N\n"
+    "                        after so many bytes it begins anew with what is known\n"
+    "                        then (default: 16777216)\n"
     "  --session TEXT        a journal of another session is only used to delete its\n"
     "                        blocks (default: empty)\n"
     "  --owner TEXT          who started it, for the log\n"
@@ -44,6 +48,7 @@ enum option_code {
     WORKER_SOCKET,
     JOURNAL,
     FSYNC,
+    JOURNAL_COMPACT,
     SESSION,
     LOG_DIR,
     OWNER,
@@ -56,6 +61,7 @@ static const struct option option_table[] = {
     {"worker_socket", required_argument, NULL, WORKER_SOCKET},
     {"journal", required_argument, NULL, JOURNAL},
     {"fsync", no_argument, NULL, FSYNC},
+    {"journal_compact_bytes", required_argument, NULL, JOURNAL_COMPACT},
     {"session", required_argument, NULL, SESSION},
     {"log_dir", required_argument, NULL, LOG_DIR},
     {"owner", required_argument, NULL, OWNER},
@@ -63,6 +69,24 @@ static const struct option option_table[] = {
     {"version", no_argument, NULL, VERSION},
     {NULL, 0, NULL, 0},
 };
+
+/* A whole number from 1 on. As take_option(). */
+static int
+take_bytes(const char *text, uint64_t *out)
+{
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (errno == 0 && *end == '\0' && text[0] >= '0' && text[0] <= '9' && value > 0) {
+        *out = value;
+        return -1;
+    }
+    fprintf(stderr,
+            "transfer_queue_controller: --journal_compact_bytes must be a whole number "
+            "from 1 on, not '%s'\n",
+            text);
+    return EXIT_USAGE;
+}
 
 /* Stores one option. EXIT_SUCCESS or EXIT_USAGE ends the program with that code; -1
  * goes on. getopt_long() has printed what is wrong, with the name of the option. */
@@ -82,6 +106,8 @@ take_option(int code, struct controller_options *options)
     case FSYNC:
         options->journal.sync = true;
         return -1;
+    case JOURNAL_COMPACT:
+        return take_bytes(optarg, &options->journal.compact_bytes);
     case SESSION:
         options->journal.session = optarg;
         return -1;

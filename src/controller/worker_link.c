@@ -115,6 +115,23 @@ tell_if_flushed(struct worker_link *link)
 }
 
 bool
+worker_link_deleting(const struct worker_link *link, struct ds_block_id **out,
+                     size_t *out_count)
+{
+    size_t count = 0;
+    struct ds_block_id *ids = calloc(task_count(link) + 1, sizeof *ids);
+    if (ids == NULL)
+        return false;
+    for (size_t i = link->head; i < link->tail; i++) {
+        if (link->tasks[i].is_delete)
+            ids[count++] = link->tasks[i].id;
+    }
+    *out = ids;
+    *out_count = count;
+    return true;
+}
+
+bool
 worker_link_reserve(struct worker_link *link, size_t count)
 {
     return reserve(link, count);

@@ -52,6 +52,11 @@ bool worker_link_delete(struct worker_link *link, struct ds_block_id id);
 
 bool worker_link_is_up(const struct worker_link *link);
 
+/* The blocks that the worker was to delete and has not acknowledged, to be free()d; false
+ * when out of memory. */
+bool worker_link_deleting(const struct worker_link *link, struct ds_block_id **out,
+                          size_t *out_count);
+
 /* Calls `on_flushed` once everything told so far is acknowledged, at once if it is. */
 void
 worker_link_flush(struct worker_link *link, void (*on_flushed)(void *arg), void *arg);

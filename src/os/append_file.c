@@ -217,9 +217,10 @@ append_file_sync(struct append_file *file, struct ds_error *err)
 }
 
 /* A new name is on the disk once its folder is. */
-static enum ds_status
-sync_folder(const char *path, struct ds_error *err)
+enum ds_status
+append_file_sync_name(const struct append_file *file, struct ds_error *err)
 {
+    const char *path = file->path;
     char folder[PATH_MAX];
     const char *slash = strrchr(path, '/');
     size_t len = slash == NULL ? 0 : (size_t)(slash - path) + 1;
@@ -237,8 +238,7 @@ sync_folder(const char *path, struct ds_error *err)
 }
 
 enum ds_status
-append_file_rename(struct append_file *file, const char *path, bool sync,
-                   struct ds_error *err)
+append_file_rename(struct append_file *file, const char *path, struct ds_error *err)
 {
     char *copy = strdup(path);
     if (copy == NULL)
@@ -251,5 +251,5 @@ append_file_rename(struct append_file *file, const char *path, bool sync,
     }
     free(file->path);
     file->path = copy;
-    return sync ? sync_folder(path, err) : DS_OK;
+    return DS_OK;
 }

@@ -57,10 +57,12 @@ append_file_cut(struct append_file *file, uint64_t bytes, struct ds_error *err);
 DS_MUST_USE enum ds_status
 append_file_sync(struct append_file *file, struct ds_error *err);
 
-/* The file takes the place of the one at `path`, in one step; with `sync`, which must
- * have followed an append_file_sync(), also for a power cut. DS_IO. */
+/* The file takes the place of the one at `path`, in one step. DS_IO: it did not. */
 DS_MUST_USE enum ds_status
-append_file_rename(struct append_file *file, const char *path, bool sync,
-                   struct ds_error *err);
+append_file_rename(struct append_file *file, const char *path, struct ds_error *err);
+
+/* Waits until its name is on the disk. DS_IO. */
+DS_MUST_USE enum ds_status
+append_file_sync_name(const struct append_file *file, struct ds_error *err);
 
 #endif

@@ -127,7 +127,8 @@ TEST(a_file_takes_the_place_of_another)
     CHECK_OK(append_file_open(path_of("a.new"), &file, NULL));
     CHECK_OK(append_file_reserve(file, 3, NULL));
     CHECK_OK(append_file_write(file, 0, slice("new", 3), NULL));
-    CHECK_OK(append_file_rename(file, path_of("a"), true, NULL));
+    CHECK_OK(append_file_rename(file, path_of("a"), NULL));
+    CHECK_OK(append_file_sync_name(file, NULL));
     CHECK(access(path_of("a.new"), F_OK) < 0);
     CHECK_OK(append_file_open(path_of("a"), &again, NULL));
     check_content(again, "new", 3);

@@ -141,24 +141,24 @@ order_column_bytes(struct block *block, const struct field_table *fields,
     }
 }
 
-/* The request's block number `at`; NULL when out of memory. */
+/* NULL when out of memory. The sizes of the columns are still to be set. */
 static struct block *
-create(const struct blocks_request *request, uint32_t at)
+create(const struct ds_block_id *id, uint32_t row_count, size_t columns,
+       struct ds_slice backend)
 {
-    size_t columns = request->fields.count;
+    DS_ASSERT(row_count > 0);
     struct block *block =
-        malloc(sizeof *block + columns * sizeof(uint64_t) + request->backend.len);
+        malloc(sizeof *block + columns * sizeof(uint64_t) + backend.len);
     if (block == NULL)
         return NULL;
     *block = (struct block){
-        .id = request->ids[at],
-        .row_count = request->ends[at] - blocks_request_first(request, at),
-        .backend_len = (uint32_t)request->backend.len,
+        .id = *id,
+        .row_count = row_count,
+        .backend_len = (uint32_t)backend.len,
         .backend = (char *)&block->column_bytes[columns],
     };
-    DS_ASSERT(block->row_count > 0);
-    if (request->backend.len > 0)
-        memcpy(block->backend, request->backend.data, request->backend.len);
+    if (backend.len > 0)
+        memcpy(block->backend, backend.data, backend.len);
     list_init(&block->link);
     list_init(&block->doomed_link);
     return block;
@@ -168,7 +168,9 @@ static bool
 create_all(const struct blocks_request *request, struct block **out)
 {
     for (uint32_t i = 0; i < request->count; i++) {
-        out[i] = create(request, i);
+        uint32_t row_count = request->ends[i] - blocks_request_first(request, i);
+        out[i] = create(&request->ids[i], row_count, request->fields.count,
+                        request->backend);
         if (out[i] != NULL)
             continue;
         for (; i > 0; i--) {
@@ -214,6 +216,34 @@ blocks_add(struct block_table *table, struct block *block)
     table->blocks[block->number.value] = block;
     bool inserted = hmap_insert(&table->by_id, &block->node, hash_id(&block->id));
     DS_ASSERT(inserted);
+}
+
+bool
+blocks_restore(struct block_table *table, const struct block_image *image)
+{
+    struct block *block =
+        reserve(table, 1)
+            ? create(&image->id, image->row_count, image->column_count, image->backend)
+            : NULL;
+    if (block == NULL)
+        return false;
+    block->keys_hash = image->keys_hash;
+    block->fields = image->fields;
+    memcpy(block->column_bytes, image->column_bytes,
+           image->column_count * sizeof *image->column_bytes);
+    blocks_add(table, block);
+    return true;
+}
+
+bool
+blocks_restore_dead(struct block_table *table, const struct ds_block_id *id)
+{
+    struct block *block = create(id, 1, 0, (struct ds_slice){0});
+    if (block == NULL)
+        return false;
+    list_push_back(&table->dead, &block->link);
+    table->dead_count++;
+    return true;
 }
 
 void

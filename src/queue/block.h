@@ -96,6 +96,24 @@ blocks_prepare(struct block_table *table, struct field_table *fields,
 /* Takes `block`. It must get its entries before anything else happens. */
 void blocks_add(struct block_table *table, struct block *block);
 
+/* A block as a snapshot has it. Borrowed. */
+struct block_image {
+    struct ds_block_id id;
+    uint64_t keys_hash;
+    uint32_t row_count; /* Not 0. */
+    struct field_set fields;
+    struct ds_slice backend;
+    const uint64_t *column_bytes; /* In the order of `fields`. */
+    uint32_t column_count;
+};
+
+/* Adds a block that the table does not know; its number is the next one where none was
+ * freed. It must get its entries. False when out of memory. */
+bool blocks_restore(struct block_table *table, const struct block_image *image);
+
+/* A block that is still to be deleted; false when out of memory. */
+bool blocks_restore_dead(struct block_table *table, const struct ds_block_id *id);
+
 /* For a block that was not added. Accepts NULL. */
 void block_destroy(struct block *block);
 DEFINE_AUTO(block, struct block, block_destroy)

@@ -21,6 +21,7 @@ struct queue_counters {
 struct queue {
     struct queue_limits limits;
     bool reports_dead;
+    bool is_loading; /* A snapshot was begun, and has not ended. */
     struct hmap partitions_by_name;
     struct list partitions; /* In the order of their creation. */
     uint32_t row_count;
@@ -72,6 +73,9 @@ void queue_drop_reported_dead(struct queue *queue);
 
 /* DS_NO_MEMORY if the reply could not be written. */
 enum ds_status queue_check_reply(const struct writer *reply, struct ds_error *err);
+
+/* A copy of `config` is the configuration from now on; false when out of memory. */
+bool queue_set_config(struct queue *queue, struct ds_slice config);
 
 /* The names of a set's fields, sorted, as an array. DS_NO_MEMORY. */
 enum ds_status queue_write_field_names(const struct queue *queue, struct field_set set,

@@ -177,22 +177,28 @@ queue_apply_list(struct queue *queue, const struct queue_request *request,
         list_partition(CONTAINER_OF(link, struct partition, link), reply);
 }
 
-static enum ds_status
-set_config(struct queue *queue, struct ds_slice config, struct writer *reply,
-           struct ds_error *err)
+bool
+queue_set_config(struct queue *queue, struct ds_slice config)
 {
     uint8_t *copy = malloc(config.len + 1);
-    msgpack_write_nil(reply);
-    if (copy == NULL || reply->failed) {
-        free(copy);
-        return ds_fail(err, DS_NO_MEMORY, "out of memory for a configuration");
-    }
+    if (copy == NULL)
+        return false;
     if (config.len > 0)
         memcpy(copy, config.data, config.len);
     free(queue->config);
     queue->config = copy;
     queue->config_len = config.len;
     queue->has_config = true;
+    return true;
+}
+
+static enum ds_status
+set_config(struct queue *queue, struct ds_slice config, struct writer *reply,
+           struct ds_error *err)
+{
+    msgpack_write_nil(reply);
+    if (reply->failed || !queue_set_config(queue, config))
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for a configuration");
     return DS_OK;
 }
 
@@ -334,4 +340,10 @@ void
 queue_pop_dead(struct queue *queue)
 {
     blocks_pop_dead(&queue->blocks);
+}
+
+bool
+queue_is_loading(const struct queue *queue)
+{
+    return queue->is_loading;
 }

@@ -85,6 +85,9 @@ bool queue_refuse_block(struct queue *queue, const struct ds_block_id *id);
 bool queue_peek_dead(const struct queue *queue, struct ds_block_id *out);
 void queue_pop_dead(struct queue *queue);
 
+/* A snapshot (queue/snapshot.h) was begun and has not come to its end. */
+bool queue_is_loading(const struct queue *queue);
+
 /* ---- Configuration ---- */
 
 /* False before the first config_set; borrowed until the next. */

@@ -524,6 +524,8 @@ random_step(struct model *model)
         random_clear(model);
     else
         check_list(model, pick(model, PARTITIONS));
+    if (pick(model, 300) == 0)
+        test_journal_compact(&model->journal, model->talk.queue);
     if (pick(model, 150) == 0)
         crash(model);
 }

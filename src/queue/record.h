@@ -19,7 +19,7 @@
 #include "wire/cursor.h"
 
 enum {
-    JOURNAL_VERSION = 1,
+    JOURNAL_VERSION = 2,
     JOURNAL_HEADER_BYTES = 64,
     RECORD_HEADER_BYTES = 40,
     RECORD_ALIGNMENT = 8,
@@ -51,6 +51,14 @@ journal_header_decode(struct ds_slice file, struct journal_header *out,
 enum record_type {
     RECORD_REQUEST = 1, /* A request that was applied; body: as it came. */
     RECORD_REFUSED,     /* A block given up; body: its id, 16 bytes. */
+    SNAPSHOT_FIELDS,    /* A snapshot, from FIELDS to END: queue/snapshot.h. */
+    SNAPSHOT_INDEXES,
+    SNAPSHOT_BLOCKS,
+    SNAPSHOT_ROWS,
+    SNAPSHOT_PAST,
+    SNAPSHOT_DEAD,
+    SNAPSHOT_REPLIES,
+    SNAPSHOT_END,
     RECORD_TYPE_COUNT
 };
 

@@ -1,5 +1,7 @@
 #include "queue/replay.h"
 
+#include "queue/snapshot.h"
+
 #include "base/slice.h"
 #include "base/status.h"
 
@@ -39,6 +41,10 @@ enum ds_status
 replay_record(struct queue *queue, struct replies *replies, const struct record *record,
               struct ds_error *err)
 {
+    if (snapshot_has(record->type))
+        return snapshot_read(queue, replies, record->type, record->body, err);
+    if (queue_is_loading(queue))
+        return ds_fail(err, DS_INVALID, "a snapshot without an end is before it");
     if (record->type == RECORD_REQUEST)
         return replay_request(queue, replies, record, err);
     return replay_refused(queue, record, err);

@@ -1,6 +1,7 @@
 #include "queue/test_journal.h"
 
 #include "queue/replay.h"
+#include "queue/snapshot.h"
 
 #include "base/check.h"
 #include "base/numeric.h"
@@ -30,12 +31,11 @@ test_journal_end(struct test_journal *journal)
 void
 test_journal_append(struct test_journal *journal, const struct talk *talk)
 {
-    uint64_t sequence = journal->next_sequence++;
     struct record record = {
         .type = RECORD_REQUEST,
-        .sequence = sequence,
+        .sequence = journal->next_sequence++,
         .client = CLIENT,
-        .request = sequence,
+        .request = ++journal->last_request,
         .body = slice(talk->request.data, talk->request.len),
     };
     record_write(&journal->file, header.id, &record);
@@ -45,12 +45,46 @@ test_journal_append(struct test_journal *journal, const struct talk *talk)
     DS_ASSERT(!journal->last_reply.failed);
 }
 
+static enum ds_status
+take_record(enum record_type type, struct ds_slice body, void *arg,
+            struct ds_error *err)
+{
+    struct test_journal *journal = arg;
+    (void)err;
+    struct record record = {
+        .type = type, .sequence = journal->next_sequence++, .body = body};
+    record_write(&journal->file, header.id, &record);
+    return DS_OK;
+}
+
+void
+test_journal_compact(struct test_journal *journal, const struct queue *queue)
+{
+    AUTO(replies) struct replies *replies = NULL;
+    enum ds_status status = replies_create(&replies, NULL);
+    DS_ASSERT(status == DS_OK);
+    struct request_id id = {CLIENT, journal->last_request};
+    if (id.number > 0 && replies_reserve(replies, id))
+        replies_keep(replies, id,
+                     slice(journal->last_reply.data, journal->last_reply.len));
+    struct journal_header anew = header;
+    anew.first_sequence = journal->next_sequence;
+    uint8_t bytes[JOURNAL_HEADER_BYTES];
+    journal_header_encode(&anew, bytes);
+    writer_clear(&journal->file);
+    write_bytes(&journal->file, slice(bytes, sizeof bytes));
+    struct snapshot_source source = {.queue = queue, .replies = replies};
+    status = snapshot_write(&source, take_record, journal, NULL);
+    DS_ASSERT(status == DS_OK);
+    DS_ASSERT(!journal->file.failed);
+}
+
 static void
 check_last_reply(const struct test_journal *journal, const struct replies *replies)
 {
-    struct request_id id = {CLIENT, journal->next_sequence - 1};
+    struct request_id id = {CLIENT, journal->last_request};
     struct ds_slice kept = {0};
-    if (id.number < header.first_sequence)
+    if (id.number == 0)
         return;
     enum reply_found found = replies_find(replies, id, &kept);
     DS_ASSERT(found == REPLY_KEPT);
@@ -66,9 +100,12 @@ test_journal_replay(struct test_journal *journal, struct queue *queue,
     size_t whole = journal->file.len;
     write_bytes(&journal->file, slice(half, min_u64(half_bytes, sizeof half)));
     struct ds_slice file = slice(journal->file.data, journal->file.len);
-    struct record_reader reader = record_reader_of(file, &header);
+    struct journal_header found_header;
+    enum ds_status status = journal_header_decode(file, &found_header, NULL);
+    DS_ASSERT(status == DS_OK);
+    struct record_reader reader = record_reader_of(file, &found_header);
     AUTO(replies) struct replies *replies = NULL;
-    enum ds_status status = replies_create(&replies, NULL);
+    status = replies_create(&replies, NULL);
     DS_ASSERT(status == DS_OK);
     struct record record;
     enum record_found found;

@@ -96,6 +96,29 @@ def test_a_killed_controller_comes_back_with_everything(folder: Path) -> None:
     assert list(folder.iterdir()) == [folder / "stderr"]
 
 
+def test_a_long_journal_begins_anew_with_a_snapshot(folder: Path) -> None:
+    """It stays short however much is done, and says the same."""
+    with running_controller(folder, "--journal_compact_bytes", "20000") as controller:
+        with controller.client() as client:
+            for i in range(3000):
+                put(client, [f"{i % 50}", f"{i % 70}x"], i + 1, tag=i)
+                if i % 3 == 0:
+                    client.call("kv_clear", "p", [f"{i % 50}"])
+            client.call("config_set", b"settings")
+            listed = client.call("kv_list", None)
+            got = client.call("kv_get", "p", list(listed["p"]), None)
+        assert "controller journal compacted" in controller.log.read_text()
+        assert len(records_of(journal_of(folder).read_bytes())) < 600  # Of 4,000.
+        for _ in range(3):
+            controller.kill_child()
+            with controller.client() as client:
+                assert client.call("kv_list", None) == listed
+                assert client.call("kv_get", "p", list(listed["p"]), None) == got
+                assert client.call("config_get", 0) == b"settings"
+                assert client.call("stats")["puts"] == 3000
+    assert list(folder.iterdir()) == [folder / "stderr"]
+
+
 def test_a_new_supervisor_goes_on_where_the_old_one_was_killed(folder: Path) -> None:
     first = Controller(folder)
     with first.client() as client:

@@ -5,6 +5,7 @@
  *      fuzz_seeds --check FOLDER    fails if one of them is not there or differs */
 #include "fuzz.h"
 
+#include "queue/snapshot.h"
 #include "queue/test_text.h"
 #include "wire/message.h"
 
@@ -299,6 +300,40 @@ seed_dialogue(const char *name, uint8_t options)
     seed("queue_apply_fuzz", name, slice(dialogue.data, dialogue.len));
 }
 
+/* ---- Snapshots ---- */
+
+static enum ds_status
+take_record(enum record_type type, struct ds_slice body, void *arg,
+            struct ds_error *err)
+{
+    (void)err;
+    write_u8(arg, (uint8_t)type);
+    write_short_bytes(arg, body);
+    return DS_OK;
+}
+
+/* What the dialogue comes to, damaged as `how` says. */
+static void
+seed_snapshot(const char *name, uint8_t how)
+{
+    TALK(talk);
+    AUTO(replies) struct replies *replies = NULL;
+    enum ds_status status = replies_create(&replies, NULL);
+    DS_ASSERT(status == DS_OK);
+    AUTO_WRITER(pieces);
+    write_u8(&pieces, how);
+    for (size_t i = 0; i < REQUEST_COUNT - 2; i++) /* What follows forgets it. */
+        (void)talk_call(&talk, requests[i]);
+    struct ds_block_id deleting = test_block_id(8);
+    struct snapshot_source source = {.queue = talk.queue,
+                                     .replies = replies,
+                                     .deleting = &deleting,
+                                     .deleting_count = 1};
+    status = snapshot_write(&source, take_record, &pieces, NULL);
+    DS_ASSERT(status == DS_OK);
+    seed("snapshot_fuzz", name, slice(pieces.data, pieces.len));
+}
+
 /* ---- The rest: plain bytes ---- */
 
 #define SEED_BYTES(target, name, text) seed(target, name, slice(text, sizeof text - 1))
@@ -366,6 +401,9 @@ main(int argc, char **argv)
     seed_requests();
     seed_dialogue("dialogue", 1);
     seed_dialogue("dialogue-limits", 2);
+    seed_snapshot("whole", 0);
+    seed_snapshot("changed", 2);
+    seed_snapshot("cut", 4);
     seed_msgpack();
     seed_flags();
     seed_addresses();

@@ -5,6 +5,8 @@
 #include "base/check.h"
 #include "base/slice.h"
 #include "os/append_file.h"
+#include "os/files.h"
+#include "store/step.h"
 
 #include <stdlib.h>
 
@@ -65,6 +67,14 @@ append_file_open(const char *path, struct append_file **out, struct ds_error *er
 }
 
 void
+files_remove(const char *path)
+{
+    struct file *file = find(path);
+    if (file != NULL)
+        file->path[0] = '\0';
+}
+
+void
 append_file_close(struct append_file *file)
 {
     free(file);
@@ -118,9 +128,13 @@ append_file_write(struct append_file *file, uint64_t offset, struct ds_slice byt
     (void)err;
     DS_ASSERT(offset <= on_disk->bytes);
     DS_ASSERT(bytes.len <= on_disk->bytes - offset);
-    sim_yield_rarely();
-    memcpy(on_disk->data + offset, bytes.data, bytes.len);
-    sim_yield_rarely();
+    step_reached("before a write to the disk");
+    size_t half = sim_below(bytes.len + 1);
+    memcpy(on_disk->data + offset, bytes.data, half);
+    step_reached("within a write to the disk");
+    memcpy(on_disk->data + offset + half, (const uint8_t *)bytes.data + half,
+           bytes.len - half);
+    step_reached("after a write to the disk");
     return DS_OK;
 }
 
@@ -146,14 +160,21 @@ append_file_sync(struct append_file *file, struct ds_error *err)
 }
 
 enum ds_status
-append_file_rename(struct append_file *file, const char *path, bool sync,
-                   struct ds_error *err)
+append_file_rename(struct append_file *file, const char *path, struct ds_error *err)
 {
     struct file *old = find(path);
-    (void)sync;
     (void)err;
     if (old != NULL && old != file->file)
         old->path[0] = '\0';
     snprintf(file->file->path, sizeof file->file->path, "%s", path);
+    step_reached("after a file got another's name");
+    return DS_OK;
+}
+
+enum ds_status
+append_file_sync_name(const struct append_file *file, struct ds_error *err)
+{
+    (void)file;
+    (void)err;
     return DS_OK;
 }

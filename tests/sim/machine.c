@@ -138,12 +138,6 @@ files_write(const char *path, const char *text, mode_t mode, struct ds_error *er
     return DS_OK;
 }
 
-void
-files_remove(const char *path)
-{
-    (void)path;
-}
-
 enum ds_status
 files_lock(const char *path, int *out_fd, struct ds_error *err)
 {
