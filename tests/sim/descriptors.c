@@ -43,6 +43,15 @@ object_new(enum object_kind kind)
 }
 
 void
+object_note_loss(const struct object *object)
+{
+    for (int i = 0; i < DESCRIPTORS_MAX; i++) {
+        if (descriptors[i].object == object && descriptors[i].owner != NULL)
+            descriptors[i].owner->losses++;
+    }
+}
+
+void
 object_unref(struct object *object)
 {
     DS_ASSERT(object->refs > 0);

@@ -33,7 +33,12 @@ fault_happens(struct counts *counts, bool has_queue)
 {
     uint64_t chance = sim_below(100);
     counts->faults++;
-    if (chance < 25) {
+    if (has_queue && sim_chance(1, 5)) {
+        if (sim_chance(2, 3))
+            kill_soon(node.controller, counts);
+        else
+            stall(node.controller);
+    } else if (chance < 25) {
         kill_soon(node.worker, counts);
     } else if (chance < 45) {
         kill_soon(workload_random_client(), counts);
@@ -50,9 +55,7 @@ fault_happens(struct counts *counts, bool has_queue)
         stall(node.worker);
     } else if (chance < 96) {
         stall(workload_random_client());
-    } else if (chance < 98 && has_queue) {
-        kill_soon(node.controller, counts);
-    } else if (sim_chance(1, 2)) {
+    } else if (sim_chance(1, 3)) {
         counts->kills++;
         node_lose_memory();
     } else {

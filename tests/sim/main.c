@@ -4,7 +4,8 @@
  *       [--twice] [--hash] [--plant BUG]
  *   sim --plant-each [--seed N] [--count COUNT]
  *
- * Each seed makes at least so many operations (500) and meets 5 faults. --twice runs each
+ * Each seed makes at least so many operations (500) and meets 5 faults; even ones use the
+ * queue as well. --twice runs each
  * seed again, which must be the same to the last bit; --hash prints what tells. Ends with 0
  * if all went well; else the first seed that did not is named, with the command that
  * repeats it. --plant runs them with a bug of src/base/planted.h; --plant-each with each
@@ -80,7 +81,8 @@ static const char *
 run_once(uint64_t seed, struct counts *total)
 {
     struct workload_run run = {
-        .workload = {.operations_wanted = options.operations,
+        .workload = {.has_queue = seed % 2 == 0,
+                     .operations_wanted = options.operations,
                      .faults_wanted = options.no_faults ? 0 : FAULTS_WANTED,
                      .has_faults = !options.no_faults}};
     if (!sim_run(seed, workload_main, &run))

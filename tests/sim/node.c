@@ -9,6 +9,7 @@
 #include "os/random.h"
 #include "os/sockets.h"
 #include "store/store.h"
+#include "wire/message.h"
 #include "worker/stats.h"
 
 #include <stdlib.h>
@@ -111,7 +112,9 @@ controller_main(void *arg)
     static struct controller_options options = {
         .socket_path = NODE_CONTROLLER_SOCKET,
         .worker_socket_path = "/run/datasystem/worker.sock",
-        .journal = {.path = "/run/queue/journal", .session = "simulation"},
+        .journal = {.path = "/run/queue/journal",
+                    .session = "simulation",
+                    .compact_bytes = 4096},
         .owner = "simulation",
     };
     (void)arg;
@@ -150,7 +153,7 @@ begin_anew(void)
     sim_sleep(SUPERVISOR_START_NS);
     open_resources();
     node.restarts = -1; /* The first start is none. */
-    oracle_wipe(0, ORACLE_KEYS_MAX);
+    oracle_wipe();
 }
 
 static void
@@ -221,23 +224,32 @@ node_lose_memory(void)
 
 /* ---- The end ---- */
 
+struct tally {
+    uint64_t live_bytes;
+    uint64_t blocks;
+};
+
 static void
 add_live(const struct object_view *view, struct ds_slice key, void *arg)
 {
-    (void)key;
-    *(uint64_t *)arg += extent_bytes(view->size);
+    struct tally *tally = arg;
+    tally->live_bytes += extent_bytes(view->size);
+    tally->blocks += wire_is_block_key(key);
 }
 
 void
-node_check_settled(void)
+node_check_settled(bool no_blocks)
 {
     struct store *store = node.state.store;
     struct store_stats stats;
-    uint64_t live = 0;
+    struct tally tally = {0};
     DS_ASSERT(node.is_serving);
     store_check(store);
     store_stats(store, &stats);
-    store_each(store, add_live, &live);
+    store_each(store, add_live, &tally);
+    uint64_t live = tally.live_bytes;
+    if (no_blocks && tally.blocks > 0)
+        sim_fail("left behind: %ju blocks of cleared rows", (uintmax_t)tally.blocks);
     sim_trace("settled objects=%ju used=%ju", (uintmax_t)stats.objects,
               (uintmax_t)stats.arena.used_bytes);
     if (stats.pins != 0 || stats.dead != 0 || stats.writing != 0 || stats.lent != 0 ||

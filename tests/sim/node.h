@@ -30,7 +30,8 @@ void node_start(bool with_controller);
 void node_lose_memory(void);
 
 /* Nothing may be left of clients that are gone: no pin, nothing unsealed, no dead extent;
- * and every byte of the arena is free or of a live object. */
-void node_check_settled(void);
+ * every byte of the arena is free or of a live object; and, if all rows were cleared, no
+ * block is there. */
+void node_check_settled(bool no_blocks);
 
 #endif

@@ -45,6 +45,8 @@ struct object {
 };
 
 struct object *object_new(enum object_kind kind);
+/* Whoever has it open has lost a connection. */
+void object_note_loss(const struct object *object);
 void object_unref(struct object *object);
 struct list *objects_all(void);
 /* sockets.c: nobody has it open any more. */

@@ -22,10 +22,13 @@ struct event {
     uint32_t pid;
     enum operation operation;
     enum outcome outcome;
-    bool once;       /* Its repeats are recognised. */
-    bool may_repeat; /* It lost a connection. */
-    uint32_t losses; /* Of its process, at the begin. */
-    uint32_t begin;  /* Moments; 0: not yet. */
+    bool once;             /* Its repeats are recognised. */
+    bool may_repeat;       /* It lost a connection. */
+    bool is_stored_before; /* See there: after so many wipes, */
+    uint32_t wipes;
+    bool may_be_lost; /* and there were more. */
+    uint32_t losses;  /* Of its process, at the begin. */
+    uint32_t begin;   /* Moments; 0: not yet. */
     uint32_t end;
     uint64_t begin_ns;
 };
@@ -34,6 +37,7 @@ static struct event events[OPERATIONS_MAX];
 static uint32_t event_count;
 static uint32_t moment;
 static uint32_t last_value;
+static uint32_t wipe_count;
 
 void
 oracle_reset(void)
@@ -41,6 +45,7 @@ oracle_reset(void)
     event_count = 0;
     moment = 0;
     last_value = 0;
+    wipe_count = 0;
 }
 
 uint32_t
@@ -77,6 +82,7 @@ oracle_end(uint32_t number, enum outcome outcome, uint32_t value)
     event->may_repeat = process != NULL && process->losses != event->losses;
     event->outcome = outcome;
     event->end = ++moment;
+    event->may_be_lost = event->is_stored_before && event->wipes != wipe_count;
     if (outcome == OUTCOME_NOTHING && event->may_repeat && !event->once)
         event->outcome = OUTCOME_UNKNOWN; /* The first time it may have been done. */
     if (event->operation == OPERATION_READ || event->operation == OPERATION_EXIST)
@@ -90,10 +96,24 @@ oracle_takes_effect_once(uint32_t number)
 }
 
 void
-oracle_wipe(uint32_t first, uint32_t count)
+oracle_wipe(void)
 {
-    for (uint32_t key = first; key < first + count; key++)
+    wipe_count++;
+    for (uint32_t key = 0; key < ORACLE_KEYS_MAX; key++)
         oracle_end(oracle_begin(key, OPERATION_CLEAR, 0), OUTCOME_DONE, 0);
+}
+
+uint32_t
+oracle_wipes(void)
+{
+    return wipe_count;
+}
+
+void
+oracle_stored_before(uint32_t number, uint32_t wipes)
+{
+    events[number].is_stored_before = true;
+    events[number].wipes = wipes;
 }
 
 /* ---- The check of one key ---- */
@@ -231,6 +251,20 @@ add_open(const struct state *state)
     open[open_count++] = *state;
 }
 
+/* One more pending write, at this place, comes next after `from`. */
+static void
+put_into_order(const struct state *from, int place, uint32_t value, uint64_t bit)
+{
+    struct state to = *from;
+    to.writes &= ~(UINT64_C(1) << place);
+    to.value = value;
+    satisfy_reads(&to);
+    if (((to.writes | to.reads) & bit) == 0)
+        add_state(&to);
+    else
+        add_open(&to);
+}
+
 /* Puts pending writes into the order until `bit` is no longer pending; the states where
  * that cannot be are dropped. */
 static void
@@ -248,14 +282,10 @@ demand(uint64_t bit)
     for (size_t i = 0; i < open_count; i++) {
         for (uint64_t left = open[i].writes; left != 0; left &= left - 1) {
             int place = __builtin_ctzll(left);
-            struct state to = open[i];
-            to.writes &= ~(UINT64_C(1) << place);
-            to.value = value_after(pending[place], to.value);
-            satisfy_reads(&to);
-            if (((to.writes | to.reads) & bit) == 0)
-                add_state(&to);
-            else
-                add_open(&to);
+            struct state from = open[i];
+            put_into_order(&from, place, value_after(pending[place], from.value), bit);
+            if (pending[place]->may_be_lost)
+                put_into_order(&from, place, 0, bit);
         }
     }
     thin_out();
@@ -333,6 +363,11 @@ check_key(uint32_t key)
             continue;
         at[events[i].begin] = &events[i];
         at[events[i].end] = events[i].end != 0 ? &events[i] : NULL;
+    }
+    for (uint32_t i = 0; i < event_count; i++) {
+        if (events[i].end == 0)
+            events[i].may_be_lost =
+                events[i].is_stored_before && events[i].wipes != wipe_count;
     }
     states[0] = (struct state){0};
     state_count = 1;

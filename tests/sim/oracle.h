@@ -34,8 +34,13 @@ void oracle_end(uint32_t number, enum outcome outcome, uint32_t value);
 /* A write that takes effect once, whatever happens: its repeats are recognised. */
 void oracle_takes_effect_once(uint32_t number);
 
-/* Every key of [first, first + count) loses its value now, whatever it was. */
-void oracle_wipe(uint32_t first, uint32_t count);
+/* All keys lose their values now, whatever they were. */
+void oracle_wipe(void);
+uint32_t oracle_wipes(void); /* How many there were. */
+
+/* The bytes of this put were stored when there had been so many wipes. Should there be
+ * another before it takes effect, the key has no value then. */
+void oracle_stored_before(uint32_t number, uint32_t wipes);
 
 /* Fails the run if there is no such order. */
 void oracle_check(void);

@@ -13,7 +13,8 @@
  *
  *   daemons.c   the node: its supervisor, its worker, its controller
  *   oracle.c    what clients did and saw, and whether that can be
- *   workload.c  what clients do          faults.c   what goes wrong meanwhile
+ *   workload.c  what clients do, with the queue: queue_load.c
+ *   faults.c    what goes wrong meanwhile
  *
  * One thread; a process gives up the processor where it would wait, and now and then
  * between two stores to shared memory, so that everything is seen half-done. */

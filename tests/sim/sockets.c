@@ -78,8 +78,7 @@ set_end(struct object *socket, bool is_reset)
 {
     socket->has_eof = true;
     socket->is_reset = is_reset;
-    if (socket->watcher != NULL)
-        socket->watcher->losses++;
+    object_note_loss(socket);
     socket->end_ns = sim.now_ns;
     if (socket->is_tcp) {
         socket->end_ns += delay_ns();

@@ -11,25 +11,8 @@
 #include <string.h>
 
 enum {
-    KEYS = 12,
-    HELD_MAX = 6,
     BATCH_MAX = 5,
-    TIMEOUT_MS = 3000,
     SLACK_MS = 1500, /* Beyond a deadline: what the network and the processor take. */
-};
-
-/* Owner: its process. */
-struct held {
-    struct ds_buffer *buffer;
-    uint32_t key;
-    uint32_t value;
-};
-
-struct client {
-    struct ds_client *ds;
-    bool over_tcp;
-    struct held held[HELD_MAX];
-    uint64_t begin_ns; /* Of the operation under way. */
 };
 
 static struct workload_run *run;
@@ -50,7 +33,7 @@ key_name(uint32_t key, char out[64])
 static uint32_t
 random_key(void)
 {
-    return (uint32_t)sim_below(KEYS);
+    return (uint32_t)sim_below(STORE_KEYS);
 }
 
 /* ---- Outcomes ---- */
@@ -61,9 +44,9 @@ stalled_ms(void)
     return sim.calm ? 0 : 2000; /* A client that was stopped is late. */
 }
 
-/* Books the operation; nothing may take longer than it may. */
-static void
-book(struct client *client, enum ds_status status, const char *what, uint64_t max_ms)
+void
+workload_book(struct client *client, enum ds_status status, const char *what,
+              uint64_t max_ms)
 {
     uint64_t ms = (sim.now_ns - client->begin_ns) / SIM_MS;
     run->counts.operations++;
@@ -89,10 +72,9 @@ outcome_of_write(enum ds_status status)
     }
 }
 
-/* In quiet times nothing fails but for want of room. */
-static void
-expect(const struct client *client, enum ds_status status, const struct ds_error *err,
-       const char *what)
+void
+workload_expect(const struct client *client, enum ds_status status,
+                const struct ds_error *err, const char *what)
 {
     bool known = status == DS_OK || status == DS_FULL || status == DS_NOT_FOUND ||
                  status == DS_IO || status == DS_TIMEOUT || status == DS_NOT_READY;
@@ -125,8 +107,8 @@ do_put(struct client *client)
         ds_put(client->ds, key_name(key, name), slice(data, bytes), &options, &err);
     oracle_end(number, outcome_of_write(status), 0);
     free(data);
-    book(client, status, "put", TIMEOUT_MS);
-    expect(client, status, &err, "put");
+    workload_book(client, status, "put", TIMEOUT_MS);
+    workload_expect(client, status, &err, "put");
 }
 
 /* Several at once, filled in place. */
@@ -144,7 +126,7 @@ do_create(struct client *client)
     size_t count = sim_between(1, BATCH_MAX);
     uint32_t first = random_key();
     for (size_t i = 0; i < count; i++) {
-        at[i] = (first + (uint32_t)i) % KEYS;
+        at[i] = (first + (uint32_t)i) % STORE_KEYS;
         keys[i] = key_name(at[i], names[i]);
         values[i] = oracle_new_value();
         sizes[i] = value_bytes(values[i]);
@@ -152,8 +134,8 @@ do_create(struct client *client)
     sim_trace("create keys=%u+%zu values=%u..", first, count, values[0]);
     enum ds_status status =
         ds_create(client->ds, keys, sizes, count, NULL, buffers, &err);
-    book(client, status, "create", TIMEOUT_MS);
-    expect(client, status, &err, "create");
+    workload_book(client, status, "create", TIMEOUT_MS);
+    workload_expect(client, status, &err, "create");
     if (status != DS_OK)
         return;
     for (size_t i = 0; i < count; i++)
@@ -169,9 +151,9 @@ do_create(struct client *client)
     status = ds_seal(client->ds, buffers, count, &err);
     for (size_t i = 0; i < count; i++)
         oracle_end(numbers[i], outcome_of_write(status), 0);
-    book(client, status, "seal", TIMEOUT_MS);
+    workload_book(client, status, "seal", TIMEOUT_MS);
     if (status != DS_IO) /* It may have been created before the memory was lost. */
-        expect(client, status, &err, "seal");
+        workload_expect(client, status, &err, "seal");
     for (size_t i = 0; i < count; i++) {
         value_check(ds_buffer_data(buffers[i]), sizes[i], at[i], values[i],
                     "own buffer");
@@ -179,16 +161,16 @@ do_create(struct client *client)
     }
 }
 
-/* Keeps the buffer for a while, or lets go of it. */
-static void
-hold(struct client *client, struct ds_buffer *buffer, uint32_t key, uint32_t value)
+void
+workload_hold(struct client *client, struct ds_buffer *buffer, uint64_t offset,
+              uint32_t key, uint32_t value)
 {
     struct held *held = &client->held[sim_below(HELD_MAX)];
     if (held->buffer != NULL || sim_chance(1, 2)) {
         ds_buffer_release(buffer);
         return;
     }
-    *held = (struct held){buffer, key, value};
+    *held = (struct held){buffer, offset, key, value};
 }
 
 static void
@@ -204,7 +186,7 @@ do_get(struct client *client)
     uint32_t wait_ms = sim_chance(1, 6) ? (uint32_t)sim_below(400) : 0;
     uint32_t first = random_key();
     for (size_t i = 0; i < count; i++) {
-        at[i] = (first + (uint32_t)i) % KEYS;
+        at[i] = (first + (uint32_t)i) % STORE_KEYS;
         keys[i] = key_name(at[i], names[i]);
         numbers[i] = oracle_begin(at[i], OPERATION_READ, 0);
     }
@@ -220,11 +202,11 @@ do_get(struct client *client)
     }
     sim_trace("get keys=%u+%zu wait=%u values=%u..", first, count, wait_ms, values[0]);
     client->begin_ns += sim.now_ns - end_ns; /* Reading is not the library's time. */
-    book(client, status, "get", TIMEOUT_MS + wait_ms);
-    expect(client, status, &err, "get");
+    workload_book(client, status, "get", TIMEOUT_MS + wait_ms);
+    workload_expect(client, status, &err, "get");
     for (size_t i = 0; i < count; i++)
         if (buffers[i] != NULL)
-            hold(client, buffers[i], at[i], values[i]);
+            workload_hold(client, buffers[i], 0, at[i], values[i]);
 }
 
 static void
@@ -237,7 +219,7 @@ do_delete(struct client *client)
     size_t count = sim_chance(2, 3) ? 1 : sim_between(2, BATCH_MAX);
     uint32_t first = random_key();
     for (size_t i = 0; i < count; i++) {
-        uint32_t key = (first + (uint32_t)i) % KEYS;
+        uint32_t key = (first + (uint32_t)i) % STORE_KEYS;
         keys[i] = key_name(key, names[i]);
         numbers[i] = oracle_begin(key, OPERATION_CLEAR, 0);
     }
@@ -245,28 +227,28 @@ do_delete(struct client *client)
     enum ds_status status = ds_delete(client->ds, keys, count, &err);
     for (size_t i = 0; i < count; i++)
         oracle_end(numbers[i], outcome_of_write(status), 0);
-    book(client, status, "delete", TIMEOUT_MS);
-    expect(client, status, &err, "delete");
+    workload_book(client, status, "delete", TIMEOUT_MS);
+    workload_expect(client, status, &err, "delete");
 }
 
 static void
 do_exist(struct client *client)
 {
-    char names[KEYS][64];
-    struct ds_slice keys[KEYS];
-    uint32_t numbers[KEYS];
-    bool found[KEYS] = {false};
+    char names[STORE_KEYS][64];
+    struct ds_slice keys[STORE_KEYS];
+    uint32_t numbers[STORE_KEYS];
+    bool found[STORE_KEYS] = {false};
     struct ds_error err = {0};
-    for (uint32_t i = 0; i < KEYS; i++) {
+    for (uint32_t i = 0; i < STORE_KEYS; i++) {
         keys[i] = key_name(i, names[i]);
         numbers[i] = oracle_begin(i, OPERATION_EXIST, 0);
     }
-    enum ds_status status = ds_exist(client->ds, keys, KEYS, found, &err);
-    for (uint32_t i = 0; i < KEYS; i++)
+    enum ds_status status = ds_exist(client->ds, keys, STORE_KEYS, found, &err);
+    for (uint32_t i = 0; i < STORE_KEYS; i++)
         oracle_end(numbers[i], status == DS_OK ? OUTCOME_DONE : OUTCOME_UNKNOWN,
                    found[i]);
-    book(client, status, "exist", TIMEOUT_MS);
-    expect(client, status, &err, "exist");
+    workload_book(client, status, "exist", TIMEOUT_MS);
+    workload_expect(client, status, &err, "exist");
 }
 
 /* What is held has not changed; then it is let go. */
@@ -277,8 +259,9 @@ release(struct client *client, bool everything)
         struct held *held = &client->held[i];
         if (held->buffer == NULL)
             continue;
-        value_check(ds_buffer_data(held->buffer), ds_buffer_size(held->buffer),
-                    held->key, held->value, "held buffer");
+        const uint8_t *data = ds_buffer_data(held->buffer);
+        value_check(data + held->offset, value_bytes(held->value), held->key,
+                    held->value, "held buffer");
         if (!everything && sim_chance(1, 3))
             continue;
         ds_buffer_release(held->buffer);
@@ -287,8 +270,24 @@ release(struct client *client, bool everything)
 }
 
 static void
+do_one_with_rows(struct client *client)
+{
+    uint64_t chance = sim_below(100);
+    if (chance < 40)
+        queue_load_put(client);
+    else if (chance < 80)
+        queue_load_get(client);
+    else
+        queue_load_clear(client);
+}
+
+static void
 do_one(struct client *client)
 {
+    if (client->queue != NULL && sim_chance(1, 2)) {
+        do_one_with_rows(client);
+        return;
+    }
     uint64_t chance = sim_below(100);
     client->begin_ns = sim.now_ns;
     if (chance < 30)
@@ -307,6 +306,21 @@ do_one(struct client *client)
 
 /* ---- A client ---- */
 
+/* Where it cannot be had the client goes without, as one that asks later would. */
+static bool
+open_queue(struct client *client)
+{
+    struct ds_error err = {0};
+    struct ds_queue_options options = {.struct_bytes = sizeof options,
+                                       .address = "unix:" NODE_CONTROLLER_SOCKET,
+                                       .connect_timeout_ms = TIMEOUT_MS};
+    enum ds_status status = ds_queue_open(&options, &client->queue, &err);
+    sim_trace("open queue: %s %s", ds_status_name(status), err.message);
+    if (status != DS_OK)
+        workload_expect(client, status, &err, "open queue");
+    return true;
+}
+
 static bool
 open_client(struct client *client)
 {
@@ -323,8 +337,8 @@ open_client(struct client *client)
     enum ds_status status = ds_client_open(&options, &client->ds, &err);
     sim_trace("open: %s %s", ds_status_name(status), err.message);
     if (status != DS_OK && status != DS_FULL)
-        expect(client, status, &err, "open");
-    return status == DS_OK;
+        workload_expect(client, status, &err, "open");
+    return status == DS_OK && (!run->workload.has_queue || open_queue(client));
 }
 
 static void
@@ -347,6 +361,7 @@ client_main(void *arg)
     release(client, true);
     if (!closes_first)
         ds_client_close(client->ds);
+    ds_queue_close(client->queue);
     free(client);
     sim_trace("client ends");
 }
@@ -390,7 +405,7 @@ last_look(void *arg)
     (void)arg;
     if (!open_client(client))
         sim_fail("a client cannot get in in quiet times");
-    for (uint32_t key = 0; key < KEYS; key++) {
+    for (uint32_t key = 0; key < STORE_KEYS; key++) {
         char name[64];
         struct ds_buffer *buffer = NULL;
         struct ds_error err = {0};
@@ -398,7 +413,7 @@ last_look(void *arg)
         client->begin_ns = sim.now_ns;
         uint32_t number = oracle_begin(key, OPERATION_READ, 0);
         enum ds_status status = ds_get(client->ds, &slice, 1, 0, &buffer, &err);
-        expect(client, status, &err, "last get");
+        workload_expect(client, status, &err, "last get");
         uint32_t value = 0;
         if (buffer != NULL)
             value = value_read(ds_buffer_data(buffer), ds_buffer_size(buffer), key,
@@ -408,6 +423,12 @@ last_look(void *arg)
     }
     client->begin_ns = sim.now_ns;
     do_exist(client);
+    if (client->queue != NULL) {
+        queue_load_get_all(client);
+        queue_load_clear_all(client);
+        release(client, true);
+        ds_queue_close(client->queue);
+    }
     ds_client_close(client->ds);
     free(client);
     last_look_is_over = true;
@@ -483,5 +504,5 @@ workload_main(void *arg)
     }
     oracle_check();
     sim_sleep((NODE_DEAD_TIMEOUT_S + 12) * SIM_S);
-    node_check_settled();
+    node_check_settled(run->workload.has_queue);
 }
