@@ -35,7 +35,9 @@ tsan: setup ## C tests under ThreadSanitizer
 fuzz: setup ## every decoder for FUZZ_SECONDS (60) each
 	@tools/fuzz.sh $(FUZZ_SECONDS) $(JOBS)
 
-soak: setup ## random tests with new seeds for SOAK_SECONDS (600)
+soak: setup ## a queue with kills at its limit for SOAK_SECONDS (600), then random tests as long
+	TQ_TEST_SOAK_S=$(SOAK_SECONDS) TQ_TEST_SOAK_MB=1024 TQ_TEST_SEED=$$$$ \
+		$(BIN)/python -m pytest -q -s tests/e2e/test_soak.py
 	@tools/soak.sh $(SOAK_SECONDS) $(JOBS)
 
 kill-matrix: setup ## every process killed in every state, KILLS (20) times each

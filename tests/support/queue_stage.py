@@ -4,12 +4,14 @@
 
 Reads commands from its standard input, a line each, and answers each with one line:
 
-    load DO JOURNAL   fork a child that does nothing but idle, put, get or clear: PID
+    load DO JOURNAL   fork a child that does nothing but idle, put, get or clear, or
+                      everything (mix): PID
     launch DO JOURNAL the same, without waiting until it has begun
     inline DO JOURNAL the same in this process, until it is killed
     stop PID          end that child: "ended CODE"
     work              put a row and get it back: "worked SECONDS"
     verify JOURNAL    compare all rows with what was written down: "verified ROWS"
+    clear_all         clear every row: "cleared ROWS"
     stats             the worker's counters, JSON
     init, reinit      "ready SECONDS"; reinit closes before
     leave             close and stay: "left"
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import sys
 import time
@@ -40,12 +43,17 @@ from yr.datasystem import BlockClient
 PARTITION = "p"
 KEYS = 12
 SIZES = (100, 5_000, 300_000, 2_000_000)
+ARENA_MB = int(os.environ.get("TQ_STAGE_ARENA_MB", "128"))
 TOLD = 3  # A load's exit code when the library reported an error.
 
 
 def value_of(key: str, version: int) -> torch.Tensor:
-    """Bytes that only this key and version have; they begin with the version."""
     size = SIZES[(zlib.crc32(key.encode()) + version) % len(SIZES)]
+    return value_of_size(key, version, size)
+
+
+def value_of_size(key: str, version: int, size: int) -> torch.Tensor:
+    """Bytes that only this key and version have; they begin with the version."""
     seed = zlib.crc32(f"{key} {version}".encode())
     words = np.arange(size // 4, dtype=np.uint32) * np.uint32(2654435761) + np.uint32(
         seed
@@ -57,7 +65,8 @@ def value_of(key: str, version: int) -> torch.Tensor:
 def version_of(key: str, value: torch.Tensor) -> int:
     """After a look at every byte."""
     version = int(value[0])
-    assert torch.equal(value, value_of(key, version)), f"wrong bytes of {key}"
+    right = value_of_size(key, version, 4 * len(value))
+    assert torch.equal(value, right), f"wrong bytes of {key}"
     return version
 
 
@@ -97,6 +106,59 @@ def clear(journal: Journal, key: str) -> None:
     journal.note("done", key, 0)
 
 
+class Mix:
+    """Puts, gets, holds and clears, in an arena that may be full.
+
+    It alone has its keys, so it knows what each of them must be.
+    """
+
+    KEYS = 24
+    HELD = 8
+
+    def __init__(self, journal: Journal, name: str) -> None:
+        self._journal = journal
+        self._random = random.Random(name)
+        self._keys = [f"{name}_{i}" for i in range(self.KEYS)]
+        self._versions: dict[str, int] = {}
+        self._held: list[tuple[str, int, torch.Tensor]] = []
+        self._version = 0
+
+    def step(self) -> None:
+        key = self._random.choice(self._keys)
+        chance = self._random.random()
+        if chance < 0.45:
+            self._put(key)
+        elif chance < 0.9 and key in self._versions:
+            self._get(key)
+        elif chance >= 0.9:
+            clear(self._journal, key)
+            self._versions.pop(key, None)
+
+    def _put(self, key: str) -> None:
+        self._version += 1
+        size = self._random.choice((1000, 100_000, 3_000_000, 8_000_000))
+        value = value_of_size(key, self._version, size)
+        self._journal.note("trying", key, self._version)
+        try:
+            tq.kv_put(key, PARTITION, {"v": value})
+        except Exception as error:
+            if "no space in arena" not in str(error):
+                raise
+            self._journal.note("done", key, self._versions.get(key, 0))
+            self._held.clear()
+            return
+        self._journal.note("done", key, self._version)
+        self._versions[key] = self._version
+
+    def _get(self, key: str) -> None:
+        value = tq.kv_batch_get(key, PARTITION)["v"].unbind()[0]
+        assert version_of(key, value) == self._versions[key], f"{key} is old"
+        self._held.append((key, self._versions[key], value))
+        if len(self._held) > self.HELD:
+            key, version, value = self._held.pop(0)
+            assert version_of(key, value) == version, f"a held {key} has changed"
+
+
 def do(what: str, path: str) -> None:
     """One thing, as long as whoever started this lives."""
     journal, name, version = Journal(path), Path(path).stem, 1
@@ -105,8 +167,11 @@ def do(what: str, path: str) -> None:
         put(journal, key, version)
     print("loading", flush=True)
     parent = os.getppid()
+    mix = Mix(journal, name)
     while os.getppid() == parent:
-        if what == "idle":
+        if what == "mix":
+            mix.step()
+        elif what == "idle":
             time.sleep(0.2)
         elif what == "put":
             put(journal, keys[version % KEYS], version)
@@ -179,7 +244,7 @@ class Stage:
         section = {
             "worker_port": worker_port,
             "metastore_port": metastore_port,
-            "worker_args": "--shared_memory_size_mb 128",
+            "worker_args": f"--shared_memory_size_mb {ARENA_MB}",
         }
         self._conf: dict[str, Any] | None = None
         if is_owner:
@@ -235,6 +300,11 @@ class Stage:
 
     def verify(self, path: str) -> str:
         return f"verified {verify(path)}"
+
+    def clear_all(self) -> str:
+        keys = list(tq.kv_list(PARTITION).get(PARTITION, {}))
+        tq.kv_clear(keys, PARTITION)
+        return f"cleared {len(keys)}"
 
     def stats(self) -> str:
         client = BlockClient("127.0.0.1", self._port, 5000, 5000)
