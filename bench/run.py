@@ -1,7 +1,7 @@
 """Measures us beside the peers and writes the tables of docs/benchmarks.md.
 
     python bench/run.py [--quick] [--dry]
-        [--only store|kv|fields|start|memory|growth|profile]
+        [--only store|copy|kv|fields|start|memory|growth|profile]
 
 Both sides of a row run in one go, in alternating chunks, after a warm-up chunk that is
 not counted; a ratio is the best peer's p50 divided by ours.
@@ -10,7 +10,9 @@ not counted; a ratio is the best peer's p50 divided by ours.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -319,8 +321,6 @@ def pss_bytes(pid: int) -> int:
 
 def bench_memory(quick: bool) -> list[str]:
     """Memory of the worker per key of 64 bytes: growth of its PSS."""
-    import subprocess
-
     count = 100_000 if quick else 1_000_000
     side = Side("ours", OURS / "python", "store_driver.py", "ours")
     daemon = DscliDaemon(OURS, side.folder)
@@ -352,8 +352,43 @@ def bench_memory(quick: bool) -> list[str]:
     ]
 
 
+def bench_copy(quick: bool) -> list[str]:
+    """A put of 64 MiB beside the copy that it contains; both ratios are of speeds."""
+    side = Side("ours", OURS / "python", "store_driver.py", "ours")
+    daemon = DscliDaemon(OURS, side.folder)
+    side.add(daemon)
+    side.wait_until_populated()
+    host, port = daemon.address.split(":")
+    command = [str(OURS / "python"), str(ROOT / "bench" / "copy_driver.py")]
+    done = subprocess.run(
+        [*command, host, port, "8" if quick else "40"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    side.stop()
+    times = json.loads(done.stdout)
+    lines = [
+        "| 64 MiB | p50 | least | put runs at (p50) | (least) |",
+        "|---|---|---|---|---|",
+    ]
+    put = times["put"]
+    for name, text in (
+        ("put", "put, with checksum"),
+        ("memcpy", "memcpy() into touched memory"),
+        ("streamed", "our copy past the caches"),
+    ):
+        middle, least = statistics.median(times[name]), min(times[name])
+        lines.append(
+            f"| {text} | {us(middle / 1e3)} | {us(least / 1e3)} "
+            f"| {middle / statistics.median(put):.2f} | {least / min(put):.2f} |"
+        )
+    return lines
+
+
 BENCHES = {
     "store": bench_store,
+    "copy": bench_copy,
     "kv": bench_kv,
     "fields": bench_fields,
     "start": bench_start,
