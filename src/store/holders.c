@@ -41,7 +41,11 @@ survey_init(struct survey *survey, struct store *store, bool only_dead)
     survey->only_dead = only_dead;
     survey->pinned = calloc(PINS_MAX, sizeof *survey->pinned);
     survey->tally = calloc(store->pins.region_count, sizeof *survey->tally);
-    return survey->pinned != NULL && survey->tally != NULL;
+    if (survey->pinned != NULL && survey->tally != NULL)
+        return true;
+    survey_auto(survey);
+    *survey = (struct survey){0};
+    return false;
 }
 
 /* Calls fn with the index of every slot in question. */

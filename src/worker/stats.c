@@ -41,7 +41,9 @@ struct json {
 static const char *
 separator(const struct json *json)
 {
-    char last = json->used == 0 ? '[' : json->text[json->used - 1];
+    if (json->used == 0)
+        return "";
+    char last = json->text[json->used - 1];
     return last == '{' || last == '[' ? "" : ", ";
 }
 
