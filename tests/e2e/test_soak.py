@@ -115,6 +115,7 @@ def soak(site: Site, request: pytest.FixtureRequest) -> Soak:
     return Soak(Cell(site, f"{request.node.name} {SEED}"))
 
 
+@pytest.mark.timeout(SOAK_S + 300)
 def test_nothing_is_left_after_a_long_time_at_the_limit(soak: Soak) -> None:
     cell = soak.cell
     cell.begin()
