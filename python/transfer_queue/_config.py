@@ -150,6 +150,11 @@ def _check_controller(conf: DictConfig) -> None:
             raise ValueError(
                 f"controller.{name} must be a positive number of seconds, not {value!r}"
             )
+    fsync = conf.controller.get("journal_fsync")
+    if not isinstance(fsync, bool):
+        raise ValueError(
+            f"controller.journal_fsync must be true or false, not {fsync!r}"
+        )
     sampler = conf.controller.get("sampler")
     if isinstance(sampler, str) and sampler not in _SAMPLERS:
         raise ValueError(f"Could not find sampler {sampler}")

@@ -48,6 +48,7 @@ class ControllerOptions:
     session: str = field(default_factory=lambda: secrets.token_hex(8))
     worker_socket: str | None = None
     ends_with_parent: bool = False
+    journal_fsync: bool = False
 
     @property
     def address(self) -> str:
@@ -122,6 +123,8 @@ def _command(options: ControllerOptions) -> list[str]:
     program = str(find_program())
     command = [program, "--socket", str(options.socket), "--owner", options.owner]
     command += ["--session", options.session]
+    if options.journal_fsync:
+        command += ["--fsync"]
     if options.worker_socket:
         command += ["--worker_socket", options.worker_socket]
     if options.ends_with_parent:

@@ -125,7 +125,8 @@ class LocalPlace:
         try:
             state = _start_worker(folder, state, conf)
             worker_socket = _worker_socket(conf)
-            state = _start_controller(folder, state, worker_socket)
+            fsync = bool(conf.controller.journal_fsync)
+            state = _start_controller(folder, state, worker_socket, fsync)
             session = _session.Session(
                 address=state.address,
                 config=conf,
@@ -334,7 +335,7 @@ def _worker_socket(conf: DictConfig) -> str | None:
 
 
 def _start_controller(
-    folder: SessionFolder, state: State, worker_socket: str | None
+    folder: SessionFolder, state: State, worker_socket: str | None, fsync: bool
 ) -> State:
     folder.log.unlink(missing_ok=True)
     controller = start_controller(
@@ -343,6 +344,7 @@ def _start_controller(
             log=folder.log,
             owner=str(state.owner),
             worker_socket=worker_socket,
+            journal_fsync=fsync,
         )
     )
     state = replace(

@@ -186,7 +186,8 @@ class RayPlace:
                     worker_socket = workers[0][1]
                 else:
                     worker_socket = _worker.find_socket(section)
-            address = _ask(actor.start, worker_socket)
+            fsync = bool(conf.controller.journal_fsync)
+            address = _ask(actor.start, worker_socket, fsync)
             session = _session.Session(
                 address=address,
                 config=conf,

@@ -45,7 +45,7 @@ class TransferQueueController:
         self._process: ProcessId | None = None
         self._address: str | None = None
 
-    def start(self, worker_socket: str | None) -> str:
+    def start(self, worker_socket: str | None, journal_fsync: bool = False) -> str:
         """Start the program and return its address."""
         owner = ProcessId.own()
         self._folder = make_actor_folder(owner)
@@ -55,6 +55,7 @@ class TransferQueueController:
             owner=str(OwnerText(owner, "ray")),
             worker_socket=worker_socket,
             ends_with_parent=True,
+            journal_fsync=journal_fsync,
         )
         self._address = options.address
         self._process = start_controller(options)

@@ -25,7 +25,8 @@ struct journal {
     struct journal_header header;
     uint64_t next_sequence;
     uint64_t end;
-    uint64_t long_at; /* From that many bytes on it is worth a snapshot. */
+    uint64_t snapshot_bytes; /* With which it begins; 0: with none. */
+    uint64_t long_at;        /* From that many bytes on it is worth a snapshot. */
     struct writer pending;
     bool is_full; /* Said in the log, once until there is room again. */
 };
@@ -131,14 +132,13 @@ write_header(struct journal *journal, struct ds_error *err)
     return status;
 }
 
-/* `end` is where the snapshot is behind us, or the last try to make one. */
+/* `from` is where the snapshot ends, or where the last try to make one was. */
 static void
-rest_before_compacting(struct journal *journal)
+rest_before_compacting(struct journal *journal, uint64_t from)
 {
     uint64_t step = journal->options->compact_bytes;
-    journal->long_at =
-        journal->end + max_u64(step == 0 ? JOURNAL_COMPACT_BYTES : step,
-                               2 * (journal->end - JOURNAL_HEADER_BYTES));
+    journal->long_at = from + max_u64(step == 0 ? JOURNAL_COMPACT_BYTES : step,
+                                      2 * journal->snapshot_bytes);
 }
 
 static enum ds_status
@@ -151,7 +151,7 @@ begin(struct journal *journal, uint64_t first_sequence, struct ds_error *err)
     };
     journal->next_sequence = first_sequence;
     journal->end = JOURNAL_HEADER_BYTES;
-    rest_before_compacting(journal);
+    rest_before_compacting(journal, journal->end);
     enum ds_status status = append_file_reserve(journal->file, journal->end, err);
     return status == DS_OK ? write_header(journal, err) : status;
 }
@@ -179,9 +179,9 @@ resume(struct journal *journal, struct replay *replay, struct ds_slice content,
     if (status != DS_OK)
         return status;
     journal->next_sequence = replay->reader.next_sequence;
-    journal->end = max_u64(replay->snapshot_end, JOURNAL_HEADER_BYTES);
-    rest_before_compacting(journal);
     journal->end = replay->reader.at;
+    journal->snapshot_bytes = replay->snapshot_end;
+    rest_before_compacting(journal, replay->snapshot_end);
     log_info("controller journal replayed file=%s records=%ju bytes=%ju ms=%ju",
              journal->options->path, (uintmax_t)replay->count, (uintmax_t)journal->end,
              (uintmax_t)(clock_monotonic_ms() - began_ms));
@@ -369,6 +369,7 @@ exchange(struct journal *journal, struct journal *fresh)
     journal->header = fresh->header;
     journal->next_sequence = fresh->next_sequence;
     journal->end = fresh->end;
+    journal->snapshot_bytes = fresh->end;
     fresh->file = had.file;
 }
 
@@ -386,7 +387,7 @@ finish_compacting(struct journal *journal, struct journal *fresh, enum ds_status
     uint64_t before = journal->end;
     if (status == DS_OK)
         exchange(journal, fresh);
-    rest_before_compacting(journal);
+    rest_before_compacting(journal, journal->end);
     if (status != DS_OK) {
         log_warn("controller journal cannot be compacted, it grows on reason=\"%s\"",
                  reason->message);

@@ -43,6 +43,29 @@ def test_the_first_returns_the_merged_configuration_others_their_argument(
     assert done.code == 0, done.err
 
 
+def test_a_queue_may_survive_power_cuts(site: Site) -> None:
+    done = site.run(
+        """
+        from pathlib import Path
+        tq.init({**conf(), "controller": {"journal_fsync": True}})
+        tq.kv_put("key", "p", tag={"score": 1})
+        commands = [
+            path.read_bytes().split(bytes(1))
+            for path in Path("/proc").glob("[0-9]*/cmdline")
+        ]
+        mine = [
+            words
+            for words in commands
+            if words[0].endswith(b"/transfer_queue_controller")
+            and words[2].startswith(os.environ["XDG_RUNTIME_DIR"].encode())
+        ]
+        assert mine and all(b"--fsync" in words for words in mine), mine
+        tq.close()
+        """
+    )
+    assert done.code == 0, done.err
+
+
 def test_a_process_without_tensors_loads_neither_torch_nor_ray(site: Site) -> None:
     """Seconds of start-up for one that looks at keys and tags, or keeps a queue."""
     program = f"""

@@ -322,3 +322,47 @@ def test_a_full_disk_makes_it_read_only_until_there_is_room(folder: Path) -> Non
             assert list(client.call("kv_list", "p")["p"]) == ["first", "last"]
     finally:
         controller.stop()
+
+
+def test_a_small_file_system_that_is_full_loses_nothing(folder: Path) -> None:
+    """Something else fills it up, and later makes room; compacting never does harm."""
+    disk = folder / "disk"
+    disk.mkdir()
+    mount = f'mount -t tmpfs -o size=4m tmpfs {disk} && exec "$@"'
+    controller = Controller(
+        folder,
+        *("--journal", str(disk / "journal"), "--journal_compact_bytes", "500000"),
+        within=("unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"),
+    )
+    filler = Path(f"/proc/{controller.process.pid}/root{disk}/filler")
+    try:
+        with controller.client() as client:
+            put(client, ["first"], 1)
+            filler.write_bytes(bytes(2500 << 10))
+            names = [f"k{i}" for i in range(1000)]
+            acknowledged = ["first"]
+            with pytest.raises(QueueError, match="no room for") as refused:
+                for i in range(2, 1000):
+                    keys = [f"{name}-{i}" for name in names]
+                    put(client, keys, i)
+                    acknowledged += keys
+            assert refused.value.status == FULL
+            assert len(acknowledged) > 1
+            assert list(client.call("kv_list", "p")["p"]) == acknowledged
+        controller.kill_child()
+        with controller.client() as client:
+            assert list(client.call("kv_list", "p")["p"]) == acknowledged
+            filler.unlink()
+            client.call("kv_clear", "p", acknowledged[1:])
+            for i in range(1000, 3000):
+                put(client, names[:10], i)
+            assert set(client.call("kv_list", "p")["p"]) == {"first", *names[:10]}
+        log = controller.log.read_text()
+        assert "journal full, the queue is read-only" in log
+        assert "controller journal compacted" in log.rpartition("is read-only")[2]
+        controller.kill_child()
+        with controller.client() as client:
+            assert set(client.call("kv_list", "p")["p"]) == {"first", *names[:10]}
+    finally:
+        controller.stop()
+    disk.rmdir()

@@ -101,6 +101,12 @@ def test_a_time_limit_must_be_positive(value: Any) -> None:
         _config.merge({"controller": {"timeout_s": value}})
 
 
+@pytest.mark.parametrize("value", [1, "yes", None])
+def test_fsync_is_true_or_false(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"controller\.journal_fsync must be true or"):
+        _config.merge({"controller": {"journal_fsync": value}})
+
+
 def test_without_an_own_size_the_arena_is_fitted_and_said(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

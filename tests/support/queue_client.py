@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,12 +146,14 @@ def find_controller() -> Path:
 class Controller:
     """A running controller. `stop` ends it and checks that it left nothing."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, within: Sequence[str] = ()) -> None:
+        """`within` is a command that becomes the one that is given to it."""
         self.socket = folder / "socket"
         self.log = folder / "stderr"
+        program = [*within, str(find_controller())]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [str(find_controller()), "--socket", str(self.socket), *options],
+                [*program, "--socket", str(self.socket), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
