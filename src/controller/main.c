@@ -189,10 +189,10 @@ run_child(int restarts, void *arg)
     return controller_run(arg, restarts);
 }
 
-/* The child has our standard output, and says "ready" there; then whoever reads it shall
- * see its end. */
+/* A child has said "ready" to our standard output, which it has as well: whoever reads
+ * there shall see its end. */
 static void
-on_started(int restarts, void *arg)
+on_up(int restarts, void *arg)
 {
     (void)restarts;
     (void)arg;
@@ -226,7 +226,7 @@ supervise(struct controller_options *options)
     signal(SIGXFSZ, SIG_IGN); /* A limit on files is an error like a full disk. */
     struct supervisor_options supervisor = {
         .child = run_child,
-        .on_started = on_started,
+        .on_up = on_up,
         .on_crash = on_crash,
         .arg = options,
         .name = "transfer_queue_controller",

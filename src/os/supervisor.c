@@ -21,6 +21,7 @@ enum {
     WINDOW_MS = 60000,      /* SUPERVISOR_CRASHES_MAX in this time: no more. */
     BACK_OFF_MS_MIN = 50,   /* After the second crash in a row; then doubled, */
     BACK_OFF_MS_MAX = 2000, /* up to this. */
+    UP_LOOK_MS = 5,         /* Between two looks whether the child is up. */
 };
 
 /* Owner: supervisor_run(). */
@@ -35,6 +36,7 @@ struct supervisor {
     int crashes_in_a_row; /* Without a child that lived longer than the window. */
     int starts;
     int up_fd;     /* An eventfd of the present child, which writes when it is up. */
+    bool is_up;    /* It has. */
     bool stopping; /* A signal asked to end. */
 };
 
@@ -79,21 +81,32 @@ start_child(struct supervisor *self)
     if (self->up_fd < 0)
         return -1;
     self->starts++;
+    self->is_up = false;
     pid_t pid = fork();
     if (pid == 0)
         run_child(self, parent);
-    if (pid > 0 && self->options->on_started != NULL)
-        self->options->on_started(self->starts - 1, self->options->arg);
     return pid;
+}
+
+/* Whether the child has come up by now. */
+static bool
+look_for_up_note(struct supervisor *self)
+{
+    uint64_t count = 0;
+    if (self->is_up || self->up_fd < 0 ||
+        read(self->up_fd, &count, sizeof count) != sizeof count)
+        return self->is_up;
+    self->is_up = true;
+    if (self->options->on_up != NULL)
+        self->options->on_up(self->starts - 1, self->options->arg);
+    return true;
 }
 
 /* Whether the child that has ended ever came up. */
 static bool
 take_up_note(struct supervisor *self)
 {
-    uint64_t count = 0;
-    bool was_up =
-        self->up_fd >= 0 && read(self->up_fd, &count, sizeof count) == sizeof count;
+    bool was_up = look_for_up_note(self);
     if (self->up_fd >= 0)
         close(self->up_fd);
     self->up_fd = -1;
@@ -119,7 +132,8 @@ static int
 wait_for_child(struct supervisor *self, pid_t child)
 {
     for (;;) {
-        int got = wait_for_signal(self, -1);
+        bool looks = self->options->on_up != NULL && !look_for_up_note(self);
+        int got = wait_for_signal(self, looks ? UP_LOOK_MS : -1);
         if (got == SIGTERM || got == SIGINT) {
             self->stopping = true;
             (void)kill(child, got);

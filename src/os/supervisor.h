@@ -18,9 +18,8 @@ struct supervisor_options {
      */
     int (*child)(int restarts, void *arg);
 
-    /* In the supervisor: a child runs, which inherited everything that was open. May be
-     * NULL. */
-    void (*on_started)(int restarts, void *arg);
+    /* In the supervisor: the child has come up, some milliseconds ago. May be NULL. */
+    void (*on_up)(int restarts, void *arg);
 
     /* In the supervisor: the child crashed and `will_restart` or not. May be NULL. */
     void (*on_crash)(int wait_status, int crashes, int will_restart, void *arg);

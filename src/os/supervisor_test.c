@@ -168,26 +168,36 @@ TEST(crashes_of_a_child_that_was_up_do_count)
 }
 
 static void
-on_started(int restarts, void *arg)
+on_up(int restarts, void *arg)
 {
     (void)arg;
     tell((char)('a' + restarts));
 }
 
-TEST(every_start_is_told)
+/* The first one crashes before it is up, the second after that. */
+static int
+come_up_the_second_time(int restarts, void *arg)
+{
+    (void)arg;
+    if (restarts > 0)
+        supervisor_child_is_up();
+    return restarts < 2 ? SUPERVISOR_CRASH_EXIT : 1;
+}
+
+TEST(every_child_that_comes_up_is_told)
 {
     CHECK(pipe(events) == 0);
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
         struct supervisor_options options = {
-            .child = crash_once, .on_started = on_started, .name = "test"};
+            .child = come_up_the_second_time, .on_up = on_up, .name = "test"};
         _exit(supervisor_run(&options));
     }
     close(events[1]);
     CHECK_INT(code_of(pid), 1);
-    CHECK_INT(next_event(), 'a');
     CHECK_INT(next_event(), 'b');
+    CHECK_INT(next_event(), 'c');
     CHECK_INT(next_event(), 0);
     close(events[0]);
 }
@@ -384,7 +394,8 @@ TEST(ignored_sigchld_does_not_hide_the_childs_end)
 TEST_MAIN(RUN(refusal_of_the_child_is_the_exit_code), RUN(first_crash_restarts_at_once),
           RUN(five_crashes_within_a_minute_give_up),
           RUN(kills_of_a_child_that_was_up_do_not_count),
-          RUN(crashes_of_a_child_that_was_up_do_count), RUN(every_start_is_told),
+          RUN(crashes_of_a_child_that_was_up_do_count),
+          RUN(every_child_that_comes_up_is_told),
           RUN(signals_are_passed_on_to_the_child),
           RUN(child_that_dies_of_the_signal_has_obeyed),
           RUN(signal_right_after_fork_is_not_lost),
