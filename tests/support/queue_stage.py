@@ -11,6 +11,7 @@ Reads commands from its standard input, a line each, and answers each with one l
     stop PID          end that child: "ended CODE"
     work              put a row and get it back: "worked SECONDS"
     verify JOURNAL    compare all rows with what was written down: "verified ROWS"
+    clear JOURNAL     clear all rows that are written down: "cleared ROWS"
     clear_all         clear every row: "cleared ROWS"
     stats             the worker's counters, JSON
     init, reinit      "ready SECONDS"; reinit closes before
@@ -300,6 +301,12 @@ class Stage:
 
     def verify(self, path: str) -> str:
         return f"verified {verify(path)}"
+
+    def clear(self, path: str) -> str:
+        keys = list(expected(path))
+        if keys:
+            tq.kv_clear(keys, PARTITION)
+        return f"cleared {len(keys)}"
 
     def clear_all(self) -> str:
         keys = list(tq.kv_list(PARTITION).get(PARTITION, {}))
