@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,17 +54,26 @@ class Offsets:
         from torch.nested._internal import nested_tensor
 
         if self._known_to_torch is None:
-            store = nested_tensor._store_val_in_tensor
-            bounds = {"min_seqlen": self.shortest, "max_seqlen": self.longest}
-            self._known_to_torch = {name: store(n) for name, n in bounds.items()}
-            for bound in self._known_to_torch.values():
-                torch._dynamo.mark_dynamic(bound, 0)
+            self._known_to_torch = {
+                "min_seqlen": _bound(self.shortest),
+                "max_seqlen": _bound(self.longest),
+            }
         made: Any = nested_tensor.NestedTensor(
             values, self.tensor, _ragged_idx=ragged_dim
         )
         made._metadata_cache = dict(self._known_to_torch)
         tensor: torch.Tensor = made
         return tensor
+
+
+@lru_cache(maxsize=1024)
+def _bound(length: int) -> torch.Tensor:
+    """A length as torch keeps it: as the shape of a tensor without elements."""
+    from torch.nested._internal import nested_tensor
+
+    bound: torch.Tensor = nested_tensor._store_val_in_tensor(length)
+    torch._dynamo.mark_dynamic(bound, 0)
+    return bound
 
 
 @cache
