@@ -31,11 +31,12 @@ write_file(struct reader *input, const struct journal_header *header,
         if (!reader_ok(input) || type == 0 || type >= RECORD_TYPE_COUNT)
             return;
         struct record record = {.type = (enum record_type)type,
-                                .sequence = sequence++,
+                                .sequence = sequence,
                                 .client = type,
                                 .request = sequence,
                                 .body = body};
         record_write(out, header->id, &record);
+        sequence++;
     }
 }
 
