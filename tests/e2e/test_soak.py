@@ -45,6 +45,7 @@ class Soak:
     loads: dict[int, Path] = field(default_factory=dict)
     ended: list[Path] = field(default_factory=list)
     kills: dict[str, int] = field(default_factory=dict)
+    slowest_s: dict[str, float] = field(default_factory=dict)  # New work after a kill.
     samples: list[Sample] = field(default_factory=list)
     worker_killed_at: float = 0.0
 
@@ -55,6 +56,13 @@ class Soak:
         self.loads[pid] = journal
 
     def kill_someone(self) -> None:
+        who = self._kill()
+        begin = time.monotonic()
+        self.cell.owner.works_again()
+        slowest = max(self.slowest_s.get(who, 0.0), time.monotonic() - begin)
+        self.slowest_s[who] = slowest
+
+    def _kill(self) -> str:
         random = self.cell.random
         who = random.choice(("worker", "controller", "load"))
         now = time.monotonic()
@@ -77,6 +85,7 @@ class Soak:
             self.cell.owner.ask_for("cleared", "clear", journal)
             self.ended.append(journal)
             self.start_load()
+        return who
 
     def sample(self) -> None:
         lasting = [self.cell.owner.process.pid]
@@ -92,7 +101,10 @@ class Soak:
         journals = [*self.ended, *self.loads.values()]
         lines = [line for path in journals for line in path.read_text().splitlines()]
         done = sum(line.startswith("done") for line in lines)
-        kills = ", ".join(f"{n} of a {who}" for who, n in sorted(self.kills.items()))
+        kills = ", ".join(
+            f"{n} of a {who} (new work after {self.slowest_s[who]:.2f} s at most)"
+            for who, n in sorted(self.kills.items())
+        )
         last = self.samples[-1]
         return (
             f"soak: {seconds:.0f} s, {done} puts and clears acknowledged, kills: "
@@ -129,7 +141,6 @@ def test_nothing_is_left_after_a_long_time_at_the_limit(soak: Soak) -> None:
     while (now := time.monotonic()) < begin + SOAK_S:
         cell.rest(2 * KILL_EVERY_S)
         soak.kill_someone()
-        cell.owner.works_again()
         soak.sample()
         if now >= next_report:
             print(soak.report(now - begin), flush=True)
