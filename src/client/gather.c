@@ -201,10 +201,11 @@ ds_gather_rows(const struct ds_column *column, const int64_t *offsets, void *out
                              (uintmax_t)out_bytes);
         if (status != DS_OK)
             return status;
-        if (from.len > 0)
+        if (from.len > 0) { /* Of nothing there may be no place at all. */
             copy_bytes(to, from.data, from.len);
-        to += from.len;
-        room -= from.len;
+            to += from.len;
+            room -= from.len;
+        }
         offsets = offsets == NULL ? NULL : offsets + run->count;
     }
     if (room > 0)
