@@ -161,7 +161,7 @@ run_units(const struct ds_rows *rows, const struct ds_run *run, const int64_t *o
     return units;
 }
 
-/* Where the rows of a run are; they lie within their source. */
+/* Where the rows of a run are; they lie within their source. `*out` must be empty. */
 static enum ds_status
 find_run(const struct ds_column *column, const struct ds_run *run,
          const int64_t *offsets, struct ds_slice *out, struct ds_error *err)
@@ -177,8 +177,10 @@ find_run(const struct ds_column *column, const struct ds_run *run,
                 start <= rows->data.len && bytes <= rows->data.len - start;
     if (!fits)
         return rows->offsets == NULL ? fail_no_such_rows(run, err) : fail_damaged(err);
-    out->data = (const uint8_t *)rows->data.data + start;
-    out->len = bytes;
+    if (bytes > 0) { /* An empty source may have no place. */
+        out->data = (const uint8_t *)rows->data.data + start;
+        out->len = bytes;
+    }
     return DS_OK;
 }
 
