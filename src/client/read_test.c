@@ -122,7 +122,7 @@ read_until(uint64_t end_ms, uint32_t number, uint32_t life)
     struct ds_client *client = open_client(&worker, false);
     struct ds_buffer *held[8] = {0};
     uint32_t held_keys[8] = {0}, held_serials[8] = {0}, seen[KEYS] = {0};
-    uint64_t seed = 1000 + number + 100 * life;
+    uint64_t seed = 1000 + number + 100 * life, hits = 0;
     for (uint32_t i = 0; clock_monotonic_ms() < end_ms; i++) {
         uint32_t key = (uint32_t)(test_random(&seed) % KEYS), at = i % 8;
         struct ds_buffer *buffer = NULL;
@@ -135,6 +135,7 @@ read_until(uint64_t end_ms, uint32_t number, uint32_t life)
         uint32_t serial = check_words(buffer, key);
         CHECK(serial >= seen[key]);
         seen[key] = serial;
+        hits++;
         if (held[at] != NULL)
             CHECK_INT(check_words(held[at], held_keys[at]), held_serials[at]);
         ds_buffer_release(held[at]);
@@ -144,6 +145,7 @@ read_until(uint64_t end_ms, uint32_t number, uint32_t life)
     }
     for (int i = 0; i < 8; i++)
         ds_buffer_release(held[i]);
+    CHECK(life > 0 || hits > 100); /* Who comes late has little time. */
     ds_client_close(client);
 }
 
@@ -206,11 +208,12 @@ check_nothing_is_left(struct ds_client *client)
 }
 
 static void
-delete_all(struct ds_client *client)
+delete_all(struct ds_client *client, void (*name_of)(char out[16], uint32_t key),
+           uint32_t count)
 {
-    for (uint32_t key = 0; key < KEYS; key++) {
+    for (uint32_t key = 0; key < count; key++) {
         char text[16];
-        key_text(text, key);
+        name_of(text, key);
         struct ds_slice name = slice_of_text(text);
         CHECK_OK(ds_delete(client, &name, 1, NULL));
     }
@@ -235,7 +238,7 @@ TEST(readers_see_whole_values_that_never_go_back_while_keys_change_and_workers_d
         CHECK_INT(status, 0);
     }
     struct ds_client *client = open_client(&worker, false);
-    delete_all(client);
+    delete_all(client, key_text, KEYS);
     check_nothing_is_left(client);
     ds_client_close(client);
 }
@@ -280,17 +283,6 @@ check_round(struct ds_buffer *const *views, uint32_t round)
         CHECK_INT(check_words(views[i], i), round);
 }
 
-static void
-delete_round(struct ds_client *client)
-{
-    for (uint32_t i = 0; i < VIEWS; i++) {
-        char text[16];
-        view_key(text, i);
-        struct ds_slice name = slice_of_text(text);
-        CHECK_OK(ds_delete(client, &name, 1, NULL));
-    }
-}
-
 TEST(thousands_of_views_stay_right_over_overwriting_deleting_and_a_killed_worker)
 {
     static struct ds_buffer *views[3][VIEWS];
@@ -301,13 +293,13 @@ TEST(thousands_of_views_stay_right_over_overwriting_deleting_and_a_killed_worker
         view_round(reader, views[round]);
     }
     worker_kill_child(&worker);
-    delete_round(writer);
+    delete_all(writer, view_key, VIEWS);
     put_round(writer, 3); /* Into whatever is free. */
     for (uint32_t round = 0; round < 3; round++)
         check_round(views[round], round);
     for (uint32_t i = 0; i < 3 * VIEWS; i++)
         ds_buffer_release(views[i / VIEWS][i % VIEWS]);
-    delete_round(writer);
+    delete_all(writer, view_key, VIEWS);
     ds_client_close(reader);
     ds_client_close(writer); /* And what it was lent. */
     struct ds_client *client = open_client(&worker, false);

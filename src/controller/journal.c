@@ -302,16 +302,13 @@ journal_is_pending(const struct journal *journal)
     return journal->pending.len > 0;
 }
 
-enum ds_status
-journal_flush(struct journal *journal, struct ds_error *err)
+/* All that is pending is in the file then. */
+static enum ds_status
+write_pending(struct journal *journal, struct ds_error *err)
 {
     struct writer *pending = &journal->pending;
-    if (pending->len == 0)
-        return DS_OK;
     enum ds_status status = append_file_write(journal->file, journal->end,
                                               slice(pending->data, pending->len), err);
-    if (status == DS_OK && journal->options->sync)
-        status = append_file_sync(journal->file, err);
     if (status != DS_OK)
         return status;
     journal->end += pending->len;
@@ -320,6 +317,17 @@ journal_flush(struct journal *journal, struct ds_error *err)
     else
         writer_clear(pending);
     return DS_OK;
+}
+
+enum ds_status
+journal_flush(struct journal *journal, struct ds_error *err)
+{
+    if (journal->pending.len == 0)
+        return DS_OK;
+    enum ds_status status = write_pending(journal, err);
+    if (status == DS_OK && journal->options->sync)
+        status = append_file_sync(journal->file, err);
+    return status;
 }
 
 /* ---- A snapshot in its place ---- */
@@ -337,11 +345,7 @@ take_record(enum record_type type, struct ds_slice body, void *arg,
     if (status != DS_OK)
         return status;
     journal_append(journal, type, (struct request_id){0}, body);
-    status = append_file_write(journal->file, journal->end,
-                               slice(journal->pending.data, journal->pending.len), err);
-    journal->end += journal->pending.len;
-    writer_clear(&journal->pending);
-    return status;
+    return write_pending(journal, err);
 }
 
 static enum ds_status
@@ -364,13 +368,13 @@ write_snapshot(struct journal *fresh, uint64_t first_sequence, const char *path,
 static void
 exchange(struct journal *journal, struct journal *fresh)
 {
-    struct journal had = *journal;
+    struct append_file *file = journal->file;
     journal->file = fresh->file;
     journal->header = fresh->header;
     journal->next_sequence = fresh->next_sequence;
     journal->end = fresh->end;
     journal->snapshot_bytes = fresh->end;
-    fresh->file = had.file;
+    fresh->file = file;
 }
 
 bool

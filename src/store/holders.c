@@ -63,17 +63,11 @@ each_slot(struct survey *survey, void (*fn)(struct survey *survey, uint32_t inde
     }
 }
 
-static uint64_t
-unit_of(const struct survey *survey, uint32_t index)
-{
-    const struct slot *slot = table_slot(&survey->store->table, index);
-    return place_offset(slot->place) / EXTENT_UNIT_BYTES;
-}
-
 static void
 mark_slot(struct survey *survey, uint32_t index)
 {
-    unit_map_set(&survey->store->limbo.marks, unit_of(survey, index));
+    const struct slot *slot = table_slot(&survey->store->table, index);
+    unit_map_set(&survey->store->limbo.marks, slot_unit(slot));
 }
 
 static void
@@ -143,7 +137,7 @@ count_slot(struct survey *survey, uint32_t index)
 {
     const struct slot *slot = table_slot(&survey->store->table, index);
     enum slot_state state = slot_state_of(slot);
-    uint64_t unit = unit_of(survey, index);
+    uint64_t unit = slot_unit(slot);
     uint64_t bytes = extent_bytes(slot->size);
     for (size_t i = find_unit(survey, unit);
          i < survey->count && survey->pinned[i].unit == unit; i++) {

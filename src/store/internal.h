@@ -103,6 +103,13 @@ bool client_is_known(const struct store *store, uint32_t client);
 
 /* ---- reclaim.c ---- */
 
+/* Where its extent begins, in units of the arena: what a pin names. */
+static inline uint64_t
+slot_unit(const struct slot *slot)
+{
+    return place_offset(slot->place) / EXTENT_UNIT_BYTES;
+}
+
 bool limbo_init(struct store *store);
 void limbo_fini(struct store *store);
 void limbo_add(struct store *store, uint32_t index);

@@ -41,12 +41,6 @@ limbo_add(struct store *store, uint32_t index)
     limbo->bytes += slot->size;
 }
 
-static uint64_t
-unit_of(const struct slot *slot)
-{
-    return place_offset(slot->place) / EXTENT_UNIT_BYTES;
-}
-
 /* A client may have written any number; only marked units mean something. */
 static void
 keep_pinned(uint64_t unit, void *arg)
@@ -92,7 +86,7 @@ limbo_reclaim(struct store *store)
         return 0;
     for (uint32_t i = 0; i < limbo->count; i++)
         unit_map_set(&limbo->marks,
-                     unit_of(table_slot(&store->table, limbo->slots[i])));
+                     slot_unit(table_slot(&store->table, limbo->slots[i])));
 
     /* Every DEAD above is visible before a pin is read. */
     STEP_FENCE("reclaim fence");
@@ -103,7 +97,7 @@ limbo_reclaim(struct store *store)
     uint32_t kept = 0;
     for (uint32_t i = 0; i < limbo->count; i++) {
         uint32_t index = limbo->slots[i];
-        uint64_t unit = unit_of(table_slot(&store->table, index));
+        uint64_t unit = slot_unit(table_slot(&store->table, index));
         if (unit_map_test(&limbo->marks, unit)) {
             unit_map_clear(&limbo->marks, unit);
             release(store, index);
@@ -135,14 +129,14 @@ limbo_take_back(struct store *store)
     for (uint32_t i = 0; i < store->pending_count; i++) {
         const struct slot *slot = lent_slot(store, i);
         if (slot != NULL)
-            unit_map_set(&limbo->marks, unit_of(slot));
+            unit_map_set(&limbo->marks, slot_unit(slot));
     }
     pins_visit(&store->pins, keep_pinned, limbo);
     for (uint32_t i = store->pending_count; i > 0; i--) {
         const struct slot *slot = lent_slot(store, i - 1);
-        if (slot == NULL || !unit_map_test(&limbo->marks, unit_of(slot)))
+        if (slot == NULL || !unit_map_test(&limbo->marks, slot_unit(slot)))
             continue;
-        unit_map_clear(&limbo->marks, unit_of(slot));
+        unit_map_clear(&limbo->marks, slot_unit(slot));
         object_die(store, store->pending[i - 1].slot);
     }
     (void)limbo_reclaim(store);

@@ -165,11 +165,9 @@ def everything_is_free(cell: Cell) -> None:
         names = ("objects", "objects_unsealed", "objects_deleted_but_held", "pins")
         seen.update({name: stats[name] for name in (*names, "memory_used_bytes")})
         # What is lent to a living client is in nobody's use, but lies in between.
-        if stats["objects_lent"] == 0:
-            whole = stats["memory_largest_free_bytes"] == stats["memory_total_bytes"]
-            seen["in pieces"] = int(not whole)
-        seen["lent"] = stats["objects_lent"]
-        return all(n == 0 for name, n in seen.items() if name != "lent")
+        whole = stats["memory_largest_free_bytes"] == stats["memory_total_bytes"]
+        seen["in pieces"] = int(stats["objects_lent"] == 0 and not whole)
+        return not any(seen.values())
 
     try:
         wait_until(is_free, EVENT_S)

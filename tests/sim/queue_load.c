@@ -150,19 +150,11 @@ delete_block(struct client *client, const struct ds_block_id *id)
     workload_expect(client, status, &err, "block delete");
 }
 
+/* Refused also because the block was given up. */
 static enum outcome
 outcome_of(enum ds_status status)
 {
-    switch (status) {
-    case DS_OK:
-        return OUTCOME_DONE;
-    case DS_NOT_FOUND:
-    case DS_FULL:
-    case DS_INVALID:
-        return OUTCOME_NOTHING;
-    default:
-        return OUTCOME_UNKNOWN;
-    }
+    return status == DS_NOT_FOUND ? OUTCOME_NOTHING : workload_outcome(status);
 }
 
 void

@@ -58,8 +58,8 @@ workload_book(struct client *client, enum ds_status status, const char *what,
                  (uintmax_t)max_ms);
 }
 
-static enum outcome
-outcome_of_write(enum ds_status status)
+enum outcome
+workload_outcome(enum ds_status status)
 {
     switch (status) {
     case DS_OK:
@@ -105,7 +105,7 @@ do_put(struct client *client)
         key, options.only_if_absent ? OPERATION_PUT_ABSENT : OPERATION_PUT, value);
     enum ds_status status =
         ds_put(client->ds, key_name(key, name), slice(data, bytes), &options, &err);
-    oracle_end(number, outcome_of_write(status), 0);
+    oracle_end(number, workload_outcome(status), 0);
     free(data);
     workload_book(client, status, "put", TIMEOUT_MS);
     workload_expect(client, status, &err, "put");
@@ -150,7 +150,7 @@ do_create(struct client *client)
         numbers[i] = oracle_begin(at[i], OPERATION_PUT, values[i]);
     status = ds_seal(client->ds, buffers, count, &err);
     for (size_t i = 0; i < count; i++)
-        oracle_end(numbers[i], outcome_of_write(status), 0);
+        oracle_end(numbers[i], workload_outcome(status), 0);
     workload_book(client, status, "seal", TIMEOUT_MS);
     if (status != DS_IO) /* It may have been created before the memory was lost. */
         workload_expect(client, status, &err, "seal");
@@ -226,7 +226,7 @@ do_delete(struct client *client)
     sim_trace("delete keys=%u+%zu", first, count);
     enum ds_status status = ds_delete(client->ds, keys, count, &err);
     for (size_t i = 0; i < count; i++)
-        oracle_end(numbers[i], outcome_of_write(status), 0);
+        oracle_end(numbers[i], workload_outcome(status), 0);
     workload_book(client, status, "delete", TIMEOUT_MS);
     workload_expect(client, status, &err, "delete");
 }

@@ -64,6 +64,8 @@ void workload_book(struct client *client, enum ds_status status, const char *wha
  * room. */
 void workload_expect(const struct client *client, enum ds_status status,
                      const struct ds_error *err, const char *what);
+/* What is known of a write that ended so. */
+enum outcome workload_outcome(enum ds_status status);
 /* Keeps the buffer for a while, or lets go of it. */
 void workload_hold(struct client *client, struct ds_buffer *buffer, uint64_t offset,
                    uint32_t key, uint32_t value);
