@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import logging
 import os
@@ -25,29 +26,19 @@ _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 10.0
 _LOG_TAIL_LINES = 20
 
-# Runs first in the new process when it has to end together with this one: asks the
-# kernel for SIGTERM at the parent's end, makes sure that it has not come already, then
-# becomes the program. argv: parent's pid, program, arguments.
-_TIE_TO_PARENT = (
-    "import ctypes,os,sys\n"
-    "ctypes.CDLL(None).prctl(1,15,0,0,0)\n"
-    "os.getppid()==int(sys.argv[1]) or sys.exit(1)\n"
-    "os.execv(sys.argv[2],sys.argv[2:])\n"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class ControllerOptions:
     """`session` tells whose the journal is that stands beside the socket: another
-    session's is used for nothing but to delete its blocks. `ends_with_parent` ties the
-    program to the calling *thread*: use the main thread."""
+    session's is used for nothing but to delete its blocks. With `ends_with` the program
+    ends when that process has; else only when it is told to."""
 
     socket: Path
     log: Path
     owner: str
     session: str = field(default_factory=lambda: secrets.token_hex(8))
     worker_socket: str | None = None
-    ends_with_parent: bool = False
+    ends_with: ProcessId | None = None
     journal_fsync: bool = False
 
     @property
@@ -103,6 +94,21 @@ def start_controller(options: ControllerOptions) -> ProcessId:
     return started
 
 
+def find_running(socket: Path) -> ProcessId | None:
+    """The program that serves `socket`: it holds the lock beside it, with its pid."""
+    try:
+        descriptor = os.open(f"{socket}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return ProcessId.of(int(os.pread(descriptor, 20, 0)))
+    finally:
+        os.close(descriptor)
+    return None
+
+
 def stop_controller(address: str, process: ProcessId | None) -> None:
     """Ask it to purge and end; insist when `process` does not. Never raises."""
     queue = QueueClient(address)
@@ -127,9 +133,8 @@ def _command(options: ControllerOptions) -> list[str]:
         command += ["--fsync"]
     if options.worker_socket:
         command += ["--worker_socket", options.worker_socket]
-    if options.ends_with_parent:
-        tie = [sys.executable, "-S", "-E", "-c", _TIE_TO_PARENT, str(os.getpid())]
-        command = [*tie, *command]
+    if options.ends_with is not None:
+        command += ["--ends_with", f"{options.ends_with.pid},{options.ends_with.start}"]
     return command
 
 

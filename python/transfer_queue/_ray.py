@@ -4,7 +4,8 @@
     placement group, STRICT_SPREAD                    one bundle per alive node
         actor YuanrongWorkerActor                     runs dscli on its node
 
-Nothing here is detached: all actors end with the job of the owner.
+Nothing here is detached: all actors end with the owner. One that crashes is started
+again by Ray and finds what it looks after where it was (`_actor_home`).
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer_queue import _config, _session, _worker
-from transfer_queue._process import OwnerText, ProcessId
+from transfer_queue._actor_home import ActorHome
 from transfer_queue.controller import (
     ACTOR_NAME,
     ACTOR_NAMESPACE,
     TransferQueueController,
-    make_actor_folder,
+    end_controller_of,
 )
 from transfer_queue.utils.yuanrong_utils import (
     check_port_connectivity,
     get_local_ip_addresses,
+    join_address,
     split_address,
+    worker_port_of,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ _WORKER_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 75.0
 _POLL_S = 0.1
 _CPU_PER_NODE = 0.1
+_COMES_BACK = {"max_restarts": -1, "max_task_retries": -1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +82,14 @@ def _bring_token() -> None:
 
 
 class YuanrongWorkerActor:
-    """Looks after the datasystem worker of one node."""
+    """Looks after the datasystem worker of one node.
 
-    def __init__(self, node_ips: Sequence[str], section: dict[str, Any]) -> None:
+    Its methods may run twice: Ray repeats a call whose answer died with the actor.
+    """
+
+    def __init__(
+        self, node_ips: Sequence[str], section: dict[str, Any], home: ActorHome
+    ) -> None:
         local = set(get_local_ip_addresses())
         own = [address for address in node_ips if address in local]
         if not own:
@@ -91,29 +100,30 @@ class YuanrongWorkerActor:
         self._host = own[0]
         self._head = node_ips[0]
         self._section = section
-        self._owner = OwnerText(ProcessId.own(), "ray")
-        self._home: Path | None = None
-        self._address: str | None = None
+        self._home = home
 
     def get_host(self) -> str:
         return self._host
 
     def start(self) -> tuple[str, str | None]:
-        """Start the worker; its address, and its Unix socket for a local controller."""
-        self._home = make_actor_folder(self._owner.process)
-        plan = _worker.plan_for(
-            self._section, self._host, self._head, self._owner, self._home
-        )
-        self._address = plan.address
-        _worker.start_worker(plan)
+        """Start the worker, unless it runs already; its address, and its Unix socket
+        for a local controller."""
+        owner = self._home.owner_text
+        folder = self._home.make_folder("worker")
+        plan = _worker.plan_for(self._section, self._host, self._head, owner, folder)
+        if not _worker.is_worker_of(plan.address, owner):
+            _worker.start_worker(plan)
         return plan.address, _worker.find_socket(self._section, self._host)
 
     def stop(self) -> None:
-        if self._address is not None:
-            _worker.stop_worker_of(self._address, self._owner)
-        if self._home is not None:
-            shutil.rmtree(self._home, ignore_errors=True)
-        self._address = self._home = None
+        _end_worker_of(self._home, self._section, self._host)
+
+
+def _end_worker_of(home: ActorHome, section: dict[str, Any], host: str) -> None:
+    """What stop() does, also for an owner on the same node whose actor is gone."""
+    address = join_address(host, worker_port_of(section))
+    _worker.stop_worker_of(address, home.owner_text)
+    shutil.rmtree(home.folder("worker"), ignore_errors=True)
 
 
 class RayPlace:
@@ -139,11 +149,12 @@ class RayPlace:
         actor = _find_actor()
         if actor is not None:
             return self._attach_to(actor, wait_s)
+        home = ActorHome()
         try:
-            actor = _create_controller(conf)
+            actor = _create_controller(conf, home)
         except ValueError:  # Another process was faster and has the name now.
             return self._attach_to(ray.get_actor(ACTOR_NAME, ACTOR_NAMESPACE), wait_s)
-        return self._start(actor, conf)
+        return self._start(_Started(home, actor), conf)
 
     def _connect(self) -> None:
         import ray
@@ -174,8 +185,8 @@ class RayPlace:
         _require_same_node(address)
         return _session.Session(address, config, tuple(workers), self.description)
 
-    def _start(self, actor: Any, conf: DictConfig) -> _session.Session:
-        started = _Started(actor)
+    def _start(self, started: _Started, conf: DictConfig) -> _session.Session:
+        actor = started.controller
         try:
             workers: list[tuple[str, str | None]] = []
             section = _config.backend_section(conf, "Yuanrong")
@@ -249,7 +260,10 @@ def _answers(address: str) -> bool:
 class _Started:
     """What the owner has started so far, in the order of starting."""
 
+    home: ActorHome
     controller: Any
+    section: dict[str, Any] = field(default_factory=dict)  # Of its workers.
+    hosts: list[str] = field(default_factory=list)
     worker_actors: list[Any] = field(default_factory=list)
     group: Any = None
     ended: bool = False
@@ -261,9 +275,18 @@ class _Started:
         if self.ended:
             return
         self.ended = True
-        if not ray.is_initialized():
+        if ray.is_initialized():
+            self._end_actors()
+        else:
             _log.warning("Ray was shut down before close(): it ends the actors itself")
-            return
+        # They do nothing where the actors did it; one that was killed did not.
+        end_controller_of(self.home)
+        for host in self.hosts[:1]:
+            _end_worker_of(self.home, self.section, host)
+
+    def _end_actors(self) -> None:
+        import ray
+
         _quietly("stop the controller", lambda: _ask(self.controller.stop))
         head, others = self.worker_actors[:1], self.worker_actors[1:]
         for some in (others, head):  # The head's metastore serves the others.
@@ -295,7 +318,7 @@ def _find_actor() -> Any:
     return None
 
 
-def _create_controller(conf: DictConfig) -> Any:
+def _create_controller(conf: DictConfig, home: ActorHome) -> Any:
     """On this process's node, where its socket is of use. ValueError: name taken."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -308,8 +331,11 @@ def _create_controller(conf: DictConfig) -> Any:
             namespace=ACTOR_NAMESPACE,
             num_cpus=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+            **_COMES_BACK,
         )
-        .remote(conf.controller.get("sampler"), bool(conf.controller.polling_mode))
+        .remote(
+            conf.controller.get("sampler"), bool(conf.controller.polling_mode), home
+        )
     )
 
 
@@ -321,6 +347,7 @@ def _start_workers(
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     node_ips = _alive_nodes()
+    started.section, started.hosts = section, node_ips
     started.group = group = _reserve_group(len(node_ips))
     actor_class = ray.remote(YuanrongWorkerActor)
     for index in range(len(node_ips)):
@@ -328,8 +355,8 @@ def _start_workers(
             placement_group=group, placement_group_bundle_index=index
         )
         actor = actor_class.options(
-            num_cpus=_CPU_PER_NODE, scheduling_strategy=strategy
-        ).remote(node_ips, section)
+            num_cpus=_CPU_PER_NODE, scheduling_strategy=strategy, **_COMES_BACK
+        ).remote(node_ips, section, started.home)
         started.worker_actors.append(actor)
     hosts = ray.get(
         [actor.get_host.remote() for actor in started.worker_actors],

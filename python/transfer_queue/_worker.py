@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transfer_queue._process import OwnerText, ProcessId
+from transfer_queue._process import OwnerText
 from transfer_queue.utils.yuanrong_utils import (
     check_port_connectivity,
     find_reachable_host,
@@ -157,7 +157,7 @@ def say_how_npu_tensors_travel(section: Mapping[str, Any]) -> None:
 def start_worker(plan: WorkerPlan) -> None:
     """Start it and wait until it serves; RuntimeError says why it does not."""
     dscli = find_dscli()
-    clear_the_way(plan.address)
+    clear_the_way(plan.address, plan.owner)
     try:
         done = _run(plan.command(dscli), _START_TIMEOUT_S, plan.environment)
     except subprocess.TimeoutExpired as error:
@@ -179,12 +179,17 @@ def start_worker(plan: WorkerPlan) -> None:
 
 def stop_worker_of(address: str, owner: OwnerText) -> None:
     """Stop the worker at `address` if it says that `owner` started it."""
+    if is_worker_of(address, owner):
+        stop_worker(address)
+
+
+def is_worker_of(address: str, owner: OwnerText) -> bool:
+    """Whether there is a worker which says that `owner` started it."""
     host, port = split_address(address)
     if not check_port_connectivity(host, port, timeout=1.0):
-        return
+        return False
     status = read_status(address)
-    if status is not None and str(status.get("owner") or "") == str(owner):
-        stop_worker(address)
+    return status is not None and str(status.get("owner") or "") == str(owner)
 
 
 def stop_worker(address: str) -> bool:
@@ -201,8 +206,9 @@ def stop_worker(address: str) -> bool:
     return done.returncode == 0
 
 
-def clear_the_way(address: str) -> None:
-    """Make sure that no worker serves `address`: residue goes, the living are kept."""
+def clear_the_way(address: str, own: OwnerText) -> None:
+    """Make sure that no worker serves `address`: residue goes, also `own`'s, others'
+    are kept while they live."""
     status = read_status(address)
     if status is None:
         return  # Should something else listen there, the start fails and names it.
@@ -215,7 +221,7 @@ def clear_the_way(address: str) -> None:
             f"it with `dscli stop --worker_address {address}`, or set another "
             "worker_port."
         )
-    if owner.process.alive and owner.process != ProcessId.own():
+    if owner.process.alive and owner.process != own.process:
         raise RuntimeError(
             f"Failed to start datasystem worker at {address}: a {worker} serves it "
             f"already for process PID {owner.process.pid}, which is alive (owner: "

@@ -2,28 +2,26 @@
 
 Metadata lives in `transfer_queue_controller`, a C process; this actor starts it on its
 node, keeps the configuration for those who attach, and is the name by which they find
-it. The actor is not detached: it ends with the job that created it, and the program
-with it.
+it. The actor is not detached: it ends with the process that created it, and so does
+the program. An actor that crashes or is killed is started again by Ray and finds its
+program where it was: whoever uses the queue does not notice.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from transfer_queue._actor_home import ActorHome
 from transfer_queue._controller_process import (
     ControllerOptions,
+    find_running,
     start_controller,
     stop_controller,
 )
-from transfer_queue._process import OwnerText, ProcessId
-
-_log = logging.getLogger("transfer_queue.controller")
 
 ACTOR_NAME = "TransferQueueController"
 ACTOR_NAMESPACE = "transfer_queue"
@@ -32,47 +30,48 @@ ACTOR_NAMESPACE = "transfer_queue"
 class TransferQueueController:
     """The class of the actor; `_ray` makes an actor of it.
 
-    Owner: the job that created it. Methods run one at a time in the actor's main
-    thread.
+    Owner: the process that created it. Methods run one at a time in the actor's main
+    thread, and may run twice: Ray repeats a call whose answer died with the actor.
     """
 
-    def __init__(self, sampler: Any = None, polling_mode: bool = False) -> None:
+    def __init__(
+        self,
+        sampler: Any = None,
+        polling_mode: bool = False,
+        home: ActorHome | None = None,
+    ) -> None:
         self.sampler = sampler
         self.polling_mode = polling_mode
-        self._config: Any = None
-        self._workers: tuple[str, ...] = ()
-        self._folder: Path | None = None
-        self._process: ProcessId | None = None
-        self._address: str | None = None
+        self._home = home or ActorHome()
+        self._config, self._workers = _read_stored(self._stored)
 
     def start(self, worker_socket: str | None, journal_fsync: bool = False) -> str:
-        """Start the program and return its address."""
-        owner = ProcessId.own()
-        self._folder = make_actor_folder(owner)
+        """Start the program, unless it runs already, and return its address."""
+        folder = self._home.make_folder("controller")
         options = ControllerOptions(
-            socket=self._folder / "controller.sock",
-            log=self._folder / "controller.log",
-            owner=str(OwnerText(owner, "ray")),
+            socket=self._socket,
+            log=folder / "controller.log",
+            owner=str(self._home.owner_text),
+            session=self._home.token,
             worker_socket=worker_socket,
-            ends_with_parent=True,
+            ends_with=self._home.ends_with,
             journal_fsync=journal_fsync,
         )
-        self._address = options.address
-        self._process = start_controller(options)
-        return self._address
+        if find_running(self._socket) is None:
+            start_controller(options)
+        return options.address
 
     def stop(self) -> None:
-        """End the program and remove its files. Idempotent."""
-        if self._address is not None:
-            stop_controller(self._address, self._process)
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self._address = self._process = self._folder = None
+        """End the program and remove its files."""
+        end_controller_of(self._home)
+        self._config, self._workers = None, ()
 
     def store_config(self, conf: Any, workers: tuple[str, ...] = ()) -> None:
         """From now on others can attach."""
-        self._config = conf
-        self._workers = tuple(workers)
+        self._config, self._workers = conf, tuple(workers)
+        draft = self._stored.with_suffix(".new")
+        draft.write_bytes(_pickler().dumps((self._config, self._workers)))
+        draft.replace(self._stored)
 
     def get_config(self) -> Any:
         """None until the owner's init() has stored it."""
@@ -80,7 +79,7 @@ class TransferQueueController:
 
     def get_address(self) -> str | None:
         """Of the program's socket, on the actor's node."""
-        return self._address
+        return f"unix:{self._socket}" if self._socket.is_socket() else None
 
     def get_workers(self) -> tuple[str, ...]:
         """Addresses of the datasystem workers that the owner started."""
@@ -94,20 +93,40 @@ class TransferQueueController:
         """The interpreter, for reports of mixed environments."""
         return sys.executable
 
+    @property
+    def _socket(self) -> Path:
+        return self._home.folder("controller") / "controller.sock"
 
-def make_actor_folder(owner: ProcessId) -> Path:
-    """A folder of mode 0700 for the files of one actor."""
-    _remove_folders_of_the_dead()
-    prefix = f"transfer_queue-{os.getuid()}-ray-{owner.pid}-{owner.start}-"
-    return Path(tempfile.mkdtemp(prefix=prefix))
+    @property
+    def _stored(self) -> Path:
+        return self._home.folder("controller") / "config.pickle"
 
 
-def _remove_folders_of_the_dead() -> None:
-    """What actors left that were killed with their job."""
-    pattern = f"transfer_queue-{os.getuid()}-ray-*"
-    for folder in Path(tempfile.gettempdir()).glob(pattern):
-        words = folder.name.split("-")
-        if len(words) < 6 or not (words[3].isdigit() and words[4].isdigit()):
-            continue
-        if not ProcessId(int(words[3]), int(words[4])).alive:
-            shutil.rmtree(folder, ignore_errors=True)
+def end_controller_of(home: ActorHome) -> None:
+    """What the actor's stop() does, for an owner on the same node whose actor is gone.
+
+    Idempotent; it does not raise.
+    """
+    folder = home.folder("controller")
+    socket = folder / "controller.sock"
+    running = find_running(socket)
+    if running is not None:
+        stop_controller(f"unix:{socket}", running)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_stored(path: Path) -> tuple[Any, tuple[str, ...]]:
+    """What an earlier life of the actor was given."""
+    try:
+        stored = path.read_bytes()
+    except FileNotFoundError:
+        return None, ()
+    conf, workers = _pickler().loads(stored)
+    return conf, workers
+
+
+def _pickler() -> Any:
+    """Ray's, which also takes what a user's own program defines."""
+    from ray import cloudpickle
+
+    return cloudpickle

@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "controller/session.h"
 #include "net/run.h"
+#include "net/watch.h"
 #include "os/supervisor.h"
 
 #include <signal.h>
@@ -364,6 +365,15 @@ on_signal(uv_signal_t *handle, int number)
     controller_stop(handle->data, strsignal(number));
 }
 
+static void
+on_owner_end(uv_poll_t *watch, int status, int events)
+{
+    (void)status;
+    (void)events;
+    (void)uv_poll_stop(watch);
+    controller_stop(watch->data, "its owner has ended");
+}
+
 /* ---- Starting ---- */
 
 static void
@@ -395,6 +405,25 @@ start_handles(struct controller *controller)
     controller->turn.data = controller;
     watch_signal(controller, &controller->terminate, SIGTERM);
     watch_signal(controller, &controller->interrupt, SIGINT);
+}
+
+/* As a signal, it does not keep the loop going. */
+static enum ds_status
+watch_owner(struct controller *controller, struct ds_error *err)
+{
+    int fd = controller->options->owner_fd;
+    if (fd < 0)
+        return DS_OK;
+    int result = uv_poll_init(&controller->loop, &controller->owner_end, fd);
+    if (result == 0) {
+        controller->watches_owner = true;
+        controller->owner_end.data = controller;
+        uv_unref((uv_handle_t *)&controller->owner_end);
+        result = watch_start(&controller->owner_end, UV_READABLE, on_owner_end);
+    }
+    if (result < 0)
+        return ds_fail(err, DS_IO, "cannot watch its owner: %s", uv_strerror(result));
+    return DS_OK;
 }
 
 /* What an earlier session left is over; only its blocks must still be deleted. */
@@ -441,7 +470,9 @@ start(struct controller *controller, struct ds_error *err)
         .limits = queue_limits_default(),
         .reports_dead = controller->options->worker_socket_path == NULL,
     };
-    enum ds_status status = queue_create(&options, &controller->queue, err);
+    enum ds_status status = watch_owner(controller, err);
+    if (status == DS_OK)
+        status = queue_create(&options, &controller->queue, err);
     if (status == DS_OK)
         status = replies_create(&controller->replies, err);
     if (status == DS_OK)
@@ -475,7 +506,7 @@ announce(const struct controller *controller)
 /* From here on a signal changes nothing: we are ending, and must not be cut short while
  * the socket's files are still there. */
 static void
-stop_watching_signals(struct controller *controller)
+stop_watching(struct controller *controller)
 {
     sigset_t signals;
     sigemptyset(&signals);
@@ -484,6 +515,8 @@ stop_watching_signals(struct controller *controller)
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     uv_close((uv_handle_t *)&controller->terminate, NULL);
     uv_close((uv_handle_t *)&controller->interrupt, NULL);
+    if (controller->watches_owner)
+        uv_close((uv_handle_t *)&controller->owner_end, NULL);
     int left = uv_run(&controller->loop, UV_RUN_DEFAULT);
     DS_ASSERT(left == 0);
 }
@@ -491,7 +524,7 @@ stop_watching_signals(struct controller *controller)
 static void
 fini(struct controller *controller)
 {
-    stop_watching_signals(controller);
+    stop_watching(controller);
     if (controller->stopping && controller->journal != NULL)
         journal_remove(controller->journal);
     journal_close(controller->journal);

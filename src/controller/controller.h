@@ -12,7 +12,7 @@
  * replies go out, and its orders to the worker.
  *
  *      [serving] ── shutdown, SIGTERM, SIGINT ──► [stopping] ──► [ended]
- *                                                purge, delete the blocks (5 s at most)
+ *                   or its owner's end           purge, delete the blocks (5 s at most)
  *
  * Everything here is Owner: loop thread. */
 #ifndef CONTROLLER_CONTROLLER_H
@@ -47,6 +47,7 @@ struct controller_options {
     struct journal_options journal; /* Without a path: none is kept. */
     const char *log_dir;            /* NULL: log to stderr. */
     const char *owner;              /* Who started it, for the log; may be empty. */
+    int owner_fd; /* A pidfd: it ends when that process has; -1: only when told to. */
 };
 
 struct controller {
@@ -65,6 +66,8 @@ struct controller {
     uint64_t payload_bytes; /* Of requests that are arriving. */
     uv_signal_t terminate;
     uv_signal_t interrupt;
+    uv_poll_t owner_end;
+    bool watches_owner;  /* owner_end is open. */
     uv_timer_t deadline; /* Of the step that stopping is in. */
     bool stopping;
     bool ended;

@@ -5,10 +5,12 @@
 #include "controller/controller.h"
 #include "controller/place.h"
 #include "os/logfile.h"
+#include "os/process.h"
 #include "os/supervisor.h"
 
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +39,8 @@ static const char usage[] =
     "  --session TEXT        a journal of another session is only used to delete its\n"
     "                        blocks (default: empty)\n"
     "  --owner TEXT          who started it, for the log\n"
+    "  --ends_with PID,START ends when that process does, which started so many clock\n"
+    "                        ticks after the machine (field 22 of /proc/PID/stat)\n"
     "  --help, --version\n"
     "\n"
     "Prints \"ready\" once it listens. A controller that crashes or is killed is "
@@ -52,6 +56,7 @@ enum option_code {
     SESSION,
     LOG_DIR,
     OWNER,
+    ENDS_WITH,
     HELP,
     VERSION
 };
@@ -65,6 +70,7 @@ static const struct option option_table[] = {
     {"session", required_argument, NULL, SESSION},
     {"log_dir", required_argument, NULL, LOG_DIR},
     {"owner", required_argument, NULL, OWNER},
+    {"ends_with", required_argument, NULL, ENDS_WITH},
     {"help", no_argument, NULL, HELP},
     {"version", no_argument, NULL, VERSION},
     {NULL, 0, NULL, 0},
@@ -86,6 +92,30 @@ take_bytes(const char *text, uint64_t *out)
             "from 1 on, not '%s'\n",
             text);
     return EXIT_USAGE;
+}
+
+/* As take_option(). The descriptor stays open as long as the program runs. */
+static int
+take_process(const char *text, int *out_fd)
+{
+    char *end, *start = NULL;
+    errno = 0;
+    unsigned long long pid = strtoull(text, &end, 10), ticks = 0;
+    if (*end == ',')
+        ticks = strtoull(start = end + 1, &end, 10);
+    if (errno != 0 || start == NULL || *end != '\0' || pid > INT_MAX || ticks == 0) {
+        fprintf(stderr,
+                "transfer_queue_controller: --ends_with takes a process and when it "
+                "started, such as 4711,123456, not '%s'\n",
+                text);
+        return EXIT_USAGE;
+    }
+    *out_fd = process_open((pid_t)pid, ticks);
+    if (*out_fd >= 0)
+        return -1;
+    fprintf(stderr, "transfer_queue_controller: --ends_with %s: %s\n", text,
+            errno == ESRCH ? "this process has ended already" : strerror(errno));
+    return EXIT_FAILURE;
 }
 
 /* Stores one option. EXIT_SUCCESS or EXIT_USAGE ends the program with that code; -1
@@ -117,6 +147,8 @@ take_option(int code, struct controller_options *options)
     case OWNER:
         options->owner = optarg;
         return -1;
+    case ENDS_WITH:
+        return take_process(optarg, &options->owner_fd);
     case HELP:
         fputs(usage, stdout);
         return EXIT_SUCCESS;
@@ -239,7 +271,8 @@ supervise(struct controller_options *options)
 int
 main(int argc, char **argv)
 {
-    struct controller_options options = {.owner = "", .journal.session = ""};
+    struct controller_options options = {
+        .owner = "", .owner_fd = -1, .journal.session = ""};
     static char beside[4096 + 16];
     int result = parse(argc, argv, &options);
     if (result >= 0)

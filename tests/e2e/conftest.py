@@ -33,7 +33,7 @@ def _ray_cluster(factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
         **cluster.environment,
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
-        MARK: "cluster-" + folder.name,
+        MARK: cluster.mark,
     }
     ray = str(Path(sys.executable).parent / "ray")
     start = [ray, "start", "--head", f"--port={cluster.port}", "--num-cpus=4"]

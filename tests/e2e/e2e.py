@@ -55,6 +55,23 @@ class RayCluster:
         """By which a user's program finds it and is let in."""
         return {"RAY_TMPDIR": str(self.folder), "RAY_AUTH_TOKEN_PATH": str(self.token)}
 
+    @property
+    def mark(self) -> str:
+        """What its processes carry, and the actors in it."""
+        return f"cluster-{self.folder.name}"
+
+    def pids_of(self, program: str) -> list[int]:
+        """What its actors started under this name, oldest first."""
+        return _pids_of(program, self.mark)
+
+    def actors(self, kind: str) -> list[int]:
+        """Pids of the living actors of this class, the oldest first."""
+        return sorted(
+            int(line.split(" ", 1)[0])
+            for line in _marked_processes(self.mark)
+            if line.split(" ", 1)[1].startswith(f"ray::{kind}")
+        )
+
 
 # ---- What a machine has --------------------------------------------------------------
 
@@ -76,7 +93,8 @@ class Machine:
         groups = _placement_groups(cluster) if cluster else ()
         return cls(
             placement_groups=frozenset(groups),
-            processes=_marked_processes(mark),
+            processes=_marked_processes(mark)
+            | (_daemons(cluster) if cluster else set()),
             ports=_listening_ports(),
             mounts=frozenset(Path("/proc/self/mountinfo").read_text().splitlines()),
             shared_memory=_names_in(Path("/dev/shm")),
@@ -109,6 +127,24 @@ def _marked_processes(mark: str) -> frozenset[str]:
         if marked and command and int(folder.name) != os.getpid():
             found.add(f"{folder.name} {command.strip()}")
     return frozenset(found)
+
+
+def _pids_of(program: str, mark: str) -> list[int]:
+    found = []
+    for line in _marked_processes(mark):
+        pid, command = line.split(" ", 1)
+        if os.path.basename(command.split()[0]) == program:
+            found.append(int(pid))
+    return sorted(found)
+
+
+def _daemons(cluster: RayCluster) -> set[str]:
+    """What the actors of a cluster started and is still there."""
+    return {
+        f"{pid} {program}"
+        for program in ("datasystem_worker", "transfer_queue_controller")
+        for pid in cluster.pids_of(program)
+    }
 
 
 def _listening_ports() -> frozenset[str]:
@@ -246,12 +282,7 @@ class Site:
 
     def pids_of(self, program: str) -> list[int]:
         """Marked processes whose program has this name, oldest first."""
-        found = []
-        for line in _marked_processes(self.mark):
-            pid, command = line.split(" ", 1)
-            if os.path.basename(command.split()[0]) == program:
-                found.append(int(pid))
-        return sorted(found)
+        return _pids_of(program, self.mark)
 
     def end(self) -> list[str]:
         """Kill what still runs, but only after it had its time to end; who that was."""
@@ -302,9 +333,11 @@ def finish(process: subprocess.Popen[str], timeout_s: float = 90) -> Done:
 
 
 def expect_line(process: subprocess.Popen[str], start: str) -> str:
-    """The next line of its output, which must begin so."""
+    """The next line of its output, which must begin so; Ray's own do not count."""
     assert process.stdout is not None
     line = process.stdout.readline()
+    while "(raylet)" in line:
+        line = process.stdout.readline()
     if not line.startswith(start):
         process.kill()
         _, err = process.communicate()

@@ -5,12 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from queue_client import FakeWorker
+from queue_client import (
+    Controller,
+    FakeWorker,
+    QueueClient,
+    block_id,
+    running_controller,
+)
 
 
 @pytest.fixture
@@ -21,7 +28,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def controller(folder: Path) -> Iterator[Controller]:
+    with running_controller(folder) as running:
+        yield running
+
+
+@pytest.fixture
 def worker(tmp_path: Path) -> Iterator[FakeWorker]:
     fake = FakeWorker(tmp_path / "worker")
     yield fake
     fake.close()
+
+
+def put(client: QueueClient, keys: list[str], counter: int, *fields: str) -> Any:
+    block = [[block_id(counter)], "Yuanrong", list(fields), [64] * len(fields), []]
+    return client.call("kv_put", "p", keys, block, None)

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from e2e import SHARED_MACHINE, Site, wait_until
+from e2e import SHARED_MACHINE, RayCluster, Site, wait_until
 
 STAGE = Path(__file__).parents[1] / "support" / "queue_stage.py"
 SEED = int(os.environ.get("TQ_TEST_SEED", "1"))
@@ -51,6 +51,8 @@ class Program:
     def hear(self) -> str:
         assert self.process.stdout is not None
         line = self.process.stdout.readline().strip()
+        while "(raylet)" in line:  # Ray tells every program of a killed actor.
+            line = self.process.stdout.readline().strip()
         if not line:
             self.kill()
             raise AssertionError(f"the stage ended: {self._said.read_text()}")
@@ -90,8 +92,11 @@ class Program:
 class Cell:
     """A queue, and random moments. Owner: the test."""
 
-    def __init__(self, site: Site, name: str) -> None:
+    def __init__(
+        self, site: Site, name: str, cluster: RayCluster | None = None
+    ) -> None:
         self.site = site
+        self._daemons = cluster or site  # Who has the queue's daemons.
         self.random = random.Random(f"{SEED} {name}")
         self.journals = 0
         self.is_warm = False
@@ -117,8 +122,8 @@ class Cell:
         return supervisor, children[0] if children else None
 
     def supervisor_of(self, program: str) -> int:
-        wait_until(lambda: self.site.pids_of(program) != [], EVENT_S)
-        pids = self.site.pids_of(program)
+        wait_until(lambda: self._daemons.pids_of(program) != [], EVENT_S)
+        pids = self._daemons.pids_of(program)
         (first,) = [pid for pid in pids if parent_of(pid) not in pids]
         return first
 
@@ -127,11 +132,11 @@ class Cell:
         self.owner.ask_for("worked", "work")  # The first one also imports much.
 
     def start_init(self) -> None:
-        if self.site.pids_of(WORKER) == [] and not self.is_warm:
+        if self._daemons.pids_of(WORKER) == [] and not self.is_warm:
             self.begin()
             self.owner.ask_for("left", "leave")
             self.is_warm = True
-        wait_until(lambda: self.site.pids_of(WORKER) == [], EVENT_S)
+        wait_until(lambda: self._daemons.pids_of(WORKER) == [], EVENT_S)
         self.owner.tell("init")
 
     def start_victim(self, who: str, what: str, journal: Path, *, wait: bool) -> int:

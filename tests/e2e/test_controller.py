@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import socket
-import stat
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -18,7 +14,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from queue_fixtures import controller as controller
 from queue_fixtures import folder as folder
+from queue_fixtures import put
 from queue_fixtures import worker as worker
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
@@ -41,18 +39,11 @@ from queue_client import (
     QueueError,
     block_id,
     connect,
-    find_controller,
     frame_header,
     receive_frame,
     running_controller,
     wait_until,
 )
-
-
-@pytest.fixture
-def controller(folder: Path) -> Iterator[Controller]:
-    with running_controller(folder) as running:
-        yield running
 
 
 @pytest.fixture
@@ -68,11 +59,6 @@ def linked(folder: Path, tmp_path: Path, worker: FakeWorker) -> Iterator[Control
     with running_controller(folder, "--worker_socket", path) as running:
         wait_until(lambda: not worker.orphan_requests.empty())
         yield running
-
-
-def put(client: QueueClient, keys: list[str], counter: int, *fields: str) -> Any:
-    block = [[block_id(counter)], "Yuanrong", list(fields), [64] * len(fields), []]
-    return client.call("kv_put", "p", keys, block, None)
 
 
 def expect_error(status: int, text: str, client: QueueClient, *request: Any) -> None:
@@ -195,98 +181,6 @@ def test_stats_count(client: QueueClient) -> None:
 
 def test_ping_is_answered(client: QueueClient) -> None:
     assert client.exchange(Frame(PING, 0, 9, b"", b"")).body == b""
-
-
-# ---- Start and end ----
-
-
-def test_an_unknown_option_is_named(folder: Path) -> None:
-    command = [str(find_controller()), "--socket", str(folder / "s"), "--spam", "1"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    assert result.returncode == 2
-    assert "--spam" in result.stderr
-    assert result.stdout == ""
-
-
-def test_a_socket_is_needed() -> None:
-    result = subprocess.run(
-        [str(find_controller())], capture_output=True, text=True, timeout=10
-    )
-    assert result.returncode == 2
-    assert "--socket PATH is needed" in result.stderr
-
-
-def test_an_open_folder_is_refused(tmp_path: Path) -> None:
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    shared.chmod(0o755)
-    with pytest.raises(RuntimeError, match="shared"):
-        Controller(shared)
-
-
-def test_the_folder_is_made_private_and_left_empty(tmp_path: Path) -> None:
-    """Also: the log goes where --log_dir says, and SIGINT ends it as SIGTERM does."""
-    path = tmp_path / "new" / "socket"
-    command = [str(find_controller()), f"--socket={path}", "--owner", "a test"]
-    command += ["--log_dir", str(tmp_path / "log")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.read() == b"ready\n"
-        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) == 0
-    assert list(path.parent.iterdir()) == []
-    log = (tmp_path / "log" / "transfer_queue_controller.log").read_text()
-    assert 'owner="a test"' in log
-    assert "controller ended" in log
-
-
-def test_a_long_socket_path_works(tmp_path: Path) -> None:
-    folder = tmp_path / ("x" * 100)
-    folder.mkdir(mode=0o700)
-    with running_controller(folder) as running:
-        assert len(str(running.socket)) > 107
-        here = os.getcwd()
-        os.chdir(folder)
-        try:
-            with QueueClient(Path("socket")) as client:
-                assert client.call("kv_list", None) == {}
-        finally:
-            os.chdir(here)
-
-
-def test_a_second_controller_does_not_take_the_socket(controller: Controller) -> None:
-    with pytest.raises(RuntimeError, match=str(controller.process.pid)):
-        Controller(controller.socket.parent)
-    with controller.client() as client:
-        assert client.call("kv_list", None) == {}
-
-
-def test_after_kill_9_a_new_one_starts_in_the_same_place(folder: Path) -> None:
-    first = Controller(folder)
-    first.process.kill()
-    first.process.wait(timeout=10)
-    assert first.socket.exists()
-    with running_controller(folder) as second, second.client() as client:
-        assert client.call("kv_list", None) == {}
-
-
-def test_shutdown_answers_and_ends(controller: Controller) -> None:
-    with controller.client() as client, controller.client() as other:
-        put(client, ["a"], 1, "x")
-        assert client.call("shutdown") is None
-        assert controller.process.wait(timeout=10) == 0
-        with pytest.raises((ConnectionError, QueueError)):
-            other.call("kv_list", None)
-
-
-def test_sigterm_ends_it_with_clients_connected(controller: Controller) -> None:
-    with controller.client() as client:
-        client.send("config_get", 60_000)
-        controller.stop()
-        with pytest.raises(ConnectionError):
-            client.receive()
 
 
 # ---- The worker ----

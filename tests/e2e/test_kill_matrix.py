@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from e2e import Site, wait_until
+from e2e import RayCluster, Site, wait_until
 from stages import EVENT_S, WORKER, Cell, kill
 
 pytestmark = pytest.mark.matrix
@@ -175,6 +175,56 @@ def test_controller_startup(cell: Cell, which: str) -> None:
         kill(child if which == "child" and child else process)
         cell.owner.hear_ready_or_told()
         cell.owner.ask_for("ready", "reinit")
+        cell.owner.works_soon()
+        cell.owner.ask_for("left", "leave")
+    cell.close()
+
+
+# ---- The Ray actors: nobody notices --------------------------------------------------
+
+ACTORS = ("TransferQueueController", "YuanrongWorkerActor")
+
+
+@pytest.fixture
+def ray_cell(
+    site: Site, ray_cluster: RayCluster, request: pytest.FixtureRequest
+) -> Cell:
+    """A queue in a Ray cluster."""
+    site.environment.update(ray_cluster.environment)
+    return Cell(site, request.node.name, ray_cluster)
+
+
+@pytest.mark.parametrize("state", [*LOADS, "recovery"])
+def test_ray_actor(ray_cell: Cell, ray_cluster: RayCluster, state: str) -> None:
+    cell = ray_cell
+    cell.begin()
+    for journal, load in loads(cell, state):
+        if state == "recovery":
+            kill(cell.worker()[1])
+            cell.rest(0.05)
+        for kind in ACTORS:
+            wait_until(lambda kind=kind: ray_cluster.actors(kind), EVENT_S)
+            kill(ray_cluster.actors(kind)[0])
+        cell.owner.works_soon()
+        cell.rest(0.3)
+        cell.owner.ask_for("ended 0", "stop", load)
+        cell.owner.ask_for("verified", "verify", journal)
+        cell.everything_was_freed()
+    cell.close()
+
+
+@pytest.mark.parametrize("kind", ACTORS)
+def test_ray_actor_startup(ray_cell: Cell, ray_cluster: RayCluster, kind: str) -> None:
+    """init() goes on with the actor's next life."""
+    cell = ray_cell
+    for _ in range(KILLS):
+        cell.start_init()
+        old = set(ray_cluster.actors(kind))  # Of an earlier queue, if still there.
+        wait_until(lambda old=old: {*ray_cluster.actors(kind)} - old, EVENT_S)
+        (actor,) = {*ray_cluster.actors(kind)} - old
+        cell.rest(0.5)
+        kill(actor)
+        assert cell.owner.hear().startswith("ready")
         cell.owner.works_soon()
         cell.owner.ask_for("left", "leave")
     cell.close()

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from e2e import RayCluster, Site, expect_line, finish, free_port, tell
+from e2e import RayCluster, Site, expect_line, finish, free_port, tell, wait_until
 
+ACTORS = ("TransferQueueController", "YuanrongWorkerActor")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "single_node.py"
 
 OWNER = """
@@ -119,11 +120,15 @@ def test_init_close_init_works(in_ray: Site) -> None:
     assert done.code == 0, done.err
 
 
-def test_a_killed_drivers_queue_ends_and_its_worker_is_replaced(in_ray: Site) -> None:
+def test_a_killed_drivers_queue_ends_and_its_worker_is_replaced(
+    in_ray: Site, ray_cluster: RayCluster
+) -> None:
     owner = in_ray.start(OWNER)
     expect_line(owner, "ready")
+    assert ray_cluster.pids_of("transfer_queue_controller") != []
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
+    wait_until(lambda: ray_cluster.pids_of("transfer_queue_controller") == [], 30)
     done = in_ray.run(
         """
         import ray
@@ -142,7 +147,75 @@ def test_a_killed_drivers_queue_ends_and_its_worker_is_replaced(in_ray: Site) ->
         """
     )
     assert done.code == 0, done.err
-    assert in_ray.pids_of("transfer_queue_controller") == []
+
+
+def test_killed_actors_come_back_and_nobody_notices(
+    in_ray: Site, ray_cluster: RayCluster
+) -> None:
+    owner = in_ray.start(
+        """
+        tq.init(conf())
+        tq.kv_put("before", "p", {"v": 1})
+        say("ready")
+        wait_for_line()
+        for turn in range(50):
+            tq.kv_put(f"after{turn}", "p", {"v": turn})
+            assert list(tq.kv_batch_get("before", "p")["v"]) == [1]
+        say("worked")
+        wait_for_line()
+        tq.close()
+        say("closed")
+        """
+    )
+    expect_line(owner, "ready")
+    killed = {kind: ray_cluster.actors(kind) for kind in ACTORS}
+    for pids in killed.values():
+        (pid,) = pids
+        os.kill(pid, signal.SIGKILL)
+    tell(owner)
+    expect_line(owner, "worked")
+    done = in_ray.run(
+        """
+        assert tq.init() is None
+        assert len(tq.kv_list("p")["p"]) == 51
+        import ray
+        actor = ray.get_actor("TransferQueueController", namespace="transfer_queue")
+        stored = ray.get(actor.get_config.remote())
+        assert stored.backend.Yuanrong.worker_port == int(
+            os.environ["TQ_TEST_WORKER_PORT"]
+        )
+        tq.close()
+        """
+    )
+    assert done.code == 0, done.err
+    for kind in ACTORS:
+        (pid,) = ray_cluster.actors(kind)
+        assert [pid] != killed[kind]
+    tell(owner)
+    expect_line(owner, "closed")
+    done = finish(owner)
+    assert done.code == 0, done.err
+    assert "not stopped" not in done.err
+    assert "could not" not in done.err
+
+
+def test_a_user_who_ends_the_actor_can_begin_anew(in_ray: Site) -> None:
+    """ray.kill() is how users of the existing system get rid of a queue."""
+    done = in_ray.run(
+        """
+        import ray
+        for _ in range(2):
+            tq.init(conf())
+            assert tq.kv_list() == {}
+            tq.kv_put("a", "p", {"v": 1})
+            actor = ray.get_actor(
+                "TransferQueueController", namespace="transfer_queue"
+            )
+            ray.kill(actor)
+            tq.close()
+        """
+    )
+    assert done.code == 0, done.err
 
 
 def test_a_failed_start_leaves_neither_actors_nor_groups(in_ray: Site) -> None:

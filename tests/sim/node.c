@@ -116,6 +116,7 @@ controller_main(void *arg)
                     .session = "simulation",
                     .compact_bytes = 4096},
         .owner = "simulation",
+        .owner_fd = -1,
     };
     (void)arg;
     options.listen_fd = controller_fd;

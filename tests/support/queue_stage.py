@@ -39,6 +39,7 @@ import numpy as np
 import torch
 
 import transfer_queue as tq
+from transfer_queue.utils.yuanrong_utils import require_worker_host
 from yr.datasystem import BlockClient
 
 PARTITION = "p"
@@ -314,7 +315,8 @@ class Stage:
         return f"cleared {len(keys)}"
 
     def stats(self) -> str:
-        client = BlockClient("127.0.0.1", self._port, 5000, 5000)
+        host = require_worker_host(self._port)
+        client = BlockClient(host, self._port, 5000, 5000)
         text = str(client.stats())
         client.close()
         return text
