@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from tensordict import TensorDict
 
     from transfer_queue._block import EncodedBlock
+    from yr.datasystem import DatasystemError
 
 _log = logging.getLogger("transfer_queue.kv")
 
 _LOST_AFTER_S = 1.0  # The queue names the same missing block for so long: it is lost.
 _ASK_AGAIN_S = 0.005
+_FULL = 4  # DS_FULL of include/datasystem/status.h.
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def put_rows(
         _delete_dead(backend, reply.dead)
         return reply.tags, reply.field_names
     began = time.monotonic()
-    with _stored(backend, fields, len(keys)) as (blocks, pending):
+    with _stored(queue, backend, fields, len(keys), deadline) as (blocks, pending):
         # Waiting for room has its own limit (put_wait_s) and takes none of this time.
         deadline = deadline.later(time.monotonic() - began)
         try:
@@ -119,14 +121,18 @@ def clear_rows(
 
 @contextlib.contextmanager
 def _stored(
-    backend: Backend, fields: TensorDict, rows: int
+    queue: QueueClient,
+    backend: Backend,
+    fields: TensorDict,
+    rows: int,
+    deadline: Deadline,
 ) -> Iterator[tuple[BlocksRef, list[bytes]]]:
     """The batch as blocks in the store, mostly one, and the list of their ids.
 
     Whatever the caller leaves in the list, for any reason, is deleted again.
     """
     pieces = list(_split(backend.manager, fields, 0, rows))
-    pending = backend.manager.put_all([block for _, block in pieces])
+    pending = _put_all(queue, backend, [block for _, block in pieces], deadline)
     try:
         ref = BlocksRef(
             block_ids=list(pending),
@@ -138,6 +144,45 @@ def _stored(
         yield ref, pending
     finally:
         _delete_dead(backend, pending)
+
+
+def _put_all(
+    queue: QueueClient,
+    backend: Backend,
+    blocks: Sequence[EncodedBlock],
+    deadline: Deadline,
+) -> list[bytes]:
+    """Store them all. When there is no room, sparse blocks are compacted for it."""
+    from transfer_queue._compact import make_room
+    from yr.datasystem import DatasystemError
+
+    wanted = sum(sum(block.part_sizes) for block in blocks)
+    while True:
+        try:
+            return backend.manager.put_all(blocks)
+        except DatasystemError as error:
+            if error.status != _FULL:
+                raise
+            if not make_room(queue, backend.manager, backend.name, wanted, deadline):
+                raise _with_dead_share(error, queue, deadline) from None
+
+
+def _with_dead_share(
+    error: DatasystemError, queue: QueueClient, deadline: Deadline
+) -> DatasystemError:
+    """What the store cannot know: how much of it is of rows that are gone."""
+    from yr.datasystem import DatasystemError
+
+    stats = queue.stats(deadline)
+    stored, live = int(stats["blocks_bytes"]), int(stats["blocks_live_bytes"])
+    if stored == 0:
+        return error
+    return DatasystemError(
+        error.status,
+        f"{error.message}; the queue has {stored >> 20} MB in blocks, of which "
+        f"{100 * (stored - live) // stored}% are of rows that were cleared or "
+        "overwritten",
+    )
 
 
 def _split(

@@ -57,6 +57,15 @@ class BlocksRef:
     field_bytes: Sequence[int]
     firsts: Sequence[int]
 
+    def to_wire(self) -> list[Any]:
+        return [
+            list(self.block_ids),
+            self.backend,
+            list(self.field_names),
+            list(self.field_bytes),
+            list(self.firsts),
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class PutReply:
@@ -106,15 +115,7 @@ class QueueClient:
         tags: Sequence[Mapping[str, Any] | None] | None,
         deadline: Deadline,
     ) -> PutReply:
-        wire_blocks = None
-        if blocks is not None:
-            wire_blocks = [
-                list(blocks.block_ids),
-                blocks.backend,
-                list(blocks.field_names),
-                list(blocks.field_bytes),
-                list(blocks.firsts),
-            ]
+        wire_blocks = None if blocks is None else blocks.to_wire()
         wire_tags = None if tags is None else _tags.to_wire(tags)
         reply = self._call(
             ["kv_put", partition_id, list(keys), wire_blocks, wire_tags], deadline
@@ -145,6 +146,30 @@ class QueueClient:
         dead: list[bytes]
         (dead,) = self._call(["kv_clear", partition_id, list(keys)], deadline)
         return dead
+
+    def kv_move(
+        self,
+        partition_id: str,
+        keys: Sequence[str],
+        block: BlocksRef,
+        source: bytes,
+        deadline: Deadline,
+    ) -> list[bytes]:
+        """The rows' cells in block `source` are in `block` from now on. Returns blocks
+        that the caller has to delete; ValueError when nothing is there to be moved."""
+        dead: list[bytes]
+        (dead,) = self._call(
+            ["kv_move", partition_id, list(keys), block.to_wire(), source], deadline
+        )
+        return dead
+
+    def sparse_blocks(
+        self, wanted_bytes: int, backend: str, deadline: Deadline
+    ) -> list[list[Any]]:
+        """Live rows of blocks of which most is dead (docs/queue_protocol.md)."""
+        groups: list[list[Any]]
+        groups = self._call(["sparse_blocks", wanted_bytes, backend], deadline)
+        return groups
 
     def config_set(self, config: bytes, deadline: Deadline) -> None:
         self._call(["config_set", config], deadline)

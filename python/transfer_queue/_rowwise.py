@@ -12,10 +12,8 @@ import torch
 from tensordict import LazyStackedTensorDict, NonTensorStack
 from tensordict.base import is_tensor_collection
 
-from transfer_queue._block import Column
 from transfer_queue._columns import Kind, offsets_of, shapes_of_tensors, varying_dims
 from transfer_queue._dtypes import DTYPE_OF_NAME, allocate, carrier_of
-from transfer_queue._errors import BlockCorruptError
 from transfer_queue._jagged import Offsets
 from transfer_queue._stored import StoredColumn
 from transfer_queue._values import Mark, decode_msgpack_run, decode_value
@@ -91,11 +89,9 @@ def _ragged_rows_one_by_one(stored: StoredColumn) -> RowReader:
 
 
 def _shaped_rows(stored: StoredColumn) -> RowReader:
-    column, dtype = stored.description, DTYPE_OF_NAME[stored.description.dtype]
-    assert column.shapes is not None
-    shapes = stored.block.integers_of(column.shapes).reshape(stored.rows, -1)
-    sizes = _checked_row_elements(column, shapes, dtype.itemsize)
-    offsets, data = offsets_of(sizes) * dtype.itemsize, stored.data()
+    dtype = DTYPE_OF_NAME[stored.description.dtype]
+    shapes, elements = stored.shapes(dtype.itemsize)
+    offsets, data = offsets_of(elements) * dtype.itemsize, stored.data()
 
     def row(index: int) -> torch.Tensor:
         out, out_bytes = allocate(shapes[index].tolist(), dtype)
@@ -103,25 +99,6 @@ def _shaped_rows(stored: StoredColumn) -> RowReader:
         return out
 
     return lambda first, count: [row(index) for index in range(first, first + count)]
-
-
-def _checked_row_elements(
-    column: Column, shapes: np.ndarray, itemsize: int
-) -> np.ndarray:
-    """Elements per row. Sums in floating point first: they cannot wrap around."""
-    rough = np.prod(np.maximum(shapes, 1), axis=1, dtype=np.float64)
-    elements: np.ndarray = np.prod(shapes, axis=1)
-    is_right = (
-        bool(np.all(shapes >= 0))
-        and bool(np.all(rough < 2.0**59))
-        and float(np.sum(elements, dtype=np.float64)) < 2.0**59
-        and int(elements.sum()) * itemsize == column.data.nbytes
-    )
-    if not is_right:
-        raise BlockCorruptError(
-            f"block: the row shapes of field '{column.name}' are damaged"
-        )
-    return elements
 
 
 def _object_rows(stored: StoredColumn) -> RowReader:

@@ -75,3 +75,22 @@ class StoredColumn:
                 f"block: the row offsets of field '{self.description.name}' are damaged"
             )
         return offsets
+
+    def shapes(self, itemsize: int) -> tuple[np.ndarray, np.ndarray]:
+        """The shape of each row, and how many elements it has; checked against the
+        size of the data. Sums in floating point first: they cannot wrap around."""
+        assert self.description.shapes is not None
+        shapes = self.block.integers_of(self.description.shapes).reshape(self.rows, -1)
+        rough = np.prod(np.maximum(shapes, 1), axis=1, dtype=np.float64)
+        elements: np.ndarray = np.prod(shapes, axis=1)
+        is_right = (
+            bool(np.all(shapes >= 0))
+            and bool(np.all(rough < 2.0**59))
+            and float(np.sum(elements, dtype=np.float64)) < 2.0**59
+            and int(elements.sum()) * itemsize == self.description.data.nbytes
+        )
+        if not is_right:
+            raise BlockCorruptError(
+                f"block: the row shapes of field '{self.description.name}' are damaged"
+            )
+        return shapes, elements

@@ -168,8 +168,7 @@ redrive(struct controller *controller)
 static bool
 brings_blocks(const struct controller *controller, const struct queue_request *request)
 {
-    return controller->worker != NULL && request->operation == QUEUE_KV_PUT &&
-           request->has_blocks;
+    return controller->worker != NULL && request->has_blocks;
 }
 
 /* Room for everything that must not fail once the request was applied. */

@@ -138,6 +138,7 @@ order_column_bytes(struct block *block, const struct field_table *fields,
         bool found = fields_find(fields, request->fields.items[i], &field);
         DS_ASSERT(found);
         block->column_bytes[find_member(members, count, field)] = column_bytes[i];
+        block->bytes += column_bytes[i];
     }
 }
 
@@ -214,6 +215,7 @@ blocks_add(struct block_table *table, struct block *block)
         block->number.value = table->count++;
     DS_ASSERT(table->count <= table->capacity);
     table->blocks[block->number.value] = block;
+    table->bytes += block->bytes;
     bool inserted = hmap_insert(&table->by_id, &block->node, hash_id(&block->id));
     DS_ASSERT(inserted);
 }
@@ -229,8 +231,10 @@ blocks_restore(struct block_table *table, const struct block_image *image)
         return false;
     block->keys_hash = image->keys_hash;
     block->fields = image->fields;
-    memcpy(block->column_bytes, image->column_bytes,
-           image->column_count * sizeof *image->column_bytes);
+    for (uint32_t i = 0; i < image->column_count; i++) {
+        block->column_bytes[i] = image->column_bytes[i];
+        block->bytes += image->column_bytes[i];
+    }
     blocks_add(table, block);
     return true;
 }
@@ -277,6 +281,7 @@ bury(struct block_table *table, struct block *block)
     hmap_remove(&table->by_id, &block->node);
     list_remove(&block->doomed_link);
     table->blocks[block->number.value] = NULL;
+    table->bytes -= block->bytes;
     table->free_numbers[table->free_count++] = block->number.value;
     list_push_back(&table->dead, &block->link);
     table->dead_count++;

@@ -8,8 +8,8 @@
  * late is recognised: the one was applied long ago, the other must not be any more.
  *
  * Invariants: blocks[n]->number is n; live_rows is the number of entries that name the
- * block, and live_bytes the sum of their shares; live_bytes of the table is the sum
- * over blocks. Owner: the queue. */
+ * block, and live_bytes the sum of their shares; bytes and live_bytes of the table are
+ * the sums over blocks. Owner: the queue. */
 #ifndef QUEUE_BLOCK_H
 #define QUEUE_BLOCK_H
 
@@ -33,6 +33,7 @@ struct block {
     uint64_t keys_hash; /* Of partition and keys of its put, to know it again. */
     uint32_t row_count; /* Of its put; not 0. */
     uint32_t live_rows;
+    uint64_t bytes; /* Of all columns. */
     uint64_t live_bytes;
     struct field_set fields;
     struct field_set share_of; /* The set that row_share was last asked for, */
@@ -41,6 +42,7 @@ struct block {
     uint32_t doomed_rows;      /* Entries that this operation will take away. */
     uint64_t seen_in;          /* Serial of the group of a get that numbered it, */
     uint32_t seen_as;          /* and its number there. */
+    uint64_t offered_in;       /* Serial of the sparse_blocks that named it last. */
     uint32_t backend_len;
     char *backend;           /* Behind column_bytes. */
     uint64_t column_bytes[]; /* One per field, in the order of `fields`. */
@@ -60,6 +62,7 @@ struct block_table {
     uint32_t free_count;
     uint32_t count;    /* Numbers ever given out. */
     uint32_t capacity; /* Of both arrays. */
+    uint64_t bytes;
     uint64_t live_bytes;
     struct list dead;
     uint64_t dead_count;

@@ -10,6 +10,7 @@ struct tally {
     struct queue *queue;
     uint64_t rows;
     uint64_t tag_bytes;
+    uint64_t bytes;
     uint64_t live_bytes;
     uint32_t *live_rows;   /* By block number. */
     uint8_t *index_in_use; /* By row index. */
@@ -88,11 +89,14 @@ check_blocks(struct tally *tally)
         DS_ASSERT(block->live_rows == tally->live_rows[i]);
         DS_ASSERT(block->doomed_rows == 0);
         DS_ASSERT(list_is_empty(&block->doomed_link));
+        DS_ASSERT(block->live_bytes <= block->bytes);
+        tally->bytes += block->bytes;
         tally->live_bytes += block->live_bytes;
         live++;
     }
     DS_ASSERT(live == blocks->by_id.count);
     DS_ASSERT(live + blocks->free_count == blocks->count);
+    DS_ASSERT(tally->bytes == blocks->bytes);
     DS_ASSERT(tally->live_bytes == blocks->live_bytes);
 }
 

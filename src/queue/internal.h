@@ -13,6 +13,7 @@ struct queue_counters {
     uint64_t gets;
     uint64_t get_rows;
     uint64_t cleared_rows;
+    uint64_t moved_rows;
 };
 
 /* Invariants: row_count is the number of rows of all partitions and tag_bytes that of
@@ -49,8 +50,24 @@ queue_apply_clear(struct queue *queue, const struct queue_request *request,
                   struct writer *reply, struct ds_error *err);
 enum ds_status
 queue_apply_purge(struct queue *queue, struct writer *reply, struct ds_error *err);
+enum ds_status
+queue_apply_move(struct queue *queue, const struct queue_request *request,
+                 struct writer *reply, struct ds_error *err);
+enum ds_status
+queue_apply_sparse_blocks(struct queue *queue, const struct queue_request *request,
+                          struct writer *reply, struct ds_error *err);
 void queue_apply_list(struct queue *queue, const struct queue_request *request,
                       struct writer *reply);
+
+/* A number for partition and keys of a request that brings blocks. */
+uint64_t queue_hash_of_keys(const struct queue_request *request);
+
+/* Whether this request was applied already, which its blocks tell: all come together.
+ *   DS_INVALID     a block of it came with other keys
+ *   DS_NOT_FOUND   it was refused before it came */
+enum ds_status
+queue_recognise(const struct queue *queue, const struct queue_request *request,
+                bool *out_is_repeat, struct ds_error *err);
 
 /* Blocks that an operation would leave without live rows, found before it is carried
  * out, because its reply must be ready by then. Owner: the operation. */

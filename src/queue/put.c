@@ -382,8 +382,8 @@ reply_to_repeat(struct queue *queue, const struct queue_request *request,
     return queue_check_reply(reply, err);
 }
 
-static uint64_t
-hash_of_keys(const struct queue_request *request)
+uint64_t
+queue_hash_of_keys(const struct queue_request *request)
 {
     uint64_t hash = hash_slice(request->partition);
     for (size_t i = 0; i < request->keys.count; i++)
@@ -391,11 +391,9 @@ hash_of_keys(const struct queue_request *request)
     return hash;
 }
 
-/* Whether this put was applied already; an error if it must not be applied at all. All
- * blocks of a put come together, so that one that was there tells of the others. */
-static enum ds_status
-recognise(const struct queue *queue, const struct queue_request *request,
-          bool *out_is_repeat, struct ds_error *err)
+enum ds_status
+queue_recognise(const struct queue *queue, const struct queue_request *request,
+                bool *out_is_repeat, struct ds_error *err)
 {
     const struct blocks_request *blocks = &request->blocks;
     const struct block *known = NULL;
@@ -409,15 +407,17 @@ recognise(const struct queue *queue, const struct queue_request *request,
         is_refused = is_refused || (past != NULL && past->is_refused);
         *out_is_repeat = *out_is_repeat || block != NULL || past != NULL;
     }
-    if (known != NULL && known->keys_hash != hash_of_keys(request))
+    if (known != NULL && known->keys_hash != queue_hash_of_keys(request))
         return ds_fail(err, DS_INVALID,
-                       "kv_put: this block was put before, with other keys; a block "
-                       "can be put once");
+                       "%s: this block was put before, with other keys; a block "
+                       "can be put once",
+                       queue_operation_name(request->operation));
     if (is_refused)
         return ds_fail(err, DS_NOT_FOUND,
-                       "kv_put: its block was given up, because the process that wrote "
+                       "%s: its block was given up, because the process that wrote "
                        "it was taken for dead before the put arrived; put the data "
-                       "again");
+                       "again",
+                       queue_operation_name(request->operation));
     return DS_OK;
 }
 
@@ -427,7 +427,7 @@ queue_apply_put(struct queue *queue, const struct queue_request *request,
 {
     DS_ASSERT(request->keys.count > 0);
     bool is_repeat;
-    enum ds_status status = recognise(queue, request, &is_repeat, err);
+    enum ds_status status = queue_recognise(queue, request, &is_repeat, err);
     if (status != DS_OK)
         return status;
     if (is_repeat)

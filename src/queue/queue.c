@@ -236,6 +236,7 @@ write_stats(const struct queue *queue, struct writer *reply)
         {"field_sets", queue->fields.set_count - 1},
         {"tag_bytes", queue->tag_bytes},
         {"blocks", queue->blocks.by_id.count},
+        {"blocks_bytes", queue->blocks.bytes},
         {"blocks_live_bytes", queue->blocks.live_bytes},
         {"blocks_dead_waiting", queue->blocks.dead_count},
         {"puts", counters->puts},
@@ -244,6 +245,7 @@ write_stats(const struct queue *queue, struct writer *reply)
         {"gets", counters->gets},
         {"get_rows", counters->get_rows},
         {"cleared_rows", counters->cleared_rows},
+        {"moved_rows", counters->moved_rows},
     };
     size_t count = sizeof stats / sizeof stats[0];
     msgpack_write_map(reply, count);
@@ -264,6 +266,10 @@ dispatch(struct queue *queue, const struct queue_request *request, struct writer
         return queue_apply_get(queue, request, reply, err);
     case QUEUE_KV_CLEAR:
         return queue_apply_clear(queue, request, reply, err);
+    case QUEUE_KV_MOVE:
+        return queue_apply_move(queue, request, reply, err);
+    case QUEUE_SPARSE_BLOCKS:
+        return queue_apply_sparse_blocks(queue, request, reply, err);
     case QUEUE_CONFIG_SET:
         return set_config(queue, request->config, reply, err);
     case QUEUE_PURGE:
@@ -302,8 +308,8 @@ bool
 queue_operation_changes(enum queue_operation operation)
 {
     return operation == QUEUE_KV_PUT || operation == QUEUE_KV_CLEAR ||
-           operation == QUEUE_CONFIG_SET || operation == QUEUE_PURGE ||
-           operation == QUEUE_SHUTDOWN;
+           operation == QUEUE_KV_MOVE || operation == QUEUE_CONFIG_SET ||
+           operation == QUEUE_PURGE || operation == QUEUE_SHUTDOWN;
 }
 
 void

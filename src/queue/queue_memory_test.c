@@ -138,6 +138,17 @@ TEST(a_clear_that_runs_out_of_memory_changes_nothing)
     check_failure_changes_nothing("['kv_clear','p',['a','b','c']]");
 }
 
+TEST(a_move_that_runs_out_of_memory_changes_nothing)
+{
+    check_failure_changes_nothing(
+        "['kv_move','p',['a','b','c'],[[@9],'y',['x'],[9],[]],@1]");
+}
+
+TEST(a_list_of_sparse_blocks_that_runs_out_of_memory_changes_nothing)
+{
+    check_failure_changes_nothing("['sparse_blocks',100,'y']");
+}
+
 TEST(a_purge_that_runs_out_of_memory_changes_nothing)
 {
     check_failure_changes_nothing("['purge']");
@@ -165,5 +176,7 @@ TEST_MAIN(RUN(a_put_that_runs_out_of_memory_changes_nothing),
           RUN(a_put_into_a_new_partition_that_runs_out_of_memory_changes_nothing),
           RUN(a_get_that_runs_out_of_memory_changes_nothing),
           RUN(a_clear_that_runs_out_of_memory_changes_nothing),
+          RUN(a_move_that_runs_out_of_memory_changes_nothing),
+          RUN(a_list_of_sparse_blocks_that_runs_out_of_memory_changes_nothing),
           RUN(a_purge_that_runs_out_of_memory_changes_nothing),
           RUN(a_queue_that_cannot_be_made_leaves_nothing))

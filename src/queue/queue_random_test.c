@@ -201,8 +201,8 @@ call(struct model *model, enum ds_status expected)
 {
     write_u8(&model->text, 0);
     CHECK_STATUS(talk_call(&model->talk, (const char *)model->text.data), expected);
-    bool changes = model->text.data[5] == 'p' || model->text.data[5] == 'c';
-    if (expected == DS_OK && changes) /* ['kv_put' or ['kv_clear' */
+    /* ['kv_put', ['kv_clear', ['kv_move' */
+    if (expected == DS_OK && strchr("pcm", model->text.data[5]) != NULL)
         test_journal_append(&model->journal, &model->talk);
 }
 
@@ -277,6 +277,34 @@ random_clear(struct model *model)
     struct reader reply = reply_of(model);
     CHECK_INT(msgpack_read_array(&reply), 1);
     check_dead(model, &reply);
+}
+
+/* Mostly of a block that has something to move. */
+static void
+random_move(struct model *model)
+{
+    uint32_t partition = pick(model, PARTITIONS), mask = 1 + pick(model, 63);
+    uint32_t count = 1 + pick(model, KEYS), moved = 0, keys[KEYS];
+    choose_keys(model, keys);
+    uint32_t from = model->rows[partition][keys[0]].cells[pick(model, FIELDS)].block;
+    begin(model, "['kv_move',", partition);
+    say_keys(model, keys, count);
+    say_number(model, "[[@%u],'y',", ++model->block);
+    say_fields(model, mask);
+    say(model, ",[");
+    say_column_bytes(model, mask);
+    say_number(model, "],[]],@%u]", from);
+    for (uint32_t i = 0; from > 0 && i < count * FIELDS; i++) {
+        struct cell *cell = &model->rows[partition][keys[i / FIELDS]].cells[i % FIELDS];
+        if (cell->block != from || !(mask >> i % FIELDS & 1))
+            continue;
+        set_cell(model, cell, (struct cell){model->block, i / FIELDS});
+        moved++;
+    }
+    call(model, moved > 0 ? DS_OK : DS_NOT_FOUND);
+    struct reader reply = reply_of(model);
+    if (moved > 0 && msgpack_read_array(&reply) == 1)
+        check_dead(model, &reply);
 }
 
 /* ---- kv_get ---- */
@@ -520,8 +548,10 @@ random_step(struct model *model)
         random_put(model);
     else if (choice < 80)
         random_get(model);
-    else if (choice < 92)
+    else if (choice < 90)
         random_clear(model);
+    else if (choice < 95)
+        random_move(model);
     else
         check_list(model, pick(model, PARTITIONS));
     if (pick(model, 300) == 0)

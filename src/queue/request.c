@@ -271,6 +271,31 @@ decode_kv_put(struct decoder *decoder, struct queue_request *out)
     return decode_tags(decoder, out);
 }
 
+/* A block that takes the place of another one for these rows. */
+static enum ds_status
+decode_kv_move(struct decoder *decoder, struct queue_request *out)
+{
+    enum ds_status status = decode_partition_and_keys(decoder, out);
+    if (status != DS_OK)
+        return status;
+    if (out->keys.count == 0)
+        return ds_fail(decoder->err, DS_INVALID, "Received an empty list as keys.");
+    out->has_blocks = true;
+    status = decode_blocks(decoder, out->keys.count, &out->blocks);
+    if (status != DS_OK)
+        return status;
+    if (out->blocks.count != 1)
+        return fail_invalid(decoder, "moves rows into one block at a time");
+    return decode_block_id(decoder, &out->from);
+}
+
+static enum ds_status
+decode_sparse_blocks(struct decoder *decoder, struct queue_request *out)
+{
+    out->wanted_bytes = msgpack_read_uint(&decoder->reader);
+    return decode_text(decoder, "the backend", QUEUE_BACKEND_BYTES_MAX, &out->backend);
+}
+
 static enum ds_status
 decode_kv_get(struct decoder *decoder, struct queue_request *out)
 {
@@ -324,6 +349,8 @@ static const struct {
     [QUEUE_KV_GET] = {"kv_get", 4, decode_kv_get},
     [QUEUE_KV_LIST] = {"kv_list", 2, decode_kv_list},
     [QUEUE_KV_CLEAR] = {"kv_clear", 3, decode_partition_and_keys},
+    [QUEUE_KV_MOVE] = {"kv_move", 5, decode_kv_move},
+    [QUEUE_SPARSE_BLOCKS] = {"sparse_blocks", 3, decode_sparse_blocks},
     [QUEUE_CONFIG_SET] = {"config_set", 2, decode_config_set},
     [QUEUE_CONFIG_GET] = {"config_get", 2, decode_config_get},
     [QUEUE_STATS] = {"stats", 1, decode_nothing},

@@ -13,6 +13,8 @@ enum queue_operation {
     QUEUE_KV_GET,
     QUEUE_KV_LIST,
     QUEUE_KV_CLEAR,
+    QUEUE_KV_MOVE,
+    QUEUE_SPARSE_BLOCKS,
     QUEUE_CONFIG_SET,
     QUEUE_CONFIG_GET,
     QUEUE_STATS,
@@ -69,7 +71,10 @@ struct queue_request {
     struct slice_list keys;
     bool has_blocks;
     struct blocks_request blocks;
-    struct slice_list tags; /* None, or a raw map per key; empty slice: no tags. */
+    struct ds_block_id from; /* kv_move: the block that the cells are in now. */
+    struct ds_slice backend; /* sparse_blocks: of this one, */
+    uint64_t wanted_bytes;   /* until so many dead bytes would be freed. */
+    struct slice_list tags;  /* None, or a raw map per key; empty slice: no tags. */
     bool has_select;
     struct slice_list select;
     struct ds_slice config;

@@ -86,3 +86,57 @@ def test_a_put_that_waited_in_vain_says_so_and_may_be_told_not_to_wait(
     )
     done = finish(owner)
     assert done.code == 0, done.err
+
+
+def test_rows_that_are_left_of_large_blocks_do_not_fill_the_store(site: Site) -> None:
+    """Of every block one row stays. All in all more is put than the store holds, by
+    two processes at a time, while others read what stays."""
+    owner = site.start(
+        """
+        import threading
+        tq.init(conf())
+        errors = []
+
+        def value(turn):
+            return torch.full((64, 1 << 16), turn % 251, dtype=torch.uint8)
+
+        def work(name):
+            try:
+                for turn in range(40):
+                    keys = [f"{name}{turn}_{row}" for row in range(64)]
+                    texts = tq_objects([{"turn": turn}] * 64)
+                    fields = TensorDict(
+                        {"v": value(turn), "small": value(turn)[:, :7].clone()},
+                        batch_size=[64],
+                    )
+                    fields["object"] = texts
+                    tq.kv_batch_put(keys, name, fields)
+                    tq.kv_clear(keys[:turn % 64] + keys[turn % 64 + 1:], name)
+                    check(name, turn // 2)
+            except Exception as error:
+                errors.append(error)
+
+        def tq_objects(values):
+            from tensordict import NonTensorStack
+            return NonTensorStack(*values)
+
+        def check(name, turn):
+            got = tq.kv_batch_get([f"{name}{turn}_{turn % 64}"], name)
+            assert got["object"][0] == {"turn": turn}, got["object"]
+            assert bool((got["v"].values() == turn % 251).all())
+            assert bool((got["small"].values() == turn % 251).all())
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors, errors
+        for name in "ab":
+            for turn in range(40):
+                check(name, turn)
+        tq.close()
+        """
+    )
+    done = finish(owner, timeout_s=240)
+    assert done.code == 0, done.err

@@ -260,6 +260,8 @@ static const char *const requests[] = {
     "['kv_get','p',['a','b','c'],['x','nope']]",
     "['kv_list','p']",
     "['kv_list',nil]",
+    "['sparse_blocks',1000,'y']",
+    "['kv_move','p',['b','d'],[[@6],'y',['z'],[9],[]],@4]",
     "['kv_clear','p',['a','c','nope']]",
     "['config_set',<config>]",
     "['config_get',5]",

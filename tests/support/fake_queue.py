@@ -37,6 +37,7 @@ class FakeQueue:
     def __init__(self) -> None:
         self.partitions: dict[str, dict[str, Row]] = {}
         self.backends: dict[bytes, str] = {}
+        self.block_cells: dict[bytes, int] = {}  # Live or not.
         self.config: bytes | None = None
         self.requests: list[str] = []
         self.before: Callable[[list[Any]], None] = lambda _: None
@@ -71,6 +72,7 @@ class FakeQueue:
                 at = sum(first <= position for first in firsts)
                 row_in_block = position - [0, *firsts][at]
                 self.backends[ids[at]] = backend
+                self.block_cells[ids[at]] = len(fields) * len(keys)
                 row.cells.update(dict.fromkeys(fields, (ids[at], row_in_block)))
         common = set.intersection(*(set(row.cells) for row in touched))
         return [
@@ -126,6 +128,47 @@ class FakeQueue:
             self.partitions.get(partition, {}).pop(key, None)
         return [self._dead(before)]
 
+    def _kv_move(
+        self, partition: str, keys: list[str], blocks: list[Any], source: bytes
+    ) -> list[Any]:
+        (block_id,), backend, fields, _, _ = blocks
+        before = self._live_blocks()
+        rows = self.partitions.get(partition, {})
+        moved = [
+            (rows[key], name, at)
+            for at, key in enumerate(keys)
+            for name in fields
+            if key in rows and rows[key].cells.get(name, (None, 0))[0] == source
+        ]
+        if not moved:
+            raise DatasystemError(NOT_FOUND, "kv_move: none of these cells is there")
+        for row, name, at in moved:
+            row.cells[name] = (block_id, at)
+        self.backends[block_id] = backend
+        self.block_cells[block_id] = len(fields) * len(keys)
+        return [self._dead(before)]
+
+    def _sparse_blocks(self, _wanted_bytes: int, backend: str) -> list[list[Any]]:
+        found: dict[tuple[bytes, str, tuple[str, ...]], dict[int, str]] = {}
+        live: dict[bytes, int] = {}
+        for partition, rows in self.partitions.items():
+            for key, row in rows.items():
+                for block_id, at in set(row.cells.values()):
+                    fields = sorted(
+                        name
+                        for name, cell in row.cells.items()
+                        if cell == (block_id, at)
+                    )
+                    live[block_id] = live.get(block_id, 0) + len(fields)
+                    group = (block_id, partition, tuple(fields))
+                    found.setdefault(group, {})[at] = key
+        return [
+            [block_id, partition, list(fields), *_sorted_by_row(cells)]
+            for (block_id, partition, fields), cells in found.items()
+            if 2 * live[block_id] <= self.block_cells[block_id]
+            and self.backends[block_id] == backend
+        ]
+
     def _config_set(self, config: bytes) -> None:
         self.config = config
 
@@ -133,7 +176,13 @@ class FakeQueue:
         return self.config
 
     def _stats(self) -> dict[str, int]:
-        return {"partitions": len(self.partitions)}
+        stored = sum(self.block_cells[block] for block in self._live_blocks())
+        rows = [row for rows in self.partitions.values() for row in rows.values()]
+        return {
+            "partitions": len(self.partitions),
+            "blocks_bytes": stored << 20,
+            "blocks_live_bytes": sum(len(row.cells) for row in rows) << 20,
+        }
 
     def _live_blocks(self) -> set[bytes]:
         rows = [row for rows in self.partitions.values() for row in rows.values()]
@@ -141,6 +190,10 @@ class FakeQueue:
 
     def _dead(self, before: set[bytes]) -> list[bytes]:
         return sorted(before - self._live_blocks())
+
+
+def _sorted_by_row(cells: dict[int, str]) -> tuple[list[str], list[int]]:
+    return [cells[row] for row in sorted(cells)], sorted(cells)
 
 
 class FakeConnection:
