@@ -281,6 +281,22 @@ DS_API DS_MUST_USE enum ds_status
 ds_block_create(struct ds_client *client, const uint64_t *sizes, size_t count,
                 struct ds_buffer **out, struct ds_error *err);
 
+/* The parts of one block that is to be reserved. Borrowed. */
+struct ds_block_sizes {
+    const uint64_t *sizes; /* Each at least 1. */
+    size_t count;          /* 1 to DS_BLOCK_PARTS_MAX. */
+};
+
+/* Reserve all blocks of one put in one step: all of them, or none. Waits up to
+ * room_wait_ms in the worker's line where there is no room for them all (0: DS_FULL at
+ * once), instead of the time in the client's options. `out` gets the parts of the first
+ * block, then of the second, up to DS_BATCH_KEYS_MAX; each block is sealed by itself.
+ *   errors as ds_block_create() */
+DS_API DS_MUST_USE enum ds_status
+ds_blocks_create(struct ds_client *client, const struct ds_block_sizes *blocks,
+                 size_t block_count, uint32_t room_wait_ms, struct ds_buffer **out,
+                 struct ds_error *err);
+
 /* Publish all parts of one block at once; provisional. Errors as ds_seal(); after one,
  * releasing the parts gives the block up, whether it was sealed or not. */
 DS_API DS_MUST_USE enum ds_status

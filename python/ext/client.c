@@ -143,6 +143,8 @@ static PyMethodDef client_methods[] = {
      "Let objects expire; tells which of them exist."},
     {"block_create", METHOD(client_block_create), KEYWORDS,
      "Reserve a block: the buffers of its parts."},
+    {"blocks_create", METHOD(client_blocks_create), KEYWORDS,
+     "Reserve several blocks at once, counts[i] parts of each: all their buffers."},
     {"block_seal", METHOD(client_block_seal), KEYWORDS,
      "Publish all parts of a block; its id."},
     {"block_get", METHOD(client_block_get), KEYWORDS,

@@ -20,6 +20,7 @@ CLIENT_METHOD(client_delete);
 CLIENT_METHOD(client_exist);
 CLIENT_METHOD(client_expire);
 CLIENT_METHOD(client_block_create);
+CLIENT_METHOD(client_blocks_create);
 CLIENT_METHOD(client_block_seal);
 CLIENT_METHOD(client_block_get);
 CLIENT_METHOD(client_block_delete);

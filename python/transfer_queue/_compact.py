@@ -76,7 +76,7 @@ def _move(
     if block is None:
         return
     encoded = copy_of_rows(block, sparse.field_names, sparse.rows)
-    new_id = manager.put(encoded)
+    (new_id,) = manager.put_all([encoded], wait_s=0.0)
     ref = BlocksRef(
         block_ids=[new_id],
         backend=backend_name,

@@ -33,6 +33,8 @@ _log = logging.getLogger("transfer_queue.kv")
 
 _LOST_AFTER_S = 1.0  # The queue names the same missing block for so long: it is lost.
 _ASK_AGAIN_S = 0.005
+_WAIT_BEFORE_COMPACTING_S = 0.1
+_COMPACTED_BYTES_LEAST = 64 << 20  # So that not every small put has to wait.
 _FULL = 4  # DS_FULL of include/datasystem/status.h.
 
 
@@ -156,15 +158,22 @@ def _put_all(
     from transfer_queue._compact import make_room
     from yr.datasystem import DatasystemError
 
-    wanted = sum(sum(block.part_sizes) for block in blocks)
+    manager = backend.manager
+    needed = sum(sum(block.part_sizes) for block in blocks)
+    wanted = max(needed, _COMPACTED_BYTES_LEAST)
+    # What somebody is just clearing needs no copy: that is worth a short wait.
+    first_wait_s = min(_WAIT_BEFORE_COMPACTING_S, manager.put_wait_s)
+    may_compact = True
     while True:
+        wait_s = first_wait_s if may_compact else manager.put_wait_s - first_wait_s
         try:
-            return backend.manager.put_all(blocks)
+            return manager.put_all(blocks, wait_s)
         except DatasystemError as error:
             if error.status != _FULL:
                 raise
-            if not make_room(queue, backend.manager, backend.name, wanted, deadline):
+            if not may_compact:
                 raise _with_dead_share(error, queue, deadline) from None
+            may_compact = make_room(queue, manager, backend.name, wanted, deadline)
 
 
 def _with_dead_share(

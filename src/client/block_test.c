@@ -124,6 +124,63 @@ TEST(what_is_unsealed_when_its_client_closes_is_given_up)
         ds_buffer_release(parts[i]);
 }
 
+TEST(several_blocks_are_reserved_in_one_step_and_sealed_one_by_one)
+{
+    const uint64_t first[] = {100, 70000}, second[] = {7}, third[] = {5000, 1, 9};
+    const struct ds_block_sizes blocks[] = {{first, 2}, {second, 1}, {third, 3}};
+    struct ds_buffer *parts[6];
+    struct ds_block_id ids[3];
+    uint64_t creates = worker_stat(client, "creates_total");
+    CHECK_OK(ds_blocks_create(client, blocks, 3, 0, parts, NULL));
+    CHECK_INT(worker_stat(client, "creates_total") - creates, 6);
+    for (int i = 0; i < 6; i++)
+        memset(ds_buffer_data(parts[i]), 'a' + i, ds_buffer_size(parts[i]));
+    CHECK_OK(ds_block_seal(client, parts + 3, 3, &ids[2], NULL));
+    CHECK_OK(ds_block_seal(client, parts, 2, &ids[0], NULL));
+    CHECK_OK(ds_block_seal(client, parts + 2, 1, &ids[1], NULL));
+    for (int i = 0; i < 6; i++)
+        ds_buffer_release(parts[i]);
+
+    const struct ds_block_id asked[] = {ids[0], ids[0], ids[1], ids[2], ids[2], ids[2]};
+    static const uint32_t numbers[] = {0, 1, 0, 0, 1, 2};
+    static const uint64_t all_sizes[] = {100, 70000, 7, 5000, 1, 9};
+    CHECK_OK(ds_block_get(client, asked, numbers, 6, parts, NULL));
+    for (int i = 0; i < 6; i++) {
+        CHECK_INT(ds_buffer_size(parts[i]), all_sizes[i]);
+        CHECK_INT(*(char *)ds_buffer_data(parts[i]), 'a' + i);
+        ds_buffer_release(parts[i]);
+    }
+    CHECK_OK(ds_block_delete(client, ids, 3, NULL));
+}
+
+TEST(of_several_blocks_that_do_not_fit_together_none_is_reserved)
+{
+    struct ds_error err = {0};
+    const uint64_t half[] = {32 << 20, 4096}; /* Of the arena of 64 MiB. */
+    const struct ds_block_sizes blocks[] = {{half, 1}, {half, 2}};
+    struct ds_buffer *parts[3];
+    CHECK_STATUS(ds_blocks_create(client, blocks, 2, 0, parts, &err), DS_FULL);
+    CHECK_CONTAINS(err.message, "Shared memory no space in arena");
+    CHECK_INT(worker_stat(client, "objects_unsealed"), 0);
+    CHECK_OK(ds_blocks_create(client, blocks, 1, 0, parts, &err));
+    ds_buffer_release(parts[0]);
+}
+
+TEST(bad_lists_of_blocks_are_refused)
+{
+    struct ds_error err = {0};
+    const uint64_t sizes_of[] = {8, 0};
+    struct ds_buffer *parts[2];
+    struct ds_block_sizes blocks[] = {{sizes_of, 1}, {sizes_of, 2}};
+    CHECK_STATUS(ds_blocks_create(client, blocks, 2, 0, parts, &err), DS_INVALID);
+    CHECK_CONTAINS(err.message, "part 1 of the block is empty");
+    blocks[1].count = 0;
+    CHECK_STATUS(ds_blocks_create(client, blocks, 2, 0, parts, &err), DS_INVALID);
+    CHECK_STATUS(ds_blocks_create(client, blocks, 0, 0, parts, &err), DS_INVALID);
+    CHECK_STATUS(ds_blocks_create(client, NULL, 1, 0, parts, &err), DS_INVALID);
+    CHECK_STATUS(ds_blocks_create(client, blocks, 1, 0, NULL, &err), DS_INVALID);
+}
+
 TEST(a_block_larger_than_the_arena_is_refused_at_once)
 {
     struct ds_error err = {0};
@@ -219,6 +276,9 @@ main(void)
         BOTH(bad_blocks_are_refused),
         BOTH(a_block_that_was_never_sealed_leaves_nothing),
         BOTH(what_is_unsealed_when_its_client_closes_is_given_up),
+        BOTH(several_blocks_are_reserved_in_one_step_and_sealed_one_by_one),
+        BOTH(of_several_blocks_that_do_not_fit_together_none_is_reserved),
+        BOTH(bad_lists_of_blocks_are_refused),
         BOTH(a_block_larger_than_the_arena_is_refused_at_once),
         TCP(clients_with_and_without_shared_memory_read_each_others_blocks),
         TCP(a_client_over_tcp_takes_a_number_when_it_first_reserves),

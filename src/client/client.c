@@ -29,17 +29,15 @@ client_wait(const struct ds_client *client, uint64_t ms)
 }
 
 uint64_t
-client_room_until_ms(const struct ds_client *client)
+client_room_until_ms(uint32_t room_wait_ms)
 {
-    uint32_t wait_ms = client->room_wait_ms;
-    return wait_ms == 0 ? 0 : clock_monotonic_ms() + wait_ms;
+    return room_wait_ms == 0 ? 0 : clock_monotonic_ms() + room_wait_ms;
 }
 
 struct wait
-client_room_wait(const struct ds_client *client)
+client_room_wait(const struct ds_client *client, uint32_t room_wait_ms)
 {
-    return client_wait(client,
-                       (uint64_t)client->request_timeout_ms + client->room_wait_ms);
+    return client_wait(client, (uint64_t)client->request_timeout_ms + room_wait_ms);
 }
 
 /* ---- Options ---- */

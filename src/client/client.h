@@ -99,8 +99,8 @@ client_call(struct ds_client *client, const struct request *request,
 
 /* Of a request that reserves room: until when it stands in line at the worker (0: not at
  * all), and how long the call may take then. */
-uint64_t client_room_until_ms(const struct ds_client *client);
-struct wait client_room_wait(const struct ds_client *client);
+uint64_t client_room_until_ms(uint32_t room_wait_ms);
+struct wait client_room_wait(const struct ds_client *client, uint32_t room_wait_ms);
 
 /* ---- Rules of arguments (key.c) ---- */
 
@@ -123,6 +123,7 @@ struct creation {
     size_t count;
     struct ds_set_options options;
     bool is_block;
+    const struct ds_block_sizes *blocks; /* Whose parts they are; NULL: one block's. */
     struct ds_buffer **out;
 };
 DS_MUST_USE enum ds_status
@@ -139,7 +140,7 @@ bool is_lendable(const struct ds_client *client, uint64_t size);
 DS_MUST_USE enum ds_status
 create_lent_block(struct ds_client *client, uint64_t size, struct ds_buffer **out,
                   struct ds_error *err);
-/* In block.c: asks the worker, as above. */
+/* In block.c: one block, by asking the worker, as above. */
 DS_MUST_USE enum ds_status
 block_create_by_request(struct ds_client *client, const uint64_t *sizes, size_t count,
                         struct ds_buffer **out, struct ds_error *err);

@@ -114,10 +114,16 @@ open_all_created(const struct creation *creation, const struct reply *reply,
     enum ds_status status = DS_OK;
     if (reply->channel->epoch != mapping->epoch)
         status = ds_fail(err, DS_IO, "the reply is older than our last greeting");
-    for (size_t i = 0; next_extent(list, &extent); i++) {
+    struct ds_block_id block = list->block;
+    size_t end = creation->blocks == NULL ? 0 : creation->blocks[0].count;
+    for (size_t i = 0, at = 0; next_extent(list, &extent); i++) {
+        if (creation->blocks != NULL && i == end) {
+            end += creation->blocks[++at].count;
+            block = wire_block_id_after(list->block, at);
+        }
         if (status == DS_OK)
-            status = open_created(creation, mapping, list->block, &extent,
-                                  creation->sizes[i], &made[i], err);
+            status = open_created(creation, mapping, block, &extent, creation->sizes[i],
+                                  &made[i], err);
         if (made[i] == NULL)
             mapping_abort_later(mapping, extent.ref);
     }
@@ -161,10 +167,11 @@ create_by_request(struct ds_client *client, const struct ds_slice *keys,
     encode_create(&body, 0, (uint8_t)options->write_mode, keys, sizes, count);
     struct request request = {.type = MESSAGE_CREATE,
                               .body = &body,
-                              .wait_until_ms = client_room_until_ms(client),
+                              .wait_until_ms =
+                                  client_room_until_ms(client->room_wait_ms),
                               .on_reply = creation_on_reply,
                               .arg = &creation};
-    struct wait wait = client_room_wait(client);
+    struct wait wait = client_room_wait(client, client->room_wait_ms);
     return client_call(client, &request, &wait, err);
 }
 

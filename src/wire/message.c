@@ -500,6 +500,17 @@ wire_block_id(uint32_t node, uint32_t incarnation, uint64_t counter)
     return id;
 }
 
+struct ds_block_id
+wire_block_id_after(struct ds_block_id id, uint64_t count)
+{
+    uint64_t counter = count;
+    for (size_t i = 0; i < 8; i++)
+        counter += (uint64_t)id.bytes[8 + i] << (8 * i);
+    for (size_t i = 0; i < 8; i++)
+        id.bytes[8 + i] = (uint8_t)(counter >> (8 * i));
+    return id;
+}
+
 bool
 next_block_id(struct block_id_list *list, struct ds_block_id *out)
 {

@@ -145,6 +145,8 @@ struct size_list {
     struct reader at;
 };
 bool next_size(struct size_list *list, uint64_t *out);
+/* Sizes of a block's parts. A 0 among them begins another block: all blocks of a request
+ * are reserved in one step, and their ids follow each other. */
 struct block_create {
     uint32_t wait_ms;
     struct size_list sizes;
@@ -159,7 +161,7 @@ struct wire_extent {
 };
 
 struct created {
-    struct ds_block_id block; /* Of no use after CREATE. */
+    struct ds_block_id block; /* The first; of no use after CREATE. */
     uint32_t count;
     struct reader at;
 };
@@ -305,6 +307,9 @@ bool decode_flags(struct ds_slice body, uint32_t *out_count, const uint8_t **out
 void wire_block_key(struct ds_block_id id, uint32_t part, uint8_t out[BLOCK_KEY_BYTES]);
 bool wire_is_block_key(struct ds_slice key);
 struct ds_block_id wire_block_id(uint32_t node, uint32_t incarnation, uint64_t counter);
+
+/* The id that was issued `count` ids later. */
+struct ds_block_id wire_block_id_after(struct ds_block_id id, uint64_t count);
 
 struct block_id_list {
     uint32_t count;

@@ -60,35 +60,72 @@ create_all(struct session *session, uint32_t sequence, struct create message,
     return DS_OK;
 }
 
+/* All parts of all blocks, and whether each block has as many as it may. */
+static enum ds_status
+count_parts(struct size_list sizes, uint32_t *out_parts, struct ds_error *err)
+{
+    uint32_t parts = 0, parts_of_block = 0;
+    uint64_t size;
+    bool is_right = sizes.count <= CREATE_OBJECTS_MAX;
+    while (next_size(&sizes, &size)) {
+        is_right = is_right && (size > 0 || parts_of_block > 0);
+        parts_of_block = size == 0 ? 0 : parts_of_block + 1;
+        is_right = is_right && parts_of_block <= DS_BLOCK_PARTS_MAX;
+        parts += size > 0;
+    }
+    if (!is_right || parts_of_block == 0)
+        return ds_fail(err, DS_INVALID,
+                       "a block has 1 to %u parts, and a request at most %u",
+                       DS_BLOCK_PARTS_MAX, CREATE_OBJECTS_MAX);
+    *out_parts = parts;
+    return DS_OK;
+}
+
+static enum ds_status
+create_part(struct session *session, uint32_t sequence, struct ds_block_id id,
+            uint32_t part, uint64_t size, struct writer *writer, struct ds_error *err)
+{
+    struct worker *worker = session->worker;
+    uint8_t key[BLOCK_KEY_BYTES];
+    wire_block_key(id, part, key);
+    struct create_request request = {
+        .key = slice(key, sizeof key),
+        .size = size,
+        .client = session->creator,
+        .sequence = sequence,
+        .flags = BLOCK_PART_FLAGS,
+    };
+    struct object_view view = {0};
+    enum ds_status status =
+        store_create(worker->store, &request, clock_boot_ds(), &view, err);
+    if (status != DS_OK)
+        return status;
+    worker->counters.creates++;
+    objects_write_created(writer, &view);
+    return DS_OK;
+}
+
+/* As create_all(): the blocks of one put are there together or not at all. */
 static enum ds_status
 block_create_all(struct session *session, uint32_t sequence, struct size_list sizes,
                  struct writer *writer, struct ds_error *err)
 {
-    struct worker *worker = session->worker;
-    struct ds_block_id id = objects_issue_block_id(worker);
-    encode_created_begin(writer, id, sizes.count);
+    uint32_t parts = 0, part = 0;
+    enum ds_status status = count_parts(sizes, &parts, err);
+    if (status != DS_OK)
+        return status;
+    struct ds_block_id id = objects_issue_block_id(session->worker);
+    encode_created_begin(writer, id, parts);
     uint64_t size;
-    for (uint32_t part = 0; next_size(&sizes, &size); part++) {
-        uint8_t key[BLOCK_KEY_BYTES];
-        wire_block_key(id, part, key);
-        struct create_request request = {
-            .key = slice(key, sizeof key),
-            .size = size,
-            .client = session->creator,
-            .sequence = sequence,
-            .flags = BLOCK_PART_FLAGS,
-        };
-        struct object_view view = {0};
-        enum ds_status status =
-            size == 0
-                ? ds_fail(err, DS_INVALID, "part %u of a block is empty", part)
-                : store_create(worker->store, &request, clock_boot_ds(), &view, err);
-        if (status != DS_OK)
-            return status;
-        worker->counters.creates++;
-        objects_write_created(writer, &view);
+    while (status == DS_OK && next_size(&sizes, &size)) {
+        if (size > 0) {
+            status = create_part(session, sequence, id, part++, size, writer, err);
+        } else {
+            id = objects_issue_block_id(session->worker);
+            part = 0;
+        }
     }
-    return DS_OK;
+    return status;
 }
 
 /* What of a request matters for its place in the line. False if it is malformed. */
@@ -137,9 +174,6 @@ try_create(struct session *session, const struct frame_header *header,
     } else {
         bool decoded = decode_block_create(body, &block);
         DS_ASSERT(decoded);
-        if (block.sizes.count == 0 || block.sizes.count > DS_BLOCK_PARTS_MAX)
-            return ds_fail(err, DS_INVALID, "a block has 1 to %u parts, not %u",
-                           DS_BLOCK_PARTS_MAX, block.sizes.count);
         status = block_create_all(session, header->sequence, block.sizes, writer, err);
     }
     if (status != DS_OK && session->creator != 0)

@@ -247,6 +247,11 @@ seed_blocks(void)
     writer = message(14);
     encode_block_create(&writer, 30000, two_sizes, 2);
     seed_message("block-create", writer);
+
+    static const uint64_t of_two_blocks[] = {100, 5000, 0, 7};
+    writer = message(14);
+    encode_block_create(&writer, 0, of_two_blocks, 4);
+    seed_message("blocks-create", writer);
 }
 
 /* ---- The queue ---- */

@@ -142,6 +142,7 @@ def test_a_put_larger_than_a_block_may_be_is_split_along_rows(
     tq.get_client().storage_manager.connect()
     meta = tq.kv_batch_put(keys_of(4), "p", fields, tags=[{"n": n} for n in range(4)])
     assert len(store.blocks) > 1
+    assert store.waits_ms == [100]  # Their room is asked for in one request.
     assert queue.requests == ["kv_put"]  # One step, however many blocks.
     assert meta.tags == [{"n": n} for n in range(4)]
     assert meta.fields == ["big", "r", "s", "x"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fake_blocks import FakeStore
 
 from transfer_queue.storage import (
     StorageManager,
@@ -16,6 +17,7 @@ from transfer_queue.storage import (
     YuanrongStorageManager,
 )
 from transfer_queue.storage.clients import StorageClientFactory, yuanrong_client
+from yr.datasystem import DatasystemError
 
 SECTION = {"worker_port": 31501, "host": "127.0.0.1"}
 
@@ -140,6 +142,37 @@ def test_a_worker_port_must_be_a_number(port: Any) -> None:
 def test_another_client_name_is_refused() -> None:
     with pytest.raises(ValueError, match="Invalid 'client_name'"):
         YuanrongStorageManager(None, {**SECTION, "client_name": "Other"})
+
+
+class FakeBlock:
+    """Of so many parts of one byte."""
+
+    def __init__(self, parts: int) -> None:
+        self.part_sizes = [1] * parts
+
+    def write_into(self, parts: Sequence[bytearray]) -> None:
+        for part in parts:
+            part[:] = b"x"
+
+
+@pytest.mark.parametrize(
+    ("parts", "requests"), [([4000, 4000, 2000], 1), ([4000, 4000, 2001, 1], 2)]
+)
+def test_room_for_blocks_is_asked_for_as_one_call_takes_it(
+    store: FakeStore, parts: list[int], requests: int
+) -> None:
+    manager = YuanrongStorageManager("unix:/nowhere", SECTION, store.open)
+    ids = manager.put_all([FakeBlock(count) for count in parts])
+    assert [len(store.blocks[block_id]) for block_id in ids] == parts
+    assert store.waits_ms == [1000] * requests
+
+
+def test_blocks_that_find_no_room_leave_none_of_them(store: FakeStore) -> None:
+    manager = YuanrongStorageManager("unix:/nowhere", SECTION, store.open)
+    store.capacity = 10_000
+    with pytest.raises(DatasystemError, match="no space"):
+        manager.put_all([FakeBlock(4000) for _ in range(3)])
+    assert store.blocks == {}
 
 
 def test_backends_are_made_by_name() -> None:

@@ -31,8 +31,9 @@ class FakeStore:
         self.arena_bytes = arena_bytes
         self.created = 0
         self.gets: list[int] = []
+        self.waits_ms: list[int] = []
 
-    def open(self, _host: str, _port: int, _room_wait_ms: int) -> FakeBlockClient:
+    def open(self, _host: str, _port: int) -> FakeBlockClient:
         return FakeBlockClient(self)
 
 
@@ -46,9 +47,13 @@ class FakeBlockClient:
     def stats(self) -> str:
         return json.dumps({"memory_total_bytes": self._store.arena_bytes})
 
-    def block_create(self, sizes: Sequence[int]) -> list[FakePart]:
+    def blocks_create(
+        self, sizes: Sequence[int], counts: Sequence[int], room_wait_ms: int
+    ) -> list[FakePart]:
         store = self._store
+        store.waits_ms.append(room_wait_ms)
         assert all(size >= 1 for size in sizes)
+        assert sum(counts) == len(sizes) <= 10_000
         used = sum(part.size for parts in store.blocks.values() for part in parts)
         if used + sum(sizes) > store.capacity:
             raise DatasystemError(FULL, "Shared memory no space in arena: ...")

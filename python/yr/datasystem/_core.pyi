@@ -135,6 +135,14 @@ class Client:
     def exist(self, keys: Sequence[str]) -> list[bool]: ...
     def expire(self, keys: Sequence[str], ttl_seconds: int) -> list[bool]: ...
     def block_create(self, sizes: Sequence[int]) -> list[Buffer]: ...
+    def blocks_create(
+        self, sizes: Sequence[int], counts: Sequence[int], room_wait_ms: int
+    ) -> list[Buffer]:
+        """Reserve the blocks of one put, all or none; waits so long for room.
+
+        Block i has counts[i] parts; `sizes` and the result are those of the first
+        block, then of the second, up to 10,000. Each block is sealed by itself.
+        """
     def block_seal(self, parts: Sequence[Buffer]) -> bytes: ...
     def block_get(
         self, ids: Sequence[bytes], parts: Sequence[int]

@@ -40,6 +40,9 @@ class StorageManager(ABC):
     # Larger blocks are split along their rows before put() sees them.
     block_bytes_max: int = 1 << 62
 
+    # So long a put waits for room.
+    put_wait_s: float = 0.0
+
     def __init__(self, controller_info: Any, config: Mapping[str, Any]) -> None:
         self.controller_info = controller_info
         self.config = dict(config)
@@ -48,8 +51,13 @@ class StorageManager(ABC):
     def put(self, block: Block) -> bytes:
         """Store `block` and return its id of 16 bytes. On failure nothing is kept."""
 
-    def put_all(self, blocks: Sequence[Block]) -> list[bytes]:
-        """Store all blocks of one put, in order, or none of them."""
+    def put_all(
+        self, blocks: Sequence[Block], wait_s: float | None = None
+    ) -> list[bytes]:
+        """Store all blocks of one put, in order, or none of them.
+
+        A backend that can wait for room does so for `wait_s`, by default `put_wait_s`.
+        """
         ids: list[bytes] = []
         try:
             for block in blocks:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from transfer_queue._worker import say_how_npu_tensors_travel
@@ -35,7 +36,9 @@ class Client(Protocol):
     """What this module needs of yr.datasystem.BlockClient."""
 
     def stats(self) -> str: ...
-    def block_create(self, sizes: Sequence[int]) -> list[Any]: ...
+    def blocks_create(
+        self, sizes: Sequence[int], counts: Sequence[int], room_wait_ms: int
+    ) -> list[Any]: ...
     def block_seal(self, parts: Sequence[Any]) -> bytes: ...
     def block_get(
         self, ids: Sequence[bytes], parts: Sequence[int]
@@ -44,20 +47,14 @@ class Client(Protocol):
     def close(self) -> None: ...
 
 
-def open_block_client(host: str, port: int, room_wait_ms: int) -> Client:
+def open_block_client(host: str, port: int) -> Client:
     """The real client, over libdatasystem."""
     from yr.datasystem import BlockClient
 
-    return BlockClient(
-        host,
-        port,
-        _CONNECT_TIMEOUT_MS,
-        _REQUEST_TIMEOUT_MS,
-        room_wait_ms=room_wait_ms,
-    )
+    return BlockClient(host, port, _CONNECT_TIMEOUT_MS, _REQUEST_TIMEOUT_MS)
 
 
-OpenClient = Callable[[str, int, int], Client]
+OpenClient = Callable[[str, int], Client]
 
 
 @StorageManagerFactory.register("Yuanrong")
@@ -79,16 +76,29 @@ class YuanrongStorageManager(StorageManager):
         client_name = self.config.setdefault("client_name", "YuanrongStorageClient")
         if client_name not in (None, "YuanrongStorageClient"):
             raise ValueError(f"Invalid 'client_name': {client_name} in config")
-        self._put_wait_ms = _put_wait_ms_of(config)
+        self.put_wait_s = _put_wait_s_of(config)
         self._open_client = open_client
         self._client: Client | None = None
         self._start_afresh()
 
     def put(self, block: Block) -> bytes:
+        return self.put_all([block])[0]
+
+    def put_all(
+        self, blocks: Sequence[Block], wait_s: float | None = None
+    ) -> list[bytes]:
         client = self._connected()
-        parts = client.block_create(block.part_sizes)
-        block.write_into(parts)
-        return client.block_seal(parts)
+        wait_ms = int(1000 * (self.put_wait_s if wait_s is None else wait_s))
+        ids: list[bytes] = []
+        try:
+            for some in _batches(blocks):
+                _put_some(client, some, wait_ms, ids)
+        except BaseException:
+            if ids:
+                with contextlib.suppress(RuntimeError):  # The first error counts.
+                    self.delete(ids)
+            raise
+        return ids
 
     def get(self, ids: Sequence[bytes], parts: Sequence[int]) -> list[Part | None]:
         client = self._connected()
@@ -120,7 +130,7 @@ class YuanrongStorageManager(StorageManager):
         with self._lock:
             if self._client is None:
                 host = self.config.get("host") or require_worker_host(self._port)
-                self._client = self._open_client(host, self._port, self._put_wait_ms)
+                self._client = self._open_client(host, self._port)
                 self.block_bytes_max = _block_bytes_max(self._client)
             return self._client
 
@@ -128,6 +138,34 @@ class YuanrongStorageManager(StorageManager):
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._client = None
+
+
+def _batches(blocks: Sequence[Block]) -> Iterator[list[Block]]:
+    """As many at a time as one request takes; mostly all of them."""
+    batch: list[Block] = []
+    parts = 0
+    for block in blocks:
+        parts += len(block.part_sizes)
+        if batch and parts > _BATCH_MAX:
+            yield batch
+            batch, parts = [], len(block.part_sizes)
+        batch.append(block)
+    yield batch
+
+
+def _put_some(
+    client: Client, blocks: Sequence[Block], wait_ms: int, ids: list[bytes]
+) -> None:
+    """Reserve room for all of them at once; then write and seal one by one."""
+    sizes = [size for block in blocks for size in block.part_sizes]
+    counts = [len(block.part_sizes) for block in blocks]
+    parts = client.blocks_create(sizes, counts, wait_ms)
+    first = 0
+    for block, count in zip(blocks, counts, strict=True):
+        own = parts[first : first + count]
+        block.write_into(own)
+        ids.append(client.block_seal(own))
+        first += count
 
 
 def _get_some(
@@ -143,7 +181,7 @@ def _get_some(
         return [None] * len(ids)
 
 
-def _put_wait_ms_of(config: Mapping[str, Any]) -> int:
+def _put_wait_s_of(config: Mapping[str, Any]) -> float:
     """How long a put waits for room. There is no way to say "for ever"."""
     seconds = config.get("put_wait_s", _PUT_WAIT_S)
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
@@ -153,7 +191,7 @@ def _put_wait_ms_of(config: Mapping[str, Any]) -> int:
             f"{_PUT_WAIT_S_MAX}, not {seconds!r}: so long a put waits when the store "
             "is full"
         )
-    return int(seconds * 1000)
+    return float(seconds)
 
 
 def _block_bytes_max(client: Client) -> int:
