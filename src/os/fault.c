@@ -198,6 +198,13 @@ DECLARE(void *, mmap,
         (void *at, size_t bytes, int protection, int flags, int fd, off_t offset))
 DECLARE(int, munmap, (void *data, size_t bytes))
 
+static int64_t
+whole_pages(size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (int64_t)((bytes + page - 1) / page * page);
+}
+
 void *
 __wrap_mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t offset)
 {
@@ -207,8 +214,8 @@ __wrap_mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t off
         return MAP_FAILED;
     }
     void *data = __real_mmap(at, bytes, protection, flags, fd, offset);
-    if (data != MAP_FAILED)
-        count_mapped((int64_t)bytes);
+    if (data != MAP_FAILED && (flags & MAP_FIXED) == 0) /* Else it was counted. */
+        count_mapped(whole_pages(bytes));
     return data;
 }
 
@@ -217,7 +224,7 @@ __wrap_mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t off
 int
 __wrap_munmap(void *data, size_t bytes)
 {
-    count_mapped(-(int64_t)bytes);
+    count_mapped(-whole_pages(bytes));
     errno = NEXT("munmap", ENOMEM);
     return errno != 0 ? -1 : __real_munmap(data, bytes);
 }

@@ -7,12 +7,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #ifndef MFD_HUGE_2MB
 #define MFD_HUGE_2MB (21u << 26)
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
 #endif
 enum { HUGE_PAGE_BYTES = 2 << 20, FAULT_AROUND_BYTES = 64 << 10 };
 
@@ -103,13 +107,41 @@ memfile_populate(int fd, uint64_t offset, uint64_t bytes, struct ds_error *err)
     return DS_OK;
 }
 
+/* Addresses for a mapping that begins with a huge page, to be mapped over; NULL when
+ * there are none, or no need. */
+static void *
+reserve_aligned(uint64_t bytes)
+{
+    if (bytes < HUGE_PAGE_BYTES)
+        return NULL;
+    uint64_t reserved = bytes + HUGE_PAGE_BYTES;
+    char *base = mmap(NULL, reserved, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED)
+        return NULL;
+    uint64_t lead = -(uintptr_t)base % HUGE_PAGE_BYTES;
+    uint64_t behind = (lead + bytes + page_bytes() - 1) / page_bytes() * page_bytes();
+    if (lead > 0)
+        memfile_unmap(base, lead);
+    if (behind < reserved)
+        memfile_unmap(base + behind, reserved - behind);
+    return base + lead;
+}
+
 static enum ds_status
 map(int fd, uint64_t offset, uint64_t bytes, int protection, int flags, void **out,
     struct ds_error *err)
 {
     DS_ASSERT(bytes > 0 && bytes <= INT64_MAX);
     DS_ASSERT(offset % page_bytes() == 0);
-    void *data = mmap(NULL, bytes, protection, flags, fd, (off_t)offset);
+    void *place = (flags & MAP_SHARED) != 0 ? reserve_aligned(bytes) : NULL;
+    void *data = mmap(place, bytes, protection, flags | (place != NULL ? MAP_FIXED : 0),
+                      fd, (off_t)offset);
+    if (data == MAP_FAILED && place != NULL) {
+        int number = errno;
+        memfile_unmap(place, bytes);
+        errno = number;
+    }
     if (data == MAP_FAILED)
         return ds_fail_errno(err, "memory file: map %ju bytes at %ju", (uintmax_t)bytes,
                              (uintmax_t)offset);
@@ -166,6 +198,16 @@ memfile_prefault(const void *data, uint64_t bytes)
     uint64_t lead = (uintptr_t)data % FAULT_AROUND_BYTES;
     for (uint64_t at = 0; at < bytes; at += FAULT_AROUND_BYTES - (at == 0 ? lead : 0))
         (void)first[at];
+}
+
+enum ds_status
+memfile_collapse(void *data, uint64_t bytes, struct ds_error *err)
+{
+    if (madvise(data, bytes, MADV_COLLAPSE) == 0)
+        return DS_OK;
+    return ds_fail(err, errno == EINVAL ? DS_UNSUPPORTED : DS_NO_MEMORY,
+                   "memory file: %ju bytes on huge pages: %s", (uintmax_t)bytes,
+                   strerror(errno));
 }
 
 enum ds_status

@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -206,6 +208,54 @@ TEST(lack_of_huge_pages_names_the_setting)
     CHECK_INT(fd, -7);
 }
 
+/* The kernel's word on how the mapping that begins at `data` is mapped. */
+static uint64_t
+huge_kib_of(const void *data)
+{
+    char line[256], begin[32];
+    bool is_here = false;
+    uint64_t kib = 0;
+    snprintf(begin, sizeof begin, "%jx-", (uintmax_t)(uintptr_t)data);
+    FILE *file = fopen("/proc/self/smaps", "re");
+    CHECK(file != NULL);
+    while (fgets(line, sizeof line, file) != NULL) {
+        if (strchr(line, '-') != NULL && strchr(line, '-') < strchr(line, ' '))
+            is_here = strncmp(line, begin, strlen(begin)) == 0;
+        if (is_here && strncmp(line, "ShmemPmdMapped:", 15) == 0)
+            kib = strtoull(line + 15, NULL, 10);
+    }
+    fclose(file);
+    return kib;
+}
+
+TEST(a_range_in_use_gets_huge_pages_and_keeps_its_bytes)
+{
+    enum { MIB = 1 << 20, BYTES = 8 * MIB };
+    struct ds_error err = {0};
+    void *data = NULL, *other = NULL;
+    int fd = -1;
+    CHECK_OK(memfile_create("thp", BYTES, 0, &fd, &err));
+    CHECK_OK(memfile_populate(fd, 0, BYTES, &err));
+    CHECK_OK(memfile_map(fd, 0, BYTES, true, &data, &err));
+    CHECK_OK(memfile_map(fd, 0, BYTES, false, &other, &err));
+    CHECK_INT((uintptr_t)data % (2 * MIB), 0);
+    CHECK_INT((uintptr_t)other % (2 * MIB), 0);
+    for (int i = 0; i < BYTES; i++)
+        ((uint8_t *)data)[i] = (uint8_t)(i * 7 + i / 4096);
+    enum ds_status status = memfile_collapse(data, BYTES, &err);
+    if (status != DS_OK) { /* This kernel cannot, or has no such pages now. */
+        CHECK(status == DS_UNSUPPORTED || status == DS_NO_MEMORY);
+        CHECK_CONTAINS(err.message, "on huge pages");
+    } else {
+        CHECK_INT(huge_kib_of(data), BYTES / 1024);
+    }
+    for (int i = 0; i < BYTES; i++)
+        CHECK_INT(((uint8_t *)other)[i], (uint8_t)(i * 7 + i / 4096));
+    memfile_unmap(other, BYTES);
+    memfile_unmap(data, BYTES);
+    close(fd);
+}
+
 /* ---- Marks ---- */
 
 TEST(a_mark_stands_until_the_last_copy_of_its_descriptor_is_closed)
@@ -281,4 +331,5 @@ TEST_MAIN(RUN(a_mark_stands_until_the_last_copy_of_its_descriptor_is_closed),
           RUN(private_views_of_unaligned_ranges_are_independent_and_writable),
           RUN(unmapping_a_private_view_leaves_nothing_mapped),
           RUN(failed_create_names_the_step_and_leaks_nothing),
-          RUN(lack_of_huge_pages_names_the_setting))
+          RUN(lack_of_huge_pages_names_the_setting),
+          RUN(a_range_in_use_gets_huge_pages_and_keeps_its_bytes))

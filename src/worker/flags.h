@@ -46,6 +46,7 @@ struct worker_flags {
     int64_t shared_memory_size_mb;
     bool shared_memory_populate;
     bool enable_huge_tlb;
+    bool enable_thp;
     bool ipc_through_shared_memory;
     bool enable_rdma;
     const char *unix_domain_socket_dir;

@@ -21,6 +21,7 @@ enum {
 struct populate_job {
     struct mailbox_job job;
     int fd;
+    uint8_t *collapse; /* This part of the arena; NULL: populate it. */
     uint64_t offset;
     uint64_t bytes;
     enum ds_status status;
@@ -41,6 +42,8 @@ struct populate {
     bool failed;
     uint64_t populated;
     uint64_t total;
+    bool wants_huge_pages;
+    uint64_t collapsed; /* Up to here all is on huge pages. */
 };
 
 static void
@@ -48,7 +51,9 @@ run_job(struct mailbox_job *base)
 {
     struct populate_job *job = CONTAINER_OF(base, struct populate_job, job);
     uint64_t begin = clock_thread_ns();
-    job->status = memfile_populate(job->fd, job->offset, job->bytes, &job->err);
+    job->status = job->collapse != NULL
+                      ? memfile_collapse(job->collapse, job->bytes, &job->err)
+                      : memfile_populate(job->fd, job->offset, job->bytes, &job->err);
     job->busy_ns = clock_thread_ns() - begin;
 }
 
@@ -64,9 +69,39 @@ prepare_job(struct populate *populate, uint64_t bytes)
 }
 
 static void
+prepare_collapse(struct populate *populate)
+{
+    populate->job = (struct populate_job){
+        .job.run = run_job,
+        .collapse = populate->worker->arena + populate->collapsed,
+        .offset = populate->collapsed,
+        .bytes = min_u64(STEP_BYTES, populate->populated - populate->collapsed),
+    };
+}
+
+/* A failure costs speed only. */
+static void
+finish_collapse(struct populate *populate)
+{
+    const struct populate_job *job = &populate->job;
+    populate->collapsed = job->offset + job->bytes;
+    if (job->status != DS_OK) {
+        populate->wants_huge_pages = false;
+        log_warn("worker thp stopped at=%ju reason=\"%s\"", (uintmax_t)job->offset,
+                 job->err.message);
+    } else if (populate->collapsed == populate->populated) {
+        log_info("worker thp done bytes=%ju", (uintmax_t)populate->collapsed);
+    }
+}
+
+static void
 finish_job(struct populate *populate)
 {
     const struct populate_job *job = &populate->job;
+    if (job->collapse != NULL) {
+        finish_collapse(populate);
+        return;
+    }
     if (job->status != DS_OK) {
         log_error("worker populate stopped at=%ju reason=\"%s\"",
                   (uintmax_t)job->offset, job->err.message);
@@ -82,10 +117,15 @@ finish_job(struct populate *populate)
 static void
 submit(struct populate *populate)
 {
-    if (populate->busy || populate_is_done(populate))
+    bool collapses = populate_is_done(populate);
+    if (populate->busy || (collapses && (!populate->wants_huge_pages ||
+                                         populate->collapsed == populate->populated)))
         return;
     populate->busy = true;
-    prepare_job(populate, STEP_BYTES);
+    if (collapses)
+        prepare_collapse(populate);
+    else
+        prepare_job(populate, STEP_BYTES);
     mailbox_submit(populate->box, &populate->job.job);
 }
 
@@ -106,7 +146,8 @@ on_done(uv_poll_t *poll, int status, int events)
         finish_job(populate);
     }
     creates_retry(populate->worker);
-    populate->hurry = !list_is_empty(&populate->worker->parked_creates);
+    populate->hurry = !populate_is_done(populate) &&
+                      !list_is_empty(&populate->worker->parked_creates);
     uint64_t rest = populate->hurry ? 0 : pace_rest_ms(populate->job.busy_ns);
     uv_timer_start(&populate->rest, on_rest_over, rest, 0);
 }
@@ -114,6 +155,8 @@ on_done(uv_poll_t *poll, int status, int events)
 void
 populate_hurry(struct populate *populate)
 {
+    if (populate_is_done(populate))
+        return;
     populate->hurry = true;
     submit(populate);
 }
@@ -191,6 +234,8 @@ populate_start(struct worker *worker, uint64_t already, struct populate **out,
     populate->worker = worker;
     populate->total = worker->resources->geometry.arena_bytes;
     populate->populated = already;
+    populate->wants_huge_pages =
+        worker->flags->enable_thp && !worker->flags->enable_huge_tlb;
     enum ds_status status = populate_first(populate, err);
     if (status == DS_OK)
         status = mailbox_create(&populate->box, err);

@@ -1,7 +1,8 @@
 /* Backing the arena with memory, step by step, in a helper thread.
  *
  * The first part is there when the worker reports ready. The rest follows at a tenth of
- * one core's time, or at full speed while a create waits for it. */
+ * one core's time, or at full speed while a create waits for it. With --enable_thp it is
+ * then put on huge pages, again from the start and at a tenth of a core, in use or not. */
 #ifndef WORKER_POPULATE_H
 #define WORKER_POPULATE_H
 

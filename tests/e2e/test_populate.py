@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
 from e2e import wait_until
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
@@ -48,3 +50,33 @@ def test_it_takes_little_of_a_core_beside_work(tmp_path: Path) -> None:
         for process in busy:
             process.kill()
             process.wait()
+
+
+@pytest.mark.skipif(
+    tuple(map(int, platform.release().split("-")[0].split(".")[:2])) < (6, 1),
+    reason="this kernel has no MADV_COLLAPSE (Linux 6.1)",
+)
+def test_transparent_huge_pages_come_in_the_background(tmp_path: Path) -> None:
+    """While a client writes and reads; also after the worker was killed."""
+    log = tmp_path / "logs" / "datasystem_worker.log"
+    with running_worker(
+        tmp_path, "--enable_thp=true", shared_memory_size_mb=128
+    ) as worker:
+        client = BlockClient(worker.host, worker.port, 5000, 5000)
+        value = bytes(range(256)) * 40_000
+        blocks = []
+        end = time.monotonic() + 60
+        while "thp done" not in (said := log.read_text()):
+            assert "thp stopped" not in said, said
+            assert time.monotonic() < end
+            if len(blocks) == 8:
+                client.block_delete([blocks.pop(0)])
+            (part,) = client.block_create([len(value)])
+            memoryview(part)[:] = value
+            blocks.append(client.block_seal([part]))
+            for found in client.block_get(blocks, [0] * len(blocks)):
+                assert bytes(memoryview(found)) == value
+        worker.kill_child()
+        for found in client.block_get(blocks, [0] * len(blocks)):
+            assert bytes(memoryview(found)) == value
+        client.close()

@@ -218,6 +218,15 @@ memfile_populate(int fd, uint64_t offset, uint64_t bytes, struct ds_error *err)
 }
 
 enum ds_status
+memfile_collapse(void *data, uint64_t bytes, struct ds_error *err)
+{
+    (void)data;
+    (void)bytes;
+    (void)err;
+    return DS_OK;
+}
+
+enum ds_status
 memfile_size(int fd, uint64_t *out, struct ds_error *err)
 {
     (void)err;
