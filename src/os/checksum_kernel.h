@@ -16,7 +16,8 @@
 #include <xxhash.h>
 
 enum {
-    CHUNK_BYTES = 8 << 10, /* With the next one it fits into the smallest L1 cache. */
+    CHUNK_BYTES = 128 << 10,      /* Hashed, then copied: fits into any L2 cache. */
+    STREAM_CHUNK_BYTES = 8 << 10, /* With the next one it fits into any L1 cache. */
     KERNEL_LINE_BYTES = 64,
 };
 
@@ -28,7 +29,8 @@ copy_chunk_streaming(uint8_t *to, const uint8_t *from, size_t bytes)
 {
     size_t at = 0;
     for (; at + KERNEL_LINE_BYTES <= bytes; at += KERNEL_LINE_BYTES) {
-        _mm_prefetch((const char *)((uintptr_t)(from + at) + CHUNK_BYTES), _MM_HINT_T0);
+        _mm_prefetch((const char *)((uintptr_t)(from + at) + STREAM_CHUNK_BYTES),
+                     _MM_HINT_T0);
         for (size_t i = at; i < at + KERNEL_LINE_BYTES; i += sizeof(__m128i)) {
             __m128i part = _mm_loadu_si128((const __m128i *)(const void *)(from + i));
             _mm_stream_si128((__m128i *)(void *)(to + i), part);
@@ -86,8 +88,9 @@ kernel_copy(uint8_t *to, const uint8_t *from, size_t bytes)
     XXH3_state_t state;
     XXH3_64bits_reset(&state);
     bool streamed = is_streamed(to, bytes);
-    for (size_t at = 0; at < bytes; at += CHUNK_BYTES) {
-        size_t part = bytes - at < CHUNK_BYTES ? bytes - at : CHUNK_BYTES;
+    size_t step = streamed ? STREAM_CHUNK_BYTES : CHUNK_BYTES;
+    for (size_t at = 0; at < bytes; at += step) {
+        size_t part = bytes - at < step ? bytes - at : step;
         XXH3_64bits_update(&state, from + at, part);
         if (streamed)
             copy_chunk_streaming(to + at, from + at, part);

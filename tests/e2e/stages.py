@@ -185,3 +185,18 @@ def parent_of(pid: int) -> int:
 
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
+
+
+def kill_with_child(supervisor: int) -> None:
+    """Its child dies with it, but a moment later."""
+    children = children_of(supervisor)
+    kill(supervisor)
+    wait_until(lambda: not any(map(is_running, children)), EVENT_S)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in ("Z", "X")

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 from e2e import RayCluster, Site, wait_until
-from stages import EVENT_S, WORKER, Cell, kill
+from stages import EVENT_S, WORKER, Cell, kill, kill_with_child
 
-pytestmark = pytest.mark.matrix
 KILLS = int(os.environ.get("TQ_TEST_KILLS", "1"))
+pytestmark = [pytest.mark.matrix, pytest.mark.timeout(90 + 30 * KILLS)]
 STATES = ("idle", "put", "get", "clear", "startup", "recovery")
 LOADS = ("idle", "put", "get", "clear")
 
@@ -63,6 +63,7 @@ def test_worker_child(cell: Cell, state: str) -> None:
         cell.rest(0.3)
         cell.owner.ask_for("ended 0", "stop", load)
         cell.owner.ask_for("verified", "verify", journal)
+        cell.owner.ask_for("cleared", "clear", journal)
         cell.everything_was_freed()
     cell.close()
 
@@ -107,7 +108,7 @@ def test_worker_supervisor(cell: Cell, state: str) -> None:
         if state == "recovery":
             kill(child)
             cell.rest(0.05)
-        kill(supervisor)
+        kill_with_child(supervisor)
         loses_all(cell, load)
     cell.close()
 
@@ -147,6 +148,7 @@ def test_controller_child(cell: Cell, state: str) -> None:
         cell.rest(0.3)
         assert cell.owner.ask("stop", load) in ("ended 0", f"ended {TOLD}")
         cell.owner.ask_for("verified", "verify", journal)
+        cell.owner.ask_for("cleared", "clear", journal)
         cell.everything_was_freed()
     cell.close()
 
@@ -161,7 +163,7 @@ def test_controller_supervisor(cell: Cell, state: str) -> None:
         if state == "recovery" and child is not None:
             kill(child)
             cell.rest(0.05)
-        kill(process)
+        kill_with_child(process)
         loses_all(cell, load)
     cell.close()
 
@@ -209,6 +211,7 @@ def test_ray_actor(ray_cell: Cell, ray_cluster: RayCluster, state: str) -> None:
         cell.rest(0.3)
         cell.owner.ask_for("ended 0", "stop", load)
         cell.owner.ask_for("verified", "verify", journal)
+        cell.owner.ask_for("cleared", "clear", journal)
         cell.everything_was_freed()
     cell.close()
 
@@ -253,6 +256,7 @@ def test_client(cell: Cell, who: str, state: str) -> None:
         cell.owner.reap(who, victim)
         cell.owner.works_soon()
         cell.owner.ask_for("verified", "verify", journal)
+        cell.owner.ask_for("cleared", "clear", journal)  # Or they fill the arena.
     cell.owner.ask_for("ended 0", "stop", other)
     cell.owner.ask_for("verified", "verify", others_journal)
     cell.everything_was_freed()
