@@ -14,10 +14,14 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transfer_queue._deadline import Deadline
 from transfer_queue._process import ProcessId, end_process, wait_until_gone
 from transfer_queue._queue import QueueClient
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 _log = logging.getLogger("transfer_queue.controller")
 
@@ -25,6 +29,26 @@ _PROGRAM = "transfer_queue_controller"
 _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 10.0
 _LOG_TAIL_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """How it is kept. `folder` None: beside the socket."""
+
+    fsync: bool = False
+    folder: str | None = None
+
+    @classmethod
+    def of(cls, conf: DictConfig) -> Journal:
+        """ValueError when the folder is not there, on the node of who starts it."""
+        folder = conf.controller.get("journal_dir")
+        if folder is not None:
+            if not (isinstance(folder, str) and os.path.isdir(folder)):
+                raise ValueError(
+                    f"controller.journal_dir must be an existing folder, not {folder!r}"
+                )
+            folder = os.path.abspath(folder)
+        return cls(bool(conf.controller.journal_fsync), folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +63,7 @@ class ControllerOptions:
     session: str = field(default_factory=lambda: secrets.token_hex(8))
     worker_socket: str | None = None
     ends_with: ProcessId | None = None
-    journal_fsync: bool = False
+    journal: Journal = Journal()
 
     @property
     def address(self) -> str:
@@ -129,8 +153,11 @@ def _command(options: ControllerOptions) -> list[str]:
     program = str(find_program())
     command = [program, "--socket", str(options.socket), "--owner", options.owner]
     command += ["--session", options.session]
-    if options.journal_fsync:
+    if options.journal.fsync:
         command += ["--fsync"]
+    if options.journal.folder is not None:
+        name = f"transfer_queue-{options.session}.journal"
+        command += ["--journal", f"{options.journal.folder}/{name}"]
     if options.worker_socket:
         command += ["--worker_socket", options.worker_socket]
     if options.ends_with is not None:

@@ -31,6 +31,7 @@ from omegaconf import DictConfig
 from transfer_queue import _config, _session, _worker
 from transfer_queue._controller_process import (
     ControllerOptions,
+    Journal,
     start_controller,
     stop_controller,
 )
@@ -123,10 +124,10 @@ class LocalPlace:
         owner = ProcessId.own()
         state = State(owner.pid, owner.start, self._name, str(folder.socket))
         try:
+            journal = Journal.of(conf)
             state = _start_worker(folder, state, conf)
             worker_socket = _worker_socket(conf)
-            fsync = bool(conf.controller.journal_fsync)
-            state = _start_controller(folder, state, worker_socket, fsync)
+            state = _start_controller(folder, state, worker_socket, journal)
             session = _session.Session(
                 address=state.address,
                 config=conf,
@@ -335,7 +336,7 @@ def _worker_socket(conf: DictConfig) -> str | None:
 
 
 def _start_controller(
-    folder: SessionFolder, state: State, worker_socket: str | None, fsync: bool
+    folder: SessionFolder, state: State, worker_socket: str | None, journal: Journal
 ) -> State:
     folder.log.unlink(missing_ok=True)
     controller = start_controller(
@@ -344,7 +345,7 @@ def _start_controller(
             log=folder.log,
             owner=str(state.owner),
             worker_socket=worker_socket,
-            journal_fsync=fsync,
+            journal=journal,
         )
     )
     state = replace(

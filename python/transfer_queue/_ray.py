@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer_queue import _config, _session, _worker
 from transfer_queue._actor_home import ActorHome
+from transfer_queue._controller_process import Journal
 from transfer_queue.controller import (
     ACTOR_NAME,
     ACTOR_NAMESPACE,
@@ -188,6 +189,7 @@ class RayPlace:
     def _start(self, started: _Started, conf: DictConfig) -> _session.Session:
         actor = started.controller
         try:
+            journal = Journal.of(conf)
             workers: list[tuple[str, str | None]] = []
             section = _config.backend_section(conf, "Yuanrong")
             worker_socket = None
@@ -197,8 +199,7 @@ class RayPlace:
                     worker_socket = workers[0][1]
                 else:
                     worker_socket = _worker.find_socket(section)
-            fsync = bool(conf.controller.journal_fsync)
-            address = _ask(actor.start, worker_socket, fsync)
+            address = _ask(actor.start, worker_socket, journal)
             session = _session.Session(
                 address=address,
                 config=conf,

@@ -18,6 +18,7 @@ from typing import Any
 from transfer_queue._actor_home import ActorHome
 from transfer_queue._controller_process import (
     ControllerOptions,
+    Journal,
     find_running,
     start_controller,
     stop_controller,
@@ -45,7 +46,7 @@ class TransferQueueController:
         self._home = home or ActorHome()
         self._config, self._workers = _read_stored(self._stored)
 
-    def start(self, worker_socket: str | None, journal_fsync: bool = False) -> str:
+    def start(self, worker_socket: str | None, journal: Journal | None = None) -> str:
         """Start the program, unless it runs already, and return its address."""
         folder = self._home.make_folder("controller")
         options = ControllerOptions(
@@ -55,7 +56,7 @@ class TransferQueueController:
             session=self._home.token,
             worker_socket=worker_socket,
             ends_with=self._home.ends_with,
-            journal_fsync=journal_fsync,
+            journal=journal or Journal(),
         )
         if find_running(self._socket) is None:
             start_controller(options)

@@ -47,8 +47,13 @@ def test_a_queue_may_survive_power_cuts(site: Site) -> None:
     done = site.run(
         """
         from pathlib import Path
-        tq.init({**conf(), "controller": {"journal_fsync": True}})
+        disk = Path("disk")
+        disk.mkdir()
+        keeping = {"journal_fsync": True, "journal_dir": "disk"}
+        tq.init({**conf(), "controller": keeping})
         tq.kv_put("key", "p", tag={"score": 1})
+        (journal,) = disk.iterdir()
+        assert b"score" in journal.read_bytes()
         commands = [
             path.read_bytes().split(bytes(1))
             for path in Path("/proc").glob("[0-9]*/cmdline")
@@ -61,6 +66,7 @@ def test_a_queue_may_survive_power_cuts(site: Site) -> None:
         ]
         assert mine and all(b"--fsync" in words for words in mine), mine
         tq.close()
+        assert list(disk.iterdir()) == []
         """
     )
     assert done.code == 0, done.err

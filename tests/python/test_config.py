@@ -10,6 +10,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from transfer_queue import _config
+from transfer_queue._controller_process import Journal
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +106,13 @@ def test_a_time_limit_must_be_positive(value: Any) -> None:
 def test_fsync_is_true_or_false(value: Any) -> None:
     with pytest.raises(ValueError, match=r"controller\.journal_fsync must be true or"):
         _config.merge({"controller": {"journal_fsync": value}})
+
+
+@pytest.mark.parametrize("value", [1, "/no/such/folder", __file__])
+def test_the_journals_folder_must_be_there(value: Any) -> None:
+    conf = _config.merge({"controller": {"journal_dir": value}})
+    with pytest.raises(ValueError, match=r"controller\.journal_dir must be an exist"):
+        Journal.of(conf)
 
 
 def test_without_an_own_size_the_arena_is_fitted_and_said(
