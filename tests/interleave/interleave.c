@@ -34,14 +34,16 @@ add_words(struct machine *machine, void *from, uint64_t bytes)
     }
 }
 
-static struct slot *
-shared_slot(struct machine *machine, uint32_t index, struct slot *copy)
+/* As `words` have it: machine->shared, or what the worker itself sees. */
+static struct slot
+slot_in(const struct machine *machine, const uint64_t *words, uint32_t index)
 {
     const uint64_t *first = (const uint64_t *)slot_of(&machine->f, index);
+    struct slot copy;
     uint32_t at = 0;
     while (machine->memory[at] != first)
         at++;
-    memcpy(copy, &machine->shared[at], sizeof *copy);
+    memcpy(&copy, &words[at], sizeof copy);
     return copy;
 }
 
@@ -51,8 +53,7 @@ newest(struct machine *machine)
     uint64_t version = 0;
     uint32_t serial = 0;
     for (uint32_t i = 0; i < SLOTS; i++) {
-        struct slot slot;
-        shared_slot(machine, i, &slot);
+        struct slot slot = slot_in(machine, machine->shared, i);
         if (commit_state(slot.commit) == SLOT_SEALED && slot.key[0] == 'a' &&
             slot.version > version) {
             version = slot.version;
@@ -60,6 +61,20 @@ newest(struct machine *machine)
         }
     }
     return serial;
+}
+
+bool
+lent_is_anothers(const struct machine *machine)
+{
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        struct slot slot = slot_in(machine, machine->seen_by_worker, i);
+        enum slot_state state = commit_state(slot.commit);
+        if ((state == SLOT_WRITING || state == SLOT_SEALED) &&
+            place_offset(slot.place) == machine->lent.offset &&
+            slot.commit != machine->lent.commit)
+            return true;
+    }
+    return false;
 }
 
 static struct late_store
@@ -419,8 +434,14 @@ machine_open(struct machine *machine)
     fixture_open(&machine->f, geometry);
     machine->region_index = add_client(machine->f.store);
     machine->region = region_of(&machine->f, machine->region_index);
-    struct object_view view = put(machine->f.store, "a", SIZE_BASE + 1);
-    DS_ASSERT(view.offset == 0);
+    if (machine->options->lends) {
+        bool is_lent = store_lend(machine->f.store, SIZE_BASE + 1,
+                                  machine->region_index + 1, 1, &machine->lent);
+        DS_ASSERT(is_lent);
+    } else {
+        struct object_view view = put(machine->f.store, "a", SIZE_BASE + 1);
+        DS_ASSERT(view.offset == 0);
+    }
     reader_open(machine);
     store_close(machine->f.store);
     machine->f.store = NULL;

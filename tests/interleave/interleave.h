@@ -1,7 +1,8 @@
-/* Every interleaving of a worker and a reader that run the real code of the store.
+/* Every interleaving of a worker and a client that run the real code of the store. The
+ * client is a reader, or (`lends`) writes to room that was lent to it.
  *
- * The worker runs a script of operations on a small store, the reader one or more gets,
- * on a stack of its own. Each of them stops at each of its steps (step.h), and the
+ * The worker runs a script of operations on a small store, the client one or more gets
+ * (or writes), on a stack of its own. Each of them stops at each of its steps (step.h), and the
  * search decides who goes on, in every possible order: depth first, by running the
  * script again from the start for each new branch (stateless model checking), cut where
  * a state was seen before. A state is what both sides did and saw so far; since each of
@@ -16,6 +17,7 @@
 #ifndef TESTS_INTERLEAVE_H
 #define TESTS_INTERLEAVE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* What is left out, to see that the search finds the accident. */
@@ -35,19 +37,21 @@ enum omission {
 struct interleave_options {
     const char *script; /* One letter per operation: O overwrite "a", D delete "a",
                           * B put "b", T tick, E let "a" expire and tick. "a" is there
-                          * at the start. */
-    uint32_t gets;      /* Of "a", one after the other. */
-    uint32_t buffered;  /* Stores of the worker that may be late at once. */
-    uint32_t kills;     /* Of the worker, at most. */
+                          * at the start, or else an extent is lent. */
+    bool lends;
+    uint32_t gets;     /* Of "a", or writes, one after the other. */
+    uint32_t buffered; /* Stores of the worker that may be late at once. */
+    uint32_t kills;    /* Of the worker, at most. */
     enum omission omission;
 };
 
 struct interleave_result {
     uint64_t states;
     uint64_t runs;      /* Of the script. */
-    uint64_t hits;      /* Gets that returned bytes, */
+    uint64_t hits;      /* Gets that returned bytes, or writes that were made, */
     uint64_t misses;    /* and those that have to ask the worker. */
-    uint64_t accidents; /* Wrong bytes, or bytes of no moment of the get. */
+    uint64_t accidents; /* Wrong bytes, or bytes of no moment of the get; a write to
+                         * what is another object's. */
     uint64_t unfound;   /* Misses while nothing else happened and "a" was there. */
     uint64_t leaks;     /* Ends at which not every byte could be freed. */
 };

@@ -67,6 +67,54 @@ TEST(nor_when_it_is_killed_again_in_its_recovery)
     check_none((struct interleave_options){.script = "O", .gets = 1, .kills = 2});
 }
 
+/* ---- Room that was lent ---- */
+
+static struct interleave_options
+lent(const char *script)
+{
+    return (struct interleave_options){.script = script, .lends = true, .gets = 1};
+}
+
+/* Of two extents one is lent; the second put that is kept takes it back. */
+TEST(no_order_lets_a_client_write_to_room_that_was_taken_back)
+{
+    static const char operations[] = {'O', 'D', 'B', 'T'};
+    for (size_t first = 0; first < sizeof operations; first++)
+        for (size_t second = 0; second < sizeof operations; second++) {
+            char script[] = {'B', operations[first], operations[second], 'O', '\0'};
+            check_none(lent(script));
+        }
+}
+
+TEST(nor_when_it_writes_twice_or_stores_are_late_or_the_worker_is_killed)
+{
+    struct interleave_options twice = lent("BO"), late = lent("BO"), kill = lent("BO");
+    twice.gets = 2;
+    late.buffered = 2;
+    kill.kills = 1;
+    check_none(twice);
+    check_none(late);
+    check_none(kill);
+}
+
+static bool
+is_found_when_lent(enum omission omission, uint32_t buffered)
+{
+    struct interleave_options options = lent("BO");
+    options.omission = omission;
+    options.buffered = buffered;
+    return interleave(&options).accidents > 0;
+}
+
+TEST(without_a_part_of_the_protocol_lent_room_is_written_to_that_was_taken_back)
+{
+    CHECK(is_found_when_lent(OMIT_READER_FENCE, 1));
+    CHECK(is_found_when_lent(OMIT_RECHECK, 0));
+    CHECK(is_found_when_lent(OMIT_SCAN, 0));
+    CHECK(is_found_when_lent(OMIT_WORDS_USED, 0));
+    CHECK(is_found_when_lent(OMIT_PIN_UNTIL_READ, 0));
+}
+
 /* ---- What is found when a part of the protocol is missing ---- */
 
 TEST(without_the_readers_fence_wrong_bytes_are_found)
@@ -115,16 +163,20 @@ TEST(with_the_pin_released_too_early_wrong_bytes_are_found)
     CHECK(is_found_without(OMIT_PIN_UNTIL_READ, "OB", 0, 0));
 }
 
-TEST_MAIN(RUN(no_order_of_reader_overwriter_deleter_and_allocator_gives_wrong_bytes),
-          RUN(nor_when_the_reader_goes_on_to_a_second_get),
-          RUN(nor_when_stores_are_late), RUN(nor_when_the_worker_is_killed_at_any_step),
-          RUN(nor_when_it_is_killed_again_in_its_recovery),
-          RUN(without_the_readers_fence_wrong_bytes_are_found),
-          RUN(without_the_workers_fence_wrong_bytes_are_found),
-          RUN(without_the_second_look_at_the_commit_word_wrong_bytes_are_found),
-          RUN(without_generations_wrong_bytes_are_found),
-          RUN(without_a_scan_wrong_bytes_are_found),
-          RUN(with_a_scan_before_the_death_wrong_bytes_are_found),
-          RUN(without_the_count_of_words_wrong_bytes_are_found),
-          RUN(without_the_epoch_older_bytes_are_found_in_recovery),
-          RUN(with_the_pin_released_too_early_wrong_bytes_are_found))
+TEST_MAIN(
+    RUN(no_order_of_reader_overwriter_deleter_and_allocator_gives_wrong_bytes),
+    RUN(nor_when_the_reader_goes_on_to_a_second_get), RUN(nor_when_stores_are_late),
+    RUN(nor_when_the_worker_is_killed_at_any_step),
+    RUN(nor_when_it_is_killed_again_in_its_recovery),
+    RUN(no_order_lets_a_client_write_to_room_that_was_taken_back),
+    RUN(nor_when_it_writes_twice_or_stores_are_late_or_the_worker_is_killed),
+    RUN(without_a_part_of_the_protocol_lent_room_is_written_to_that_was_taken_back),
+    RUN(without_the_readers_fence_wrong_bytes_are_found),
+    RUN(without_the_workers_fence_wrong_bytes_are_found),
+    RUN(without_the_second_look_at_the_commit_word_wrong_bytes_are_found),
+    RUN(without_generations_wrong_bytes_are_found),
+    RUN(without_a_scan_wrong_bytes_are_found),
+    RUN(with_a_scan_before_the_death_wrong_bytes_are_found),
+    RUN(without_the_count_of_words_wrong_bytes_are_found),
+    RUN(without_the_epoch_older_bytes_are_found_in_recovery),
+    RUN(with_the_pin_released_too_early_wrong_bytes_are_found))

@@ -67,6 +67,7 @@ struct machine {
     uint8_t *stack;
     struct table_reader reader;
     struct table_hit hit;
+    struct object_view lent;
     const char *reader_at; /* The step it made last. */
     uint32_t reader_slot;  /* That it looks at. */
     uint64_t reader_steps;
@@ -101,6 +102,9 @@ fold(uint64_t *hash, uint64_t value)
 
 /* Serial of the newest sealed object "a" that others can see; 0: none. */
 uint32_t newest(struct machine *machine);
+
+/* Does the worker count on the lent extent's bytes for another object? */
+bool lent_is_anothers(const struct machine *machine);
 
 /* ---- reader.c ---- */
 

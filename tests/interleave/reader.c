@@ -77,6 +77,30 @@ reader_get(struct machine *machine)
         pin_release(machine->region, 0);
 }
 
+/* As open_lent() of src/client/object.c does it: pinned, and still lent, or not used. */
+static void
+writer_write(struct machine *machine)
+{
+    bool early = machine->options->omission == OMIT_PIN_UNTIL_READ;
+    const struct slot *slot = &machine->reader.slots[machine->lent.ref.slot];
+    machine->hit.slot = machine->lent.ref.slot;
+    machine->hit.commit = machine->lent.commit;
+    machine->hit.offset = machine->lent.offset;
+    if (!pin_acquire(machine->region, 0, slot, machine->lent.commit,
+                     machine->lent.offset)) {
+        machine->result.misses++;
+        return;
+    }
+    if (early)
+        pin_release(machine->region, 0);
+    reader_pause(machine, "write");
+    machine->result.hits++;
+    machine->result.accidents += lent_is_anothers(machine);
+    reader_pause(machine, "written");
+    if (!early)
+        pin_release(machine->region, 0);
+}
+
 /* makecontext() passes ints only. */
 static struct machine *reader_machine;
 
@@ -89,7 +113,10 @@ reader_main(void)
         machine->changes_at_begin = machine->changes;
         machine->present_at_begin =
             newest(machine) != 0 && machine->reader.header->epoch % 2 == 0;
-        reader_get(machine);
+        if (machine->options->lends)
+            writer_write(machine);
+        else
+            reader_get(machine);
         reader_pause(machine, "got");
     }
     machine->reader_ended = true;
