@@ -6,6 +6,8 @@ static const struct checksum_kernel *
 kernel(void)
 {
 #ifdef __x86_64__
+    if (__builtin_cpu_supports("avx512f"))
+        return &checksum_kernel_avx512;
     if (__builtin_cpu_supports("avx2"))
         return &checksum_kernel_avx2;
 #endif

@@ -17,6 +17,7 @@ struct checksum_kernel {
 extern const struct checksum_kernel checksum_kernel_plain;
 #ifdef __x86_64__
 extern const struct checksum_kernel checksum_kernel_avx2;
+extern const struct checksum_kernel checksum_kernel_avx512;
 #endif
 
 #endif

@@ -71,14 +71,26 @@ TEST(a_checksum_in_steps_is_that_of_all)
     CHECK_INT(checksum_end(&run), checksum_of(from, BYTES));
 }
 
+static void
+check_kernel(const struct checksum_kernel *kernel)
+{
+    for (size_t bytes = 0; bytes < 3000; bytes += bytes < 300 ? 1 : 97)
+        CHECK_INT(kernel->of(from, bytes), checksum_of(from, bytes));
+    CHECK_INT(kernel->copy(to, from, BYTES), checksum_of(from, BYTES));
+    CHECK(memcmp(to, from, BYTES) == 0);
+}
+
 /* A worker and a client may run different kernels, in an emulator for example. */
 TEST(every_kernel_gives_the_same_number)
 {
     fill();
-    for (size_t bytes = 0; bytes < 3000; bytes += bytes < 300 ? 1 : 97)
-        CHECK_INT(checksum_kernel_plain.of(from, bytes), checksum_of(from, bytes));
-    CHECK_INT(checksum_kernel_plain.copy(to, from, BYTES), checksum_of(from, BYTES));
-    CHECK(memcmp(to, from, BYTES) == 0);
+    check_kernel(&checksum_kernel_plain);
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx2"))
+        check_kernel(&checksum_kernel_avx2);
+    if (__builtin_cpu_supports("avx512f"))
+        check_kernel(&checksum_kernel_avx512);
+#endif
 }
 
 TEST(a_flipped_bit_changes_the_checksum)
