@@ -119,7 +119,8 @@ def start_controller(options: ControllerOptions) -> ProcessId:
 
 
 def find_running(socket: Path) -> ProcessId | None:
-    """The program that serves `socket`: it holds the lock beside it, with its pid."""
+    """The program that serves `socket`: it holds the lock beside it, with its pid (0
+    for the moment until that is written)."""
     try:
         descriptor = os.open(f"{socket}.lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -127,7 +128,7 @@ def find_running(socket: Path) -> ProcessId | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return ProcessId.of(int(os.pread(descriptor, 20, 0)))
+        return ProcessId.of(int(os.pread(descriptor, 20, 0) or b"0"))
     finally:
         os.close(descriptor)
     return None

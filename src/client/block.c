@@ -107,11 +107,11 @@ create_one(struct ds_client *client, const struct ds_block_sizes *block,
     enum ds_status status = DS_OK;
     if (block->count == 1 && is_lendable(client, block->sizes[0]))
         status = create_lent_block(client, block->sizes[0], &lent, err);
-    if (status != DS_OK || lent == NULL)
-        return status == DS_OK
-                   ? create_one_by_request(client, block->sizes, block->count,
-                                           room_wait_ms, out, err)
-                   : status;
+    if (status != DS_OK)
+        return status;
+    if (lent == NULL)
+        return create_one_by_request(client, block->sizes, block->count, room_wait_ms,
+                                     out, err);
     *out = lent;
     return DS_OK;
 }
@@ -153,9 +153,9 @@ ds_blocks_create(struct ds_client *client, const struct ds_block_sizes *blocks,
         status = check_blocks(blocks, block_count, &parts, err);
     if (status != DS_OK)
         return status;
-    return block_count == 1 ? create_one(client, blocks, room_wait_ms, out, err)
-                            : create_several(client, blocks, block_count, parts,
-                                             room_wait_ms, out, err);
+    if (block_count == 1)
+        return create_one(client, blocks, room_wait_ms, out, err);
+    return create_several(client, blocks, block_count, parts, room_wait_ms, out, err);
 }
 
 enum ds_status

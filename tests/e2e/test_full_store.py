@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from e2e import Site, finish
+import pytest
+from e2e import Site, expect_line, finish, tell
 
 
 def test_a_producer_faster_than_its_consumer_loses_nothing(site: Site) -> None:
@@ -139,4 +140,69 @@ def test_rows_that_are_left_of_large_blocks_do_not_fill_the_store(site: Site) ->
         """
     )
     done = finish(owner, timeout_s=240)
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("stage", ["copied", "moved"])
+def test_a_process_killed_while_it_compacts_loses_nothing(
+    site: Site, stage: str
+) -> None:
+    """Killed when its copy of the rows is stored and nobody knows of it yet, or right
+    after the queue has taken it."""
+    owner = site.start(
+        """
+        import json
+        from yr.datasystem import BlockClient
+        tq.init(conf())
+        say("ready")
+        wait_for_line()
+        rows = tq.kv_list("p")["p"]
+        for key in rows:
+            turn, row = map(int, key.split("_"))
+            assert row == 0
+            assert bool((tq.kv_batch_get(key, "p")["v"].values() == turn).all())
+        say("right", len(rows))
+        tq.kv_clear(list(rows), "p")
+        client = BlockClient(
+            "127.0.0.1", int(os.environ["TQ_TEST_WORKER_PORT"]), 5000, 5000
+        )
+        end = time.monotonic() + 30
+        while json.loads(client.stats())["memory_used_bytes"] > 0:
+            assert time.monotonic() < end, client.stats()
+            time.sleep(0.05)
+        client.close()
+        tq.close()
+        """
+    )
+    expect_line(owner, "ready")
+    victim = site.start(
+        """
+        from transfer_queue._queue import QueueClient
+        tq.init()
+        kv_move = QueueClient.kv_move
+
+        def stop_there(self, *arguments):
+            if os.environ["TQ_TEST_STAGE"] == "moved":
+                kv_move(self, *arguments)
+            say("there")
+            time.sleep(600)
+
+        QueueClient.kv_move = stop_there
+        for turn in range(100):
+            keys = [f"{turn}_{row}" for row in range(64)]
+            data = torch.full((64, 1 << 16), turn, dtype=torch.uint8)
+            tq.kv_batch_put(keys, "p", TensorDict({"v": data}, batch_size=[64]))
+            tq.kv_clear(keys[1:], "p")
+            say("put", turn)
+        """,
+        environment={"TQ_TEST_STAGE": stage},
+    )
+    puts = 0
+    while expect_line(victim, "") != "there":
+        puts += 1
+    victim.kill()
+    victim.wait()
+    tell(owner)
+    expect_line(owner, f"right {puts}")
+    done = finish(owner)
     assert done.code == 0, done.err

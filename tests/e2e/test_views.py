@@ -27,14 +27,18 @@ HELPERS = textwrap.dedent(
 
     def get():
         "The bytes of all rows, 2 MiB, in one private view."
-        before = view_count()
         values = tq.kv_batch_get(KEYS, partition_id="p")["v"].values()
-        assert view_count() == before + 1
+        first, last = values.data_ptr(), values.data_ptr() + values.nbytes
+        assert any(begin <= first and last <= end for begin, end in views())
         return values
 
     def view_count():
+        return len(views())
+
+    def views():
         with open("/proc/self/maps") as maps:
-            return sum(" rw-p " in line and "memfd:datasystem" in line for line in maps)
+            lines = [line for line in maps if " rw-p " in line and "memfd:data" in line]
+        return [[int(n, 16) for n in line.split()[0].split("-")] for line in lines]
 
     def is_all(values, byte):
         return bool((values == byte).all())
