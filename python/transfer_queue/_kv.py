@@ -155,12 +155,9 @@ def _put_all(
     deadline: Deadline,
 ) -> list[bytes]:
     """Store them all. When there is no room, sparse blocks are compacted for it."""
-    from transfer_queue._compact import make_room
     from yr.datasystem import DatasystemError
 
     manager = backend.manager
-    needed = sum(sum(block.part_sizes) for block in blocks)
-    wanted = max(needed, _COMPACTED_BYTES_LEAST)
     # What somebody is just clearing needs no copy: that is worth a short wait.
     first_wait_s = min(_WAIT_BEFORE_COMPACTING_S, manager.put_wait_s)
     may_compact = True
@@ -173,7 +170,21 @@ def _put_all(
                 raise
             if not may_compact:
                 raise _with_dead_share(error, queue, deadline) from None
-            may_compact = make_room(queue, manager, backend.name, wanted, deadline)
+            may_compact = _make_room(queue, backend, blocks, deadline)
+
+
+def _make_room(
+    queue: QueueClient,
+    backend: Backend,
+    blocks: Sequence[EncodedBlock],
+    deadline: Deadline,
+) -> bool:
+    """For these, and mostly for some more puts. False: there is nothing to compact."""
+    from transfer_queue._compact import make_room
+
+    needed = sum(sum(block.part_sizes) for block in blocks)
+    wanted = max(needed, _COMPACTED_BYTES_LEAST)
+    return make_room(queue, backend.manager, backend.name, wanted, deadline)
 
 
 def _with_dead_share(

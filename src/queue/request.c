@@ -104,6 +104,16 @@ decode_partition_and_keys(struct decoder *decoder, struct queue_request *out)
     return decode_names(decoder, "keys", "a key", &out->keys);
 }
 
+/* The same with one key at least, for requests that bring blocks of these rows. */
+static enum ds_status
+decode_partition_and_rows(struct decoder *decoder, struct queue_request *out)
+{
+    enum ds_status status = decode_partition_and_keys(decoder, out);
+    if (status == DS_OK && out->keys.count == 0)
+        return ds_fail(decoder->err, DS_INVALID, "Received an empty list as keys.");
+    return status;
+}
+
 static enum ds_status
 decode_block_id(struct decoder *decoder, struct ds_block_id *out)
 {
@@ -241,6 +251,7 @@ decode_tags(struct decoder *decoder, struct queue_request *out)
         return ds_fail(decoder->err, DS_INVALID,
                        "Length of `keys` (%zu) does not match length of `tags` (%u).",
                        out->keys.count, count);
+    DS_ASSERT(count > 0); /* decode_partition_and_rows() saw to it. */
     out->tags.items = calloc(count, sizeof *out->tags.items);
     if (out->tags.items == NULL)
         return fail_memory(decoder, count);
@@ -255,11 +266,9 @@ decode_tags(struct decoder *decoder, struct queue_request *out)
 static enum ds_status
 decode_kv_put(struct decoder *decoder, struct queue_request *out)
 {
-    enum ds_status status = decode_partition_and_keys(decoder, out);
+    enum ds_status status = decode_partition_and_rows(decoder, out);
     if (status != DS_OK)
         return status;
-    if (out->keys.count == 0)
-        return ds_fail(decoder->err, DS_INVALID, "Received an empty list as keys.");
     out->has_blocks = !msgpack_read_nil(&decoder->reader);
     if (out->has_blocks) {
         status = decode_blocks(decoder, out->keys.count, &out->blocks);
@@ -275,11 +284,9 @@ decode_kv_put(struct decoder *decoder, struct queue_request *out)
 static enum ds_status
 decode_kv_move(struct decoder *decoder, struct queue_request *out)
 {
-    enum ds_status status = decode_partition_and_keys(decoder, out);
+    enum ds_status status = decode_partition_and_rows(decoder, out);
     if (status != DS_OK)
         return status;
-    if (out->keys.count == 0)
-        return ds_fail(decoder->err, DS_INVALID, "Received an empty list as keys.");
     out->has_blocks = true;
     status = decode_blocks(decoder, out->keys.count, &out->blocks);
     if (status != DS_OK)

@@ -114,15 +114,20 @@ finish_job(struct populate *populate)
     store_set_populated(populate->worker->store, populate->populated);
 }
 
+static bool
+has_work(const struct populate *populate)
+{
+    return !populate_is_done(populate) ||
+           (populate->wants_huge_pages && populate->collapsed < populate->populated);
+}
+
 static void
 submit(struct populate *populate)
 {
-    bool collapses = populate_is_done(populate);
-    if (populate->busy || (collapses && (!populate->wants_huge_pages ||
-                                         populate->collapsed == populate->populated)))
+    if (populate->busy || !has_work(populate))
         return;
     populate->busy = true;
-    if (collapses)
+    if (populate_is_done(populate))
         prepare_collapse(populate);
     else
         prepare_job(populate, STEP_BYTES);

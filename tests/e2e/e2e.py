@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from worker_process import free_port as free_port
 
 MARK = "TQ_TEST_MARK"  # In the environment of everything that a test starts.
+ACTORS = ("TransferQueueController", "YuanrongWorkerActor")  # Of a queue in Ray.
 SMALL = "--shared_memory_size_mb 64"
 
 # Set where others work, and run such tests, at the same time: what cannot be told from

@@ -8,9 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from e2e import RayCluster, Site, expect_line, finish, free_port, tell, wait_until
+from e2e import (
+    ACTORS,
+    RayCluster,
+    Site,
+    expect_line,
+    finish,
+    free_port,
+    tell,
+    wait_until,
+)
 
-ACTORS = ("TransferQueueController", "YuanrongWorkerActor")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "single_node.py"
 
 OWNER = """

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 Part = Any  # An object with the buffer protocol.
@@ -58,16 +58,22 @@ class StorageManager(ABC):
 
         A backend that can wait for room does so for `wait_s`, by default `put_wait_s`.
         """
-        ids: list[bytes] = []
-        try:
+        with self._all_or_none() as ids:
             for block in blocks:
                 ids.append(self.put(block))
+        return ids
+
+    @contextlib.contextmanager
+    def _all_or_none(self) -> Iterator[list[bytes]]:
+        """A list for ids: if the caller fails, the blocks in it are deleted."""
+        ids: list[bytes] = []
+        try:
+            yield ids
         except BaseException:
             if ids:
                 with contextlib.suppress(RuntimeError):  # The first error counts.
                     self.delete(ids)
             raise
-        return ids
 
     @abstractmethod
     def get(self, ids: Sequence[bytes], parts: Sequence[int]) -> list[Part | None]:

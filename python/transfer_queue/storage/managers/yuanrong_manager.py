@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -89,15 +88,9 @@ class YuanrongStorageManager(StorageManager):
     ) -> list[bytes]:
         client = self._connected()
         wait_ms = int(1000 * (self.put_wait_s if wait_s is None else wait_s))
-        ids: list[bytes] = []
-        try:
+        with self._all_or_none() as ids:
             for some in _batches(blocks):
                 _put_some(client, some, wait_ms, ids)
-        except BaseException:
-            if ids:
-                with contextlib.suppress(RuntimeError):  # The first error counts.
-                    self.delete(ids)
-            raise
         return ids
 
     def get(self, ids: Sequence[bytes], parts: Sequence[int]) -> list[Part | None]:
