@@ -374,8 +374,14 @@ struct ds_queue;
 
 struct ds_queue_options {
     size_t struct_bytes;
-    const char *address; /* "unix:/path/to/socket" */
-    uint32_t connect_timeout_ms;
+    const char *address;         /* "unix:/path/to/socket" */
+    uint32_t connect_timeout_ms; /* 0: 5000. */
+
+    /* The worker that is asked where the queue is now, when nobody is at its address any
+     * more; NULL: it is nowhere then. */
+    const char *worker_host;
+    uint16_t worker_port;
+
     int (*interrupted)(void *arg); /* As in ds_client_options. */
     void *interrupted_arg;
 };
@@ -387,8 +393,10 @@ DS_API void ds_queue_close(struct ds_queue *queue);
 
 /* Send `request`, wait for its reply: *out_reply is malloc()ed, to be free()d. If the
  * connection breaks, because the controller crashed and is started again, the request is
- * repeated, and takes effect once all the same.
- *   DS_IO        nobody is at the named address any more
+ * repeated, and takes effect once all the same, also by a controller that goes on with the
+ * queue at another address.
+ *   DS_IO        nobody serves the queue any more: neither at its address, where now
+ *                perhaps another one is, nor as far as the worker knows
  *   DS_TIMEOUT   no answer within timeout_ms; the request may have taken effect
  *   DS_INVALID   the request is over 256 MiB */
 DS_API DS_MUST_USE enum ds_status

@@ -30,11 +30,13 @@ queue_open(const struct core_state *state, struct connection *connection,
 static PyObject *
 queue_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"address", "connect_timeout_ms", NULL};
+    static char *names[] = {"address", "connect_timeout_ms", "worker_host",
+                            "worker_port", NULL};
     struct ds_queue_options options = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO&:QueueConnection", names,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO&|zO&:QueueConnection", names,
                                      &options.address, parse_u32,
-                                     &options.connect_timeout_ms))
+                                     &options.connect_timeout_ms, &options.worker_host,
+                                     parse_u16, &options.worker_port))
         return NULL;
     struct core_state *state = PyType_GetModuleState(type);
     AUTO(object) PyObject *self = type->tp_alloc(type, 0);

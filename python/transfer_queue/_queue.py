@@ -85,11 +85,15 @@ class GetReply:
     groups: list[Any]
 
 
-def open_queue_connection(address: str, connect_timeout_ms: int) -> Connection:
-    """The real connection, over libdatasystem."""
+def open_queue_connection(
+    address: str, connect_timeout_ms: int, worker: tuple[str, int] | None = None
+) -> Connection:
+    """The real connection, over libdatasystem. `worker` (host, port) is asked where the
+    queue is now when nobody is at its address any more."""
     from yr.datasystem import QueueConnection
 
-    return QueueConnection(address, connect_timeout_ms)
+    host, port = worker or (None, 0)
+    return QueueConnection(address, connect_timeout_ms, host, port)
 
 
 class QueueClient:

@@ -16,16 +16,23 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from transfer_queue import _config
 from transfer_queue._pool import run_in_pool
+from transfer_queue._queue import QueueClient, open_queue_connection
 from transfer_queue._session import Session, find_place
 from transfer_queue.client import TransferQueueClient
 from transfer_queue.metadata import KVBatchMeta
 from transfer_queue.storage.managers import StorageManagerFactory
 from transfer_queue.utils.logging_utils import configure_from_environment
-from transfer_queue.utils.yuanrong_utils import get_local_ip_addresses, split_address
+from transfer_queue.utils.yuanrong_utils import (
+    get_local_ip_addresses,
+    require_worker_host,
+    split_address,
+    worker_port_of,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -135,7 +142,7 @@ def _attach_client(session: Session) -> None:
         section["host"] = host
     client = TransferQueueClient(
         f"TransferQueueClient_{os.getpid()}",
-        session.address,
+        _queue_of(session, name, section),
         float(session.config.controller.timeout_s),
     )
     try:
@@ -147,6 +154,17 @@ def _attach_client(session: Session) -> None:
     verb = "attached to" if session.end is None else "started"
     _log.info("%s the queue: %s, controller %s", verb, session.place, session.address)
     _TQ_CLIENT, _TQ_CONTROLLER = client, session
+
+
+def _queue_of(session: Session, backend: str, section: dict[str, Any]) -> QueueClient:
+    """Its controller's client; the worker finds it again should it move."""
+    if backend != "Yuanrong":
+        return QueueClient(session.address)
+    port = worker_port_of(section)
+    if not section.get("host"):
+        section["host"] = require_worker_host(port)
+    worker = (str(section["host"]), port)
+    return QueueClient(session.address, partial(open_queue_connection, worker=worker))
 
 
 def _own_worker_host(worker_addresses: Sequence[str]) -> str | None:

@@ -5,8 +5,9 @@
  *                                        └────────── the same number, until the deadline
  *
  * The controller remembers the last answer of each lane, so asking again is safe however
- * far the first try came. Nobody at the address ends a call at once: a controller that
- * crashed has a supervisor that keeps its socket, so then that one is gone as well. */
+ * far the first try came. Nobody at the address, or another queue, ends a call at once: a
+ * controller that crashed has a supervisor that keeps its socket, so then that one is gone
+ * as well. Unless the worker knows of one that goes on with our queue somewhere else. */
 #include "client/channel.h"
 #include "client/library.h"
 #include "client/pool.h"
@@ -17,6 +18,7 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "client/janitor.h"
+#include "client/queue_place.h"
 #include "os/clock.h"
 #include "os/random.h"
 #include "os/sockets.h"
@@ -26,6 +28,7 @@
 #include <datasystem/datasystem.h>
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 enum {
@@ -44,20 +47,31 @@ struct lane {
     uint64_t last_number;
 };
 
-/* Owner: the caller of ds_queue_open(). `pool`, `lanes` and `lanes_pid` are guarded by
- * the library's lock; the rest does not change. */
+/* Owner: the caller of ds_queue_open(). What is up to `address` is guarded by the
+ * library's lock; the rest does not change. */
 struct ds_queue {
     struct pool pool;
     struct lane *lanes; /* Owned. */
     pid_t lanes_pid; /* Lanes are the process's that made them, not a forked child's. */
-    char *address;   /* As given, */
-    const char *path; /* and the part after "unix:". */
+    char name[QUEUE_PLACE_NAME_MAX + 1]; /* As its controller said. */
+    bool is_named;                       /* It has said it, perhaps "". */
+    char address[QUEUE_PLACE_ADDRESS_MAX + 1];
+
+    char *worker_host; /* Owned; NULL: no worker is asked. */
+    uint16_t worker_port;
     uint32_t connect_timeout_ms;
     int (*interrupted)(void *arg);
     void *interrupted_arg;
 };
 
 DEFINE_AUTO(queue, struct ds_queue, ds_queue_close)
+
+/* What comes after "unix:"; NULL: it is another kind of address. */
+static const char *
+path_of(const char *address)
+{
+    return strncmp(address, "unix:", 5) == 0 && address[5] != '\0' ? address + 5 : NULL;
+}
 
 static struct wait
 queue_wait(const struct ds_queue *queue, uint64_t ms)
@@ -67,30 +81,51 @@ queue_wait(const struct ds_queue *queue, uint64_t ms)
                          .interrupted_arg = queue->interrupted_arg};
 }
 
+/* One try of a call. */
+struct trial {
+    const struct wait *wait;
+    char address[QUEUE_PLACE_ADDRESS_MAX + 1]; /* Where it was made. */
+    bool again;     /* The connection broke, and with it whatever was under way. */
+    bool is_absent; /* The queue is not there. */
+};
+
 /* The text for any way in which a channel may fail us. */
 static enum ds_status
-fail_channel(const struct ds_queue *queue, enum ds_status status,
-             const struct ds_error *reason, struct ds_error *err)
+fail_trial(const struct trial *trial, enum ds_status status,
+           const struct ds_error *reason, struct ds_error *err)
 {
     if (status == DS_INTERRUPTED)
         return ds_fail(err, status,
                        "interrupted while waiting for the controller at %s",
-                       queue->address);
+                       trial->address);
     if (status == DS_TIMEOUT)
         return ds_fail(err, status, "the controller at %s did not answer in time",
-                       queue->address);
+                       trial->address);
     if (status == DS_IO)
         return ds_fail(err, status,
                        "the controller at %s is gone (%s); start a new queue with init",
-                       queue->address, reason->message);
+                       trial->address, reason->message);
     return ds_fail(err, status, "%s", reason->message);
 }
 
 /* ---- Connecting ---- */
 
+/* The first controller names the queue; one of another queue is not ours. */
+static bool
+is_ours(struct ds_queue *queue, struct ds_slice name)
+{
+    library_lock();
+    bool ours = !queue->is_named || slice_equal(slice_of_text(queue->name), name);
+    if (!queue->is_named)
+        memcpy(queue->name, name.data, name.len);
+    queue->is_named = true;
+    library_unlock();
+    return ours;
+}
+
 static enum ds_status
-greet(const struct ds_queue *queue, struct channel *channel, const struct wait *wait,
-      struct ds_error *err)
+greet(struct ds_queue *queue, struct channel *channel, struct trial *trial,
+      const struct wait *wait, struct ds_error *err)
 {
     uid_t user = 0;
     enum ds_status status = socket_peer_user(channel->fd, &user, err);
@@ -99,7 +134,7 @@ greet(const struct ds_queue *queue, struct channel *channel, const struct wait *
     if (user != geteuid())
         return ds_fail(err, DS_INVALID,
                        "the socket %s belongs to user %u, not to us (%u)",
-                       queue->address, (unsigned)user, (unsigned)geteuid());
+                       trial->address, (unsigned)user, (unsigned)geteuid());
     struct hello hello = {.layout_version = LAYOUT_VERSION,
                           .protocol_version = PROTOCOL_VERSION};
     AUTO_WRITER(writer);
@@ -109,18 +144,26 @@ greet(const struct ds_queue *queue, struct channel *channel, const struct wait *
     struct outgoing message = {.type = MESSAGE_HELLO,
                                .body = slice(writer.data, writer.len)};
     status = channel_call(channel, &message, wait, err);
-    if (status == DS_OK && channel->reply.status != DS_OK)
-        status = channel_fail_reply(channel, err);
-    return status;
+    trial->again = status == DS_IO || status == DS_TIMEOUT;
+    if (status != DS_OK)
+        return status;
+    if (channel->reply.status != DS_OK)
+        return channel_fail_reply(channel, err);
+    struct queue_place place;
+    if (!decode_queue_place(channel_body(channel), &place))
+        return ds_fail(err, DS_INVALID, "%s is no controller's: malformed HELLO",
+                       trial->address);
+    trial->is_absent = !is_ours(queue, place.name);
+    return trial->is_absent ? ds_fail(err, DS_IO, "another queue is there") : DS_OK;
 }
 
 /* A full backlog is a controller that is busy: it is waited for. */
 static enum ds_status
-connect_patiently(const struct ds_queue *queue, const struct wait *wait,
+connect_patiently(const struct trial *trial, const struct wait *wait,
                   struct channel **out, struct ds_error *err)
 {
     for (;;) {
-        enum ds_status status = channel_connect_unix(queue->path, out, err);
+        enum ds_status status = channel_connect_unix(path_of(trial->address), out, err);
         if (status != DS_TIMEOUT)
             return status;
         status = wait_sleep(wait, RETRY_MS);
@@ -129,25 +172,22 @@ connect_patiently(const struct ds_queue *queue, const struct wait *wait,
     }
 }
 
-/* *out_again: somebody is there who did not get to answer. */
 static enum ds_status
-connect_queue(struct ds_queue *queue, const struct wait *wait, struct channel **out,
-              bool *out_again, struct ds_error *err)
+connect_queue(struct ds_queue *queue, struct trial *trial, struct channel **out,
+              struct ds_error *err)
 {
     struct channel *channel = NULL;
     struct wait bounded = queue_wait(queue, queue->connect_timeout_ms);
-    if (wait->deadline_ms < bounded.deadline_ms)
-        bounded.deadline_ms = wait->deadline_ms;
+    if (trial->wait->deadline_ms < bounded.deadline_ms)
+        bounded.deadline_ms = trial->wait->deadline_ms;
     struct ds_error reason = {0};
-    *out_again = false;
-    enum ds_status status = connect_patiently(queue, &bounded, &channel, &reason);
-    if (status != DS_OK)
-        return fail_channel(queue, status, &reason, err);
-    status = greet(queue, channel, &bounded, &reason);
+    enum ds_status status = connect_patiently(trial, &bounded, &channel, &reason);
+    trial->is_absent = status == DS_IO;
+    if (status == DS_OK)
+        status = greet(queue, channel, trial, &bounded, &reason);
     if (status != DS_OK) {
-        *out_again = status == DS_IO || status == DS_TIMEOUT;
         channel_destroy(channel);
-        return fail_channel(queue, status, &reason, err);
+        return fail_trial(trial, status, &reason, err);
     }
     library_lock();
     pool_add(&queue->pool, channel);
@@ -174,14 +214,15 @@ tidy(struct ds_queue *queue)
 }
 
 static enum ds_status
-take_channel(struct ds_queue *queue, const struct wait *wait, struct channel **out,
-             bool *out_again, struct ds_error *err)
+take_channel(struct ds_queue *queue, struct trial *trial, struct channel **out,
+             struct ds_error *err)
 {
     library_lock();
     tidy(queue);
+    memcpy(trial->address, queue->address, sizeof trial->address);
     *out = pool_take(&queue->pool);
     library_unlock();
-    return *out != NULL ? DS_OK : connect_queue(queue, wait, out, out_again, err);
+    return *out != NULL ? DS_OK : connect_queue(queue, trial, out, err);
 }
 
 static void
@@ -287,31 +328,60 @@ struct answer {
     size_t bytes;
 };
 
-/* One try. *out_again: the connection broke, and with it whatever was under way. */
 static enum ds_status
-try_call(struct ds_queue *queue, const struct outgoing *message,
-         const struct wait *wait, struct answer *out, bool *out_again,
-         struct ds_error *err)
+try_call(struct ds_queue *queue, const struct outgoing *message, struct trial *trial,
+         struct answer *out, struct ds_error *err)
 {
     struct channel *channel = NULL;
-    enum ds_status status = take_channel(queue, wait, &channel, out_again, err);
+    enum ds_status status = take_channel(queue, trial, &channel, err);
     if (status != DS_OK)
         return status;
     DS_ASSERT(channel != NULL);
     struct ds_error reason = {0};
     bool refused = false;
-    status = channel_call(channel, message, wait, &reason);
+    status = channel_call(channel, message, trial->wait, &reason);
     if (status == DS_OK && channel->reply.status != DS_OK) {
         refused = true;
         status = channel_fail_reply(channel, err);
     } else if (status == DS_OK) {
-        status = take_payload(channel, wait, &out->data, &out->bytes, &reason);
+        status = take_payload(channel, trial->wait, &out->data, &out->bytes, &reason);
     }
-    *out_again = !refused && status == DS_IO;
+    trial->again = !refused && status == DS_IO;
     leave_channel(queue, channel, refused ? DS_OK : status);
     if (status == DS_OK || refused)
         return status;
-    return fail_channel(queue, status, &reason, err);
+    return fail_trial(trial, status, &reason, err);
+}
+
+/* The queue was not where `trial` was made. True: it is somewhere else now. */
+static bool
+find_again(struct ds_queue *queue, const struct trial *trial)
+{
+    char name[sizeof queue->name], address[sizeof queue->address];
+    library_lock();
+    bool is_found =
+        strcmp(queue->address, trial->address) != 0; /* By another thread. */
+    memcpy(name, queue->name, sizeof name);
+    library_unlock();
+    if (is_found)
+        return true;
+    uint32_t left_ms = wait_left_ms(trial->wait);
+    if (name[0] == '\0' || queue->worker_host == NULL || left_ms == 0)
+        return false;
+    struct ds_client_options worker = {
+        .struct_bytes = sizeof worker,
+        .host = queue->worker_host,
+        .port = queue->worker_port,
+        .connect_timeout_ms = (uint32_t)min_u64(left_ms, queue->connect_timeout_ms),
+        .interrupted = queue->interrupted,
+        .interrupted_arg = queue->interrupted_arg};
+    if (queue_place_find(&worker, name, address, NULL) != DS_OK ||
+        path_of(address) == NULL || strcmp(address, trial->address) == 0)
+        return false;
+    library_lock();
+    memcpy(queue->address, address, sizeof address);
+    library_unlock();
+    return true;
 }
 
 /* Tries until there is an answer, nobody is there, or the time is up. */
@@ -321,14 +391,14 @@ call_again_and_again(struct ds_queue *queue, const struct outgoing *message,
 {
     uint32_t rest_ms = 0;
     for (;;) {
-        bool again = false;
-        enum ds_status status = try_call(queue, message, wait, out, &again, err);
-        if (!again)
+        struct trial trial = {.wait = wait};
+        enum ds_status status = try_call(queue, message, &trial, out, err);
+        if (!trial.again && !(trial.is_absent && find_again(queue, &trial)))
             return status;
         status =
             rest_ms > 0 || wait_left_ms(wait) == 0 ? wait_sleep(wait, rest_ms) : DS_OK;
         if (status != DS_OK)
-            return fail_channel(queue, status, NULL, err);
+            return fail_trial(&trial, status, NULL, err);
         rest_ms =
             rest_ms == 0 ? REST_MS_MIN : (uint32_t)min_u64(2 * rest_ms, REST_MS_MAX);
     }
@@ -383,8 +453,8 @@ check_options(const struct ds_queue_options *options, struct ds_error *err)
                        "%s), not %zu; set struct_bytes, and build against its header",
                        sizeof *options, DS_VERSION,
                        options == NULL ? 0 : options->struct_bytes);
-    if (options->address == NULL || strncmp(options->address, "unix:", 5) != 0 ||
-        options->address[5] == '\0')
+    if (options->address == NULL || path_of(options->address) == NULL ||
+        strlen(options->address) > QUEUE_PLACE_ADDRESS_MAX)
         return ds_fail(err, DS_INVALID,
                        "'%s' is not the address of a controller, which looks like "
                        "unix:/path/to/socket",
@@ -409,19 +479,22 @@ ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
     library_lock();
     pool_init(&queue->pool);
     library_unlock();
-    queue->address = strdup(options->address);
-    if (queue->address == NULL)
-        return ds_fail(err, DS_NO_MEMORY, "out of memory for a queue");
-    queue->path = queue->address + 5;
+    memcpy(queue->address, options->address, strlen(options->address));
+    if (options->worker_host != NULL) {
+        queue->worker_host = strdup(options->worker_host);
+        if (queue->worker_host == NULL)
+            return ds_fail(err, DS_NO_MEMORY, "out of memory for a queue");
+    }
+    queue->worker_port = options->worker_port;
     queue->connect_timeout_ms = options->connect_timeout_ms == 0
                                     ? CONNECT_TIMEOUT_MS
                                     : options->connect_timeout_ms;
     queue->interrupted = options->interrupted;
     queue->interrupted_arg = options->interrupted_arg;
     struct wait wait = queue_wait(queue, queue->connect_timeout_ms);
+    struct trial trial = {.wait = &wait};
     struct channel *channel = NULL;
-    bool again = false;
-    status = connect_queue(queue, &wait, &channel, &again, err);
+    status = take_channel(queue, &trial, &channel, err);
     if (status != DS_OK)
         return status;
     DS_ASSERT(channel != NULL);
@@ -440,6 +513,6 @@ ds_queue_close(struct ds_queue *queue)
     free_lanes(queue);
     library_unlock();
     janitor_end_if_unused();
-    free(queue->address);
+    free(queue->worker_host);
     free(queue);
 }

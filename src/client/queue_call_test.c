@@ -65,9 +65,11 @@ controller(struct fake_peer *peer, int fd, const struct frame_header *header,
     (void)peer;
     struct ds_slice none = {0};
     struct hello hello;
+    AUTO_WRITER(place);
+    encode_queue_place(&place, &(struct queue_place){0});
     if (header->type == MESSAGE_HELLO)
         return decode_hello(body, &hello) && hello.client == 0 && hello.flags == 0 &&
-               fake_reply(fd, header, DS_OK, none, none);
+               fake_reply(fd, header, DS_OK, slice(place.data, place.len), none);
     struct queue_call who;
     if (header->type != MESSAGE_QUEUE_CALL || !decode_queue_call(body, &who))
         return false;

@@ -452,14 +452,26 @@ open_journal(struct controller *controller, struct ds_error *err)
     return status;
 }
 
+/* A relative path is of use in this folder only: nobody is sent there. */
+static void
+name_place(struct controller *controller)
+{
+    const struct controller_options *options = controller->options;
+    snprintf(controller->address, sizeof controller->address, "unix:%s",
+             options->socket_path);
+    controller->place.address = slice_of_text(controller->address);
+    if (options->socket_path[0] == '/')
+        controller->place.name = slice_of_text(options->journal.session);
+}
+
 static enum ds_status
 open_link(struct controller *controller, struct ds_error *err)
 {
     const char *path = controller->options->worker_socket_path;
     if (path == NULL)
         return DS_OK;
-    return worker_link_open(&controller->loop, path, &link_ops, controller,
-                            &controller->worker, err);
+    return worker_link_open(&controller->loop, path, &controller->place, &link_ops,
+                            controller, &controller->worker, err);
 }
 
 static enum ds_status
@@ -546,6 +558,7 @@ controller_run(const struct controller_options *options, int restarts)
                 uv_strerror(result));
         return restarts > 0 ? SUPERVISOR_CRASH_EXIT : EXIT_CANNOT_START;
     }
+    name_place(&controller);
     start_handles(&controller);
     enum ds_status status = start(&controller, &err);
     if (status == DS_OK) {

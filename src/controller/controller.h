@@ -54,6 +54,8 @@ struct controller {
     uv_loop_t loop;
     const struct controller_options *options;
     int restarts;
+    char address[QUEUE_PLACE_ADDRESS_MAX + 1]; /* "unix:" and the socket's path. */
+    struct queue_place place;
     struct queue *queue;
     struct replies *replies;
     struct journal *journal;    /* NULL if none is kept. */

@@ -36,8 +36,12 @@ static const char usage[] =
     "  --journal_compact_bytes N\n"
     "                        after so many bytes it begins anew with what is known\n"
     "                        then (default: 16777216)\n"
-    "  --session TEXT        a journal of another session is only used to delete its\n"
-    "                        blocks (default: empty)\n"
+    "  --session TEXT        name of the queue: by it, clients find it again at the\n"
+    "                        worker should its socket be another one, and a journal "
+    "of\n"
+    "                        another queue is only used to delete its blocks "
+    "(default:\n"
+    "                        empty)\n"
     "  --owner TEXT          who started it, for the log\n"
     "  --ends_with PID,START ends when that process does, which started so many clock\n"
     "                        ticks after the machine (field 22 of /proc/PID/stat)\n"
@@ -118,6 +122,18 @@ take_process(const char *text, int *out_fd)
     return EXIT_FAILURE;
 }
 
+/* As take_option(). */
+static int
+take_session(const char *text, const char **out)
+{
+    *out = text;
+    if (strlen(text) <= QUEUE_PLACE_NAME_MAX)
+        return -1;
+    fprintf(stderr, "transfer_queue_controller: --session takes %d bytes at most\n",
+            QUEUE_PLACE_NAME_MAX);
+    return EXIT_USAGE;
+}
+
 /* Stores one option. EXIT_SUCCESS or EXIT_USAGE ends the program with that code; -1
  * goes on. getopt_long() has printed what is wrong, with the name of the option. */
 static int
@@ -139,8 +155,7 @@ take_option(int code, struct controller_options *options)
     case JOURNAL_COMPACT:
         return take_bytes(optarg, &options->journal.compact_bytes);
     case SESSION:
-        options->journal.session = optarg;
-        return -1;
+        return take_session(optarg, &options->journal.session);
     case LOG_DIR:
         options->log_dir = optarg;
         return -1;

@@ -350,7 +350,7 @@ handle_hello(struct session *session, const struct frame_header *header,
     session->controller->unproven_count--;
     conn_accept_peer(session->conn);
     AUTO_WRITER(writer);
-    encode_welcome(&writer, &(struct welcome){0});
+    encode_queue_place(&writer, &session->controller->place);
     if (writer.failed) {
         conn_close(session->conn, "out of memory for a reply");
         return;

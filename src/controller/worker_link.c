@@ -8,7 +8,6 @@
 #include "net/conn.h"
 #include "os/sockets.h"
 #include "store/layout.h"
-#include "wire/message.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -20,6 +19,7 @@ enum {
     BATCH_BLOCKS_MAX = 65536,
     BATCH_SEQUENCE = 1, /* Of HELLO and batches: one is under way at a time. */
     ORPHANS_SEQUENCE = 2,
+    SERVE_SEQUENCE = 3,
 };
 
 struct task {
@@ -33,6 +33,7 @@ struct task {
 struct worker_link {
     uv_loop_t *loop;
     const char *path;
+    const struct queue_place *place;
     const struct worker_link_ops *ops;
     void *arg;
     struct conn *conn;
@@ -263,6 +264,17 @@ ask_for_orphans(struct worker_link *link)
     send_message(link, MESSAGE_ORPHANS, ORPHANS_SEQUENCE, &body);
 }
 
+/* Whoever looks for this queue finds it through its own worker. */
+static void
+say_where_we_are(struct worker_link *link)
+{
+    if (link->place->name.len == 0)
+        return;
+    AUTO_WRITER(body);
+    encode_queue_place(&body, link->place);
+    send_message(link, MESSAGE_QUEUE_SERVE, SERVE_SEQUENCE, &body);
+}
+
 static void
 handle_welcome(struct worker_link *link, struct ds_slice body)
 {
@@ -278,6 +290,7 @@ handle_welcome(struct worker_link *link, struct ds_slice body)
     log_info("controller worker up node=%u incarnation=%u orders=%zu", welcome.node,
              welcome.incarnation, task_count(link));
     drop_tasks_of_another_arena(link, &welcome);
+    say_where_we_are(link);
     ask_for_orphans(link);
     tell_if_flushed(link);
     wake(link);
@@ -344,6 +357,8 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
         handle_answer(link, header, body);
     } else if (link->is_up && header->type == MESSAGE_ORPHANS) {
         handle_orphans(link, body);
+    } else if (link->is_up && header->type == MESSAGE_QUEUE_SERVE) {
+        log_debug("controller place is known to the worker");
     } else {
         conn_close(conn, "the worker sent a message out of turn");
     }
@@ -449,14 +464,16 @@ connect_to_worker(struct worker_link *link)
 }
 
 enum ds_status
-worker_link_open(uv_loop_t *loop, const char *path, const struct worker_link_ops *ops,
-                 void *arg, struct worker_link **out, struct ds_error *err)
+worker_link_open(uv_loop_t *loop, const char *path, const struct queue_place *place,
+                 const struct worker_link_ops *ops, void *arg, struct worker_link **out,
+                 struct ds_error *err)
 {
     struct worker_link *link = calloc(1, sizeof *link);
     if (link == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for the link to the worker");
     link->loop = loop;
     link->path = path;
+    link->place = place;
     link->ops = ops;
     link->arg = arg;
     link->backoff_ms = BACKOFF_MS_MIN;

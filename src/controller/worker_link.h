@@ -16,6 +16,7 @@
 #define CONTROLLER_WORKER_LINK_H
 
 #include "queue/queue.h"
+#include "wire/message.h"
 
 #include <uv.h>
 
@@ -31,11 +32,13 @@ struct worker_link_ops {
     bool (*judge_orphan)(const struct ds_block_id *id, bool *out_known, void *arg);
 };
 
-/* `path` and `ops` are borrowed. Connects in the background, again and again.
+/* `path`, `place` and `ops` are borrowed. Connects in the background, again and again,
+ * and says then where our queue is, if it has a name.
  *   DS_NO_MEMORY */
 DS_MUST_USE enum ds_status
-worker_link_open(uv_loop_t *loop, const char *path, const struct worker_link_ops *ops,
-                 void *arg, struct worker_link **out, struct ds_error *err);
+worker_link_open(uv_loop_t *loop, const char *path, const struct queue_place *place,
+                 const struct worker_link_ops *ops, void *arg, struct worker_link **out,
+                 struct ds_error *err);
 
 /* Ends in the loop; the link is freed there. Accepts NULL. */
 void worker_link_close(struct worker_link *link);

@@ -16,7 +16,7 @@
 #define FRAME_MAGIC          0x31575344u /* "DSW1" read as bytes. */
 #define FRAME_HEADER_BYTES   24u
 #define FRAME_BODY_BYTES_MAX (16u << 20)
-#define PROTOCOL_VERSION     9u
+#define PROTOCOL_VERSION     10u
 
 /* Requests; values never change. Who may send which is in worker/session.c. */
 enum message_type {
@@ -42,6 +42,8 @@ enum message_type {
     MESSAGE_FILL = 20,
     MESSAGE_PUBLISH = 21,
     MESSAGE_HOLDERS = 22,
+    MESSAGE_QUEUE_SERVE = 23,
+    MESSAGE_QUEUE_FIND = 24,
     MESSAGE_TYPE_COUNT
 };
 

@@ -1,7 +1,9 @@
-/* DISCOVER and HELLO, and who asks a controller. */
+/* DISCOVER and HELLO, who asks a controller, and where that is. */
 #include "wire/message.h"
 
 #include "wire/message_internal.h"
+
+#include <string.h>
 
 void
 encode_discovered(struct writer *writer, const struct discovered *message)
@@ -110,6 +112,33 @@ decode_queue_call(struct ds_slice body, struct queue_call *out)
     struct queue_call message = {.client = read_u64(&reader)};
     message.number = read_u64(&reader);
     if (!reader_done(&reader))
+        return false;
+    *out = message;
+    return true;
+}
+
+void
+encode_queue_place(struct writer *writer, const struct queue_place *message)
+{
+    write_short_bytes(writer, message->name);
+    write_short_bytes(writer, message->address);
+}
+
+static bool
+is_short_text(struct ds_slice text, size_t bytes_max)
+{
+    return text.len <= bytes_max &&
+           (text.len == 0 || memchr(text.data, 0, text.len) == NULL);
+}
+
+bool
+decode_queue_place(struct ds_slice body, struct queue_place *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct queue_place message = {.name = read_short_bytes(&reader)};
+    message.address = read_short_bytes(&reader);
+    if (!reader_done(&reader) || !is_short_text(message.name, QUEUE_PLACE_NAME_MAX) ||
+        !is_short_text(message.address, QUEUE_PLACE_ADDRESS_MAX))
         return false;
     *out = message;
     return true;

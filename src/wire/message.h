@@ -8,7 +8,8 @@
  *
  *   type          request                 reply
  *   DISCOVER      (empty)                 discovered
- *   HELLO         hello                   welcome, on a Unix socket with descriptors
+ *   HELLO         hello                   welcome, on a Unix socket with descriptors;
+ *                                         from a controller: queue_place
  *   PING          (empty)                 (empty)
  *   CREATE        create                  created
  *   BLOCK_CREATE  block_create            created
@@ -29,6 +30,8 @@
  *   ORPHANS       (empty)                 block_ids; parked until there is one
  *   FORK_CLAIM    hello of who forks      (empty), with 1 descriptor
  *   FILL          fill, payload: bytes    (empty)
+ *   QUEUE_SERVE   queue_place             (empty); from a controller, to its worker
+ *   QUEUE_FIND    queue_place             queue_place
  *   QUEUE_CALL    queue_call or nothing, payload: MessagePack; the same comes back
  */
 #ifndef WIRE_MESSAGE_H
@@ -331,5 +334,16 @@ struct queue_call {
 enum { QUEUE_CALL_BYTES = 16 };
 void encode_queue_call(struct writer *writer, const struct queue_call *message);
 bool decode_queue_call(struct ds_slice body, struct queue_call *out);
+
+/* The queue of this name is served at this address, which looks as in ds_queue_options.
+ * A queue that was given no name has an empty one; who looks for a queue says no
+ * address. */
+struct queue_place {
+    struct ds_slice name;    /* Up to QUEUE_PLACE_NAME_MAX, */
+    struct ds_slice address; /* and QUEUE_PLACE_ADDRESS_MAX; no byte of both is 0. */
+};
+enum { QUEUE_PLACE_NAME_MAX = 255, QUEUE_PLACE_ADDRESS_MAX = 255 };
+void encode_queue_place(struct writer *writer, const struct queue_place *message);
+bool decode_queue_place(struct ds_slice body, struct queue_place *out);
 
 #endif

@@ -10,6 +10,7 @@
 #include "worker/client.h"
 #include "worker/creates.h"
 #include "worker/objects.h"
+#include "worker/queues.h"
 #include "worker/waiters.h"
 
 #include <stdio.h>
@@ -367,6 +368,8 @@ static const struct {
     [MESSAGE_FILL] = {handle_fill, false, false},
     [MESSAGE_PUBLISH] = {handle_publish, false, false},
     [MESSAGE_HOLDERS] = {handle_holders, false, true},
+    [MESSAGE_QUEUE_SERVE] = {handle_queue_serve, false, false},
+    [MESSAGE_QUEUE_FIND] = {handle_queue_find, false, false},
 };
 
 static bool
@@ -450,6 +453,7 @@ on_closed(struct conn *conn, const char *reason)
     waiters_drop(session);
     creates_drop(session);
     list_remove(&session->orphan_link);
+    queues_drop(session);
     leave_client(session);
     uncount(session);
     DS_ASSERT(session->parked_count == 0);

@@ -6,6 +6,7 @@
 #include "worker/worker.h"
 
 struct client;
+struct served_queue;
 
 enum session_kind { SESSION_UNIX, SESSION_TCP, SESSION_METASTORE };
 
@@ -26,6 +27,8 @@ struct session {
     size_t parked_bytes;
     struct list orphan_link; /* In worker->orphan_readers while parked. */
     struct frame_header orphan_request;
+
+    struct served_queue *serves; /* NULL: it is no controller of a queue with a name. */
 
     struct object_view put; /* The object that a payload is arriving in. */
     bool put_open;          /* `put` is reserved, and held. */
@@ -83,6 +86,10 @@ void
 handle_block_delete(struct session *, const struct frame_header *, struct ds_slice);
 void handle_block_adopt(struct session *, const struct frame_header *, struct ds_slice);
 void handle_orphans(struct session *, const struct frame_header *, struct ds_slice);
+
+/* queues.c */
+void handle_queue_serve(struct session *, const struct frame_header *, struct ds_slice);
+void handle_queue_find(struct session *, const struct frame_header *, struct ds_slice);
 
 /* stats.c */
 void handle_stats(struct session *, const struct frame_header *, struct ds_slice);

@@ -206,6 +206,7 @@ init(struct worker *worker, const struct worker_flags *flags,
     list_init(&worker->parked_creates);
     list_init(&worker->orphans);
     list_init(&worker->orphan_readers);
+    list_init(&worker->queues);
     hmap_init(&worker->waiting_keys);
 }
 

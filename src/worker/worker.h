@@ -66,6 +66,7 @@ struct worker {
     struct hmap waiting_keys;   /* waiters.c */
     struct list orphans;        /* orphans.c */
     struct list orphan_readers; /* Sessions of controllers that asked for orphans. */
+    struct list queues;         /* queues.c */
     struct populate *populate;
     struct checksums *checksums;
 

@@ -276,6 +276,18 @@ rewrite_block_ids(struct ds_slice body, struct writer *out)
 }
 
 static bool
+rewrite_queue_place(struct ds_slice body, struct writer *out)
+{
+    struct queue_place message;
+    if (!decode_queue_place(body, &message))
+        return false;
+    DS_ASSERT(message.name.len <= QUEUE_PLACE_NAME_MAX);
+    DS_ASSERT(message.address.len <= QUEUE_PLACE_ADDRESS_MAX);
+    encode_queue_place(out, &message);
+    return true;
+}
+
+static bool
 rewrite_fill(struct ds_slice body, struct writer *out)
 {
     struct fill message;
@@ -291,7 +303,7 @@ static const rewrite_fn rewrites[] = {
     rewrite_created,    rewrite_seal,      rewrite_refs,         rewrite_keys,
     rewrite_lookup,     rewrite_found,     rewrite_expire,       rewrite_put,
     rewrite_flags,      rewrite_block_ids, rewrite_block_create, rewrite_fill,
-    rewrite_publish,    rewrite_fetched,
+    rewrite_publish,    rewrite_fetched,   rewrite_queue_place,
 };
 
 int

@@ -136,6 +136,12 @@ seed_greetings(void)
     encode_hello(&writer, &hello, two_refs, 2);
     seed_message("hello", writer);
 
+    writer = message(18);
+    struct queue_place place = {.name = slice_of_text("train"),
+                                .address = slice_of_text("unix:/run/q.sock")};
+    encode_queue_place(&writer, &place);
+    seed_message("queue_place", writer);
+
     writer = message(2);
     struct welcome welcome = {.node = 1,
                               .incarnation = 9,

@@ -27,9 +27,10 @@ MAGIC = 0x31575344
 HEADER = struct.Struct("<IHHIIQ")
 HELLO, PING = 2, 3
 BLOCK_DELETE, BLOCK_ADOPT, ORPHANS, QUEUE_CALL = 15, 16, 17, 19
+QUEUE_SERVE = 23
 INVALID, NOT_FOUND, FULL, NOT_READY, IO, MISMATCH = 1, 2, 4, 6, 7, 10
 
-HELLO_BODY = struct.pack("<IIIIQII", 1, 9, 0, 0, 0, 0, 0)
+HELLO_BODY = struct.pack("<IIIIQII", 1, 10, 0, 0, 0, 0, 0)
 WELCOME = struct.Struct("<IIIQQQQQQ")
 
 
@@ -92,8 +93,10 @@ class QueueClient:
     def __init__(self, path: Path, timeout_s: float = 10.0) -> None:
         self.sock = connect(path, timeout_s)
         self.sequence = 0
-        welcome = self.exchange(Frame(HELLO, 0, 0, HELLO_BODY, b""))
-        assert len(welcome.body) == WELCOME.size
+        place = self.exchange(Frame(HELLO, 0, 0, HELLO_BODY, b"")).body
+        self.name, rest = split_short_text(place)
+        self.address, rest = split_short_text(rest)
+        assert rest == b""
 
     def exchange(self, frame: Frame) -> Frame:
         self.sock.sendall(frame.encode())
@@ -127,6 +130,12 @@ class QueueClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def split_short_text(body: bytes) -> tuple[str, bytes]:
+    """The text at the beginning, and what comes after it."""
+    (count,) = struct.unpack_from("<H", body)
+    return body[2 : 2 + count].decode(), body[2 + count :]
 
 
 def block_id(counter: int, node: int = 1, incarnation: int = 7) -> bytes:
@@ -264,6 +273,8 @@ class FakeWorker:
             self._send(Frame(HELLO, 0, frame.sequence, welcome, b""))
         elif frame.type == ORPHANS:
             self.orphan_requests.put(frame)
+        elif frame.type == QUEUE_SERVE:
+            self._send(Frame(QUEUE_SERVE, 0, frame.sequence, b"", b""))
         else:
             self._obey(frame)
 

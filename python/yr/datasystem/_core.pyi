@@ -153,7 +153,13 @@ class Client:
 class QueueConnection:
     """A connection to a transfer_queue_controller (docs/queue_protocol.md)."""
 
-    def __init__(self, address: str, connect_timeout_ms: int) -> None: ...
+    def __init__(
+        self,
+        address: str,
+        connect_timeout_ms: int,
+        worker_host: str | None = None,
+        worker_port: int = 0,
+    ) -> None: ...
     def call(self, request: _BufferProtocol, timeout_ms: int) -> bytes: ...
     def close(self) -> None:
         """End the connection and every call that waits in it. Idempotent."""

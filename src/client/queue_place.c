@@ -1,0 +1,42 @@
+#include "client/queue_place.h"
+
+#include "base/auto.h"
+#include "base/slice.h"
+#include "base/status.h"
+#include "client/client.h"
+
+#include <string.h>
+
+DEFINE_AUTO(client, struct ds_client, ds_client_close)
+
+static enum ds_status
+take_address(void *arg, const struct reply *reply, struct ds_error *err)
+{
+    char *out = arg;
+    struct queue_place place;
+    if (!decode_queue_place(reply->body, &place) || place.address.len == 0)
+        return ds_fail(err, DS_CORRUPT, "the worker's answer is malformed");
+    memcpy(out, place.address.data, place.address.len);
+    out[place.address.len] = '\0';
+    return DS_OK;
+}
+
+enum ds_status
+queue_place_find(const struct ds_client_options *options, const char *name,
+                 char out_address[QUEUE_PLACE_ADDRESS_MAX + 1], struct ds_error *err)
+{
+    struct ds_client_options plain = *options;
+    plain.no_shared_memory = true; /* Not worth a place among its clients. */
+    AUTO(client) struct ds_client *client = NULL;
+    enum ds_status status = ds_client_open(&plain, &client, err);
+    if (status != DS_OK)
+        return status;
+    AUTO_WRITER(body);
+    encode_queue_place(&body, &(struct queue_place){.name = slice_of_text(name)});
+    struct wait wait = client_wait(client, client->request_timeout_ms);
+    struct request request = {.type = MESSAGE_QUEUE_FIND,
+                              .body = &body,
+                              .on_reply = take_address,
+                              .arg = out_address};
+    return client_call(client, &request, &wait, err);
+}

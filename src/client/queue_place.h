@@ -1,0 +1,16 @@
+/* Where a queue is now, as a worker knows it. */
+#ifndef CLIENT_QUEUE_PLACE_H
+#define CLIENT_QUEUE_PLACE_H
+
+#include "wire/message.h"
+
+#include <datasystem/datasystem.h>
+
+/* Asks the worker that `options` name, over a connection made for it.
+ *   DS_NOT_FOUND   no controller of that queue is connected to it
+ *   others         as ds_client_open() and every request to a worker */
+DS_MUST_USE enum ds_status
+queue_place_find(const struct ds_client_options *options, const char *name,
+                 char out_address[QUEUE_PLACE_ADDRESS_MAX + 1], struct ds_error *err);
+
+#endif

@@ -1,0 +1,92 @@
+#include "worker/queues.h"
+
+#include "worker/fixture.h"
+
+static enum ds_status
+call_with_place(struct caller *caller, enum message_type type, const char *name,
+                const char *address)
+{
+    AUTO_WRITER(body);
+    encode_queue_place(&body, &(struct queue_place){.name = slice_of_text(name),
+                                                    .address = slice_of_text(address)});
+    return caller_call(caller, type, bytes_of(&body));
+}
+
+static void
+controller_open(struct caller *controller, struct fixture *fixture, const char *name,
+                const char *address)
+{
+    caller_open(controller, fixture);
+    say_hello_as_member(controller);
+    CHECK_OK(call_with_place(controller, MESSAGE_QUEUE_SERVE, name, address));
+}
+
+static void
+check_is_at(struct caller *client, const char *name, const char *address)
+{
+    struct queue_place place;
+    CHECK_OK(call_with_place(client, MESSAGE_QUEUE_FIND, name, ""));
+    CHECK(decode_queue_place(body_of(client), &place));
+    CHECK(slice_equal(place.name, slice_of_text(name)));
+    CHECK(slice_equal(place.address, slice_of_text(address)));
+}
+
+TEST(a_queue_is_found_as_long_as_its_controller_is_connected)
+{
+    FIXTURE(f, 64);
+    CALLER(client, &f);
+    struct caller first, other;
+    say_hello(&client);
+    CHECK_STATUS(call_with_place(&client, MESSAGE_QUEUE_FIND, "train", ""),
+                 DS_NOT_FOUND);
+    controller_open(&first, &f, "train", "unix:/run/1.sock");
+    controller_open(&other, &f, "eval", "unix:/run/2.sock");
+    check_is_at(&client, "train", "unix:/run/1.sock");
+    check_is_at(&client, "eval", "unix:/run/2.sock");
+    caller_close(&first);
+    RUN_UNTIL(&f, call_with_place(&client, MESSAGE_QUEUE_FIND, "train", "") ==
+                      DS_NOT_FOUND);
+    check_is_at(&client, "eval", "unix:/run/2.sock");
+    caller_close(&other);
+}
+
+/* The one before may not be seen to have gone yet. */
+TEST(the_controller_that_came_last_is_the_one)
+{
+    FIXTURE(f, 64);
+    CALLER(client, &f);
+    struct caller first, second;
+    say_hello(&client);
+    controller_open(&first, &f, "train", "unix:/run/1.sock");
+    controller_open(&second, &f, "train", "unix:/run/2.sock");
+    check_is_at(&client, "train", "unix:/run/2.sock");
+    caller_close(&first);
+    turn(&f);
+    check_is_at(&client, "train", "unix:/run/2.sock");
+    caller_close(&second);
+}
+
+static void
+check_is_refused(enum message_type type, const char *name, const char *address)
+{
+    FIXTURE(f, 64);
+    CALLER(caller, &f);
+    say_hello(&caller);
+    AUTO_WRITER(body);
+    encode_queue_place(&body, &(struct queue_place){.name = slice_of_text(name),
+                                                    .address = slice_of_text(address)});
+    caller_send(&caller, type, bytes_of(&body));
+    check_closed(&caller);
+}
+
+TEST(what_names_no_queue_ends_the_connection)
+{
+    check_is_refused(MESSAGE_QUEUE_SERVE, "", "unix:/run/1.sock");
+    check_is_refused(MESSAGE_QUEUE_SERVE, "train", "");
+    check_is_refused(MESSAGE_QUEUE_FIND, "", "");
+    check_is_refused(MESSAGE_QUEUE_FIND, "train", "unix:/run/1.sock");
+}
+
+TEST_MAIN(RUN(a_queue_is_found_as_long_as_its_controller_is_connected),
+          RUN(the_controller_that_came_last_is_the_one),
+          RUN(what_names_no_queue_ends_the_connection))
