@@ -117,6 +117,16 @@ ds_client_stats(struct ds_client *client, char **out_json, struct ds_error *err)
 DS_API DS_MUST_USE enum ds_status
 ds_client_holders(struct ds_client *client, char **out_json, struct ds_error *err);
 
+/* Who belongs to the cluster, asked of a client of the metastore: a JSON object with the
+ * epoch (0: the metastore was started again and waits for its members) and the nodes,
+ * each with its address, its ids, and the ranges of key positions that it owns.
+ * Terminated, to be free()d by the caller. DS_IO where no metastore is. */
+DS_API DS_MUST_USE enum ds_status
+ds_client_members(struct ds_client *client, char **out_json, struct ds_error *err);
+
+/* Where a key lies on the ring of positions 0 to 2^32 - 1 that the nodes share. */
+DS_API uint32_t ds_key_position(struct ds_slice key);
+
 /* ---- Buffers -------------------------------------------------------------------
  *
  * The right to touch an object's bytes. While it is held, the bytes neither move nor get

@@ -111,6 +111,13 @@ client_holders(PyObject *self, PyObject *unused)
 }
 
 static PyObject *
+client_members(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return ask(self, "DS_CLIENT_MEMBERS", ds_client_members);
+}
+
+static PyObject *
 client_uses_shared_memory(PyObject *self, void *closure)
 {
     (void)closure;
@@ -128,6 +135,8 @@ static PyMethodDef client_methods[] = {
     {"stats", client_stats, METH_NOARGS, "The worker's counters, a JSON object."},
     {"holders", client_holders, METH_NOARGS,
      "Who keeps room from being free, a JSON array."},
+    {"members", client_members, METH_NOARGS,
+     "Who belongs to the cluster, a JSON object; of a client of the metastore."},
     {"put", METHOD(client_put), KEYWORDS, "Store a copy of one value."},
     {"put_many", METHOD(client_put_many), KEYWORDS, "Store copies: all or nothing."},
     {"create", METHOD(client_create), KEYWORDS,

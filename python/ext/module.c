@@ -25,6 +25,19 @@ core_check_key(PyObject *module, PyObject *key)
 
 /* For whoever fills a slice of MutableData(). */
 static PyObject *
+core_key_position(PyObject *module, PyObject *key)
+{
+    Py_buffer view;
+    (void)module;
+    if (PyObject_GetBuffer(key, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    struct ds_slice bytes = {.data = view.buf, .len = (size_t)view.len};
+    uint32_t position = ds_key_position(bytes);
+    PyBuffer_Release(&view);
+    return PyLong_FromUnsignedLong(position);
+}
+
+static PyObject *
 core_copy_bytes(PyObject *module, PyObject *args)
 {
     AUTO(value) struct value value = {0};
@@ -118,6 +131,8 @@ core_free(void *module)
 static PyMethodDef core_methods[] = {
     {"check_key", core_check_key, METH_O,
      "Raise DatasystemError if the key is not a legal user key."},
+    {"key_position", core_key_position, METH_O,
+     "Where a key, as bytes, lies on the ring of positions that the nodes share."},
     {"copy_bytes", core_copy_bytes, METH_VARARGS,
      "copy_bytes(target, source): without the GIL, large ones past the caches."},
     {"copy_pieces", core_copy_pieces, METH_O,

@@ -46,6 +46,7 @@ request_name(enum message_type type)
         [MESSAGE_PUBLISH] = "PUBLISH",
         [MESSAGE_HOLDERS] = "HOLDERS",
         [MESSAGE_QUEUE_FIND] = "QUEUE_FIND",
+        [MESSAGE_MEMBERS] = "MEMBERS",
     };
     const char *name = type < MESSAGE_TYPE_COUNT ? names[type] : NULL;
     return name == NULL ? "request" : name;

@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "client/buffer.h"
 #include "client/janitor.h"
+#include "meta/ring.h"
 #include "os/clock.h"
 
 #include <stdio.h>
@@ -324,4 +325,16 @@ enum ds_status
 ds_client_holders(struct ds_client *client, char **out_json, struct ds_error *err)
 {
     return ask(client, MESSAGE_HOLDERS, out_json, err);
+}
+
+enum ds_status
+ds_client_members(struct ds_client *client, char **out_json, struct ds_error *err)
+{
+    return ask(client, MESSAGE_MEMBERS, out_json, err);
+}
+
+uint32_t
+ds_key_position(struct ds_slice key)
+{
+    return ring_position(key);
 }

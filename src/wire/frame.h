@@ -44,6 +44,8 @@ enum message_type {
     MESSAGE_HOLDERS = 22,
     MESSAGE_QUEUE_SERVE = 23,
     MESSAGE_QUEUE_FIND = 24,
+    MESSAGE_MEMBER_RENEW = 25, /* To a metastore. */
+    MESSAGE_MEMBERS = 26,
     MESSAGE_TYPE_COUNT
 };
 

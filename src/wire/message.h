@@ -32,6 +32,8 @@
  *   FILL          fill, payload: bytes    (empty)
  *   QUEUE_SERVE   queue_place             (empty); from a controller, to its worker
  *   QUEUE_FIND    queue_place             queue_place
+ *   MEMBER_RENEW  member_renew            member_list; parked until it is another one
+ *   MEMBERS       (empty)                 JSON text
  *   QUEUE_CALL    queue_call or nothing, payload: MessagePack; the same comes back
  */
 #ifndef WIRE_MESSAGE_H
@@ -322,6 +324,45 @@ bool next_block_id(struct block_id_list *list, struct ds_block_id *out);
 void
 encode_block_ids(struct writer *writer, const struct ds_block_id *ids, size_t count);
 bool decode_block_ids(struct ds_slice body, struct block_id_list *out);
+
+/* ---- Membership ---- */
+
+struct wire_member {
+    uint32_t node;
+    uint32_t incarnation;
+    struct ds_slice address; /* "host:port" of printable ASCII without '"' and '\\', */
+};
+enum { MEMBER_ADDRESS_BYTES_MAX = 280 }; /* not longer than this. */
+
+enum member_flags {
+    MEMBER_LEAVES = 1 << 0, /* It belongs no longer. */
+};
+
+/* A worker belongs to the cluster for another lease. The reply comes at once if it is
+ * not of the epoch that the worker knows, else when there is another or after wait_ms. */
+struct member_renew {
+    struct wire_member who;
+    uint32_t flags;
+    uint64_t epoch; /* Of the members that it was told last, */
+    uint32_t count; /* and how many others they were; 0 and 0: it was told nothing. */
+    uint32_t wait_ms;
+    struct ds_slice cluster_name;
+};
+void encode_member_renew(struct writer *writer, const struct member_renew *message);
+bool decode_member_renew(struct ds_slice body, struct member_renew *out);
+
+struct member_list {
+    uint64_t epoch;    /* The one that was said in the request: nothing is new, and the
+                          list is empty. 0: it is not known yet who belongs. */
+    uint32_t lease_ms; /* From when the renewal was sent. */
+    uint32_t count;
+    struct reader at;
+};
+void encode_member_list_begin(struct writer *writer, uint64_t epoch, uint32_t lease_ms,
+                              uint32_t count);
+void encode_member(struct writer *writer, const struct wire_member *member);
+bool decode_member_list(struct ds_slice body, struct member_list *out);
+bool next_member(struct member_list *list, struct wire_member *out);
 
 /* ---- Requests to a controller ---- */
 

@@ -173,7 +173,56 @@ TEST(block_keys_are_never_user_keys)
     CHECK_INT(key[BLOCK_KEY_BYTES - 2], 0);
 }
 
-TEST_MAIN(RUN(create_comes_back_as_it_was), RUN(hello_carries_what_the_client_holds),
+TEST(a_members_address_is_one_that_can_be_printed)
+{
+    static const char *const bad[] = {"", "a b:1", "a\"b:1", "a\\b:1", "a\n:1"};
+    struct member_renew sent = {.who = {.node = 4,
+                                        .incarnation = 5,
+                                        .address = slice_of_text("10.0.0.1:31501")},
+                                .flags = MEMBER_LEAVES,
+                                .epoch = 7,
+                                .count = 2,
+                                .wait_ms = 300,
+                                .cluster_name = slice_of_text("blue")};
+    struct member_renew got;
+    AUTO_WRITER(w);
+    encode_member_renew(&w, &sent);
+    CHECK(decode_member_renew(body_of(&w), &got));
+    CHECK(got.who.node == 4 && got.who.incarnation == 5 && got.flags == MEMBER_LEAVES);
+    CHECK(got.epoch == 7 && got.count == 2 && got.wait_ms == 300);
+    CHECK(slice_equal(got.who.address, sent.who.address));
+    CHECK(slice_equal(got.cluster_name, sent.cluster_name));
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        AUTO_WRITER(other);
+        sent.who.address = slice_of_text(bad[i]);
+        encode_member_renew(&other, &sent);
+        CHECK(!decode_member_renew(body_of(&other), &got));
+    }
+}
+
+TEST(a_list_of_members_is_whole_or_refused)
+{
+    struct wire_member member = {
+        .node = 4, .incarnation = 5, .address = slice_of_text("10.0.0.1:31501")};
+    struct member_list list;
+    struct wire_member got;
+    AUTO_WRITER(w);
+    encode_member_list_begin(&w, 9, 1000, 2);
+    encode_member(&w, &member);
+    CHECK(!decode_member_list(body_of(&w), &list));
+    encode_member(&w, &member);
+    CHECK(decode_member_list(body_of(&w), &list));
+    CHECK(list.epoch == 9 && list.lease_ms == 1000 && list.count == 2);
+    CHECK(next_member(&list, &got) && got.node == 4);
+    CHECK(next_member(&list, &got) && slice_equal(got.address, member.address));
+    CHECK(!next_member(&list, &got));
+    write_u8(&w, 0);
+    CHECK(!decode_member_list(body_of(&w), &list));
+}
+
+TEST_MAIN(RUN(a_members_address_is_one_that_can_be_printed),
+          RUN(a_list_of_members_is_whole_or_refused), RUN(create_comes_back_as_it_was),
+          RUN(hello_carries_what_the_client_holds),
           RUN(fill_comes_back_as_it_was_and_nothing_else_is_one),
           RUN(publish_comes_back_as_it_was_and_nothing_else_is_one),
           RUN(found_objects_come_back_in_order), RUN(truncated_messages_are_refused),

@@ -40,6 +40,7 @@ struct worker_flags {
     bool start_metastore_service;
     const char *etcd_address;
     const char *cluster_name;
+    int64_t node_timeout_s;
     const char *owner;
     const char *home;
 

@@ -112,7 +112,9 @@ static const struct flag flag_table[] = {
     INERT_INT(etcd_meta_pool_size, "8", 1, ANY, "threads that talk to etcd"),
     LATER_INT(heartbeat_interval_ms, "1000", 1, ANY, NODES,
               "time between signs of life to the backend"),
-    LATER_INT(node_timeout_s, "60", 1, ANY, NODES, "lease of a node's membership"),
+    USED_INT(node_timeout_s, "10", 1, 86400,
+             "lease of membership that the metastore gives: who has not been heard of "
+             "for so long is lost"),
     LATER_INT(node_dead_timeout_s, "300", 1, ANY, NODES,
               "time after which a silent node is declared dead"),
     LATER_BOOL(auto_del_dead_node, "true", NODES, "take a dead node off the ring"),

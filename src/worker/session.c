@@ -9,6 +9,7 @@
 #include "os/tcp_peer.h"
 #include "worker/client.h"
 #include "worker/creates.h"
+#include "worker/metastore.h"
 #include "worker/objects.h"
 #include "worker/queues.h"
 #include "worker/waiters.h"
@@ -370,6 +371,8 @@ static const struct {
     [MESSAGE_HOLDERS] = {handle_holders, false, true},
     [MESSAGE_QUEUE_SERVE] = {handle_queue_serve, false, false},
     [MESSAGE_QUEUE_FIND] = {handle_queue_find, false, false},
+    [MESSAGE_MEMBER_RENEW] = {handle_member_renew, false, true},
+    [MESSAGE_MEMBERS] = {handle_members, false, true},
 };
 
 static bool
@@ -454,6 +457,7 @@ on_closed(struct conn *conn, const char *reason)
     creates_drop(session);
     list_remove(&session->orphan_link);
     queues_drop(session);
+    metastore_drop(session);
     leave_client(session);
     uncount(session);
     DS_ASSERT(session->parked_count == 0);

@@ -7,6 +7,7 @@
 
 struct client;
 struct served_queue;
+struct renewal;
 
 enum session_kind { SESSION_UNIX, SESSION_TCP, SESSION_METASTORE };
 
@@ -29,6 +30,8 @@ struct session {
     struct frame_header orphan_request;
 
     struct served_queue *serves; /* NULL: it is no controller of a queue with a name. */
+
+    struct renewal *renewal; /* NULL: it is no member's, at the metastore. */
 
     struct object_view put; /* The object that a payload is arriving in. */
     bool put_open;          /* `put` is reserved, and held. */
@@ -90,6 +93,11 @@ void handle_orphans(struct session *, const struct frame_header *, struct ds_sli
 /* queues.c */
 void handle_queue_serve(struct session *, const struct frame_header *, struct ds_slice);
 void handle_queue_find(struct session *, const struct frame_header *, struct ds_slice);
+
+/* metastore.c */
+void
+handle_member_renew(struct session *, const struct frame_header *, struct ds_slice);
+void handle_members(struct session *, const struct frame_header *, struct ds_slice);
 
 /* stats.c */
 void handle_stats(struct session *, const struct frame_header *, struct ds_slice);

@@ -9,6 +9,8 @@
 #include "os/supervisor.h"
 #include "worker/checksums.h"
 #include "worker/client.h"
+#include "worker/membership.h"
+#include "worker/metastore.h"
 #include "worker/orphans.h"
 #include "worker/populate.h"
 #include "worker/session.h"
@@ -29,6 +31,8 @@ on_tick(uv_timer_t *timer)
     uint64_t now = clock_monotonic_ms();
     orphans_tick(worker, now);
     clients_tick(worker, now);
+    if (worker->metastore != NULL)
+        metastore_tick(worker->metastore, now);
     if (worker->is_unreported)
         stats_report_ready(worker);
     checksums_tick(worker->checksums);
@@ -72,6 +76,7 @@ stop(struct worker *worker)
         conn_close(session->conn, NULL);
     }
     clients_close(worker);
+    membership_close(worker->membership);
     populate_stop(worker->populate);
     checksums_stop(worker->checksums);
     uv_close((uv_handle_t *)&worker->tick, NULL);
@@ -80,11 +85,18 @@ stop(struct worker *worker)
     uv_close((uv_handle_t *)&worker->interrupt, NULL);
 }
 
+/* The others hear of it before we are gone; told twice, it stops at once. */
 static void
 on_signal(uv_signal_t *handle, int number)
 {
+    struct worker *worker = handle->data;
     (void)number;
-    stop(handle->data);
+    bool is_second = worker->is_leaving;
+    worker->is_leaving = true;
+    if (worker->membership == NULL || is_second)
+        stop(worker);
+    else
+        membership_leave(worker->membership, stop);
 }
 
 /* ---- Starting ---- */
@@ -159,6 +171,30 @@ start_handles(struct worker *worker)
     uv_signal_start(&worker->interrupt, on_signal, SIGINT);
 }
 
+static void
+be_ready(struct worker *worker)
+{
+    worker->waits_to_join = false;
+    stats_report_ready(worker);
+    log_info("worker ready address=%s restarts=%d", worker->flags->worker_address,
+             worker->restarts);
+}
+
+static void
+on_joined(struct worker *worker)
+{
+    if (worker->waits_to_join)
+        be_ready(worker);
+}
+
+static enum ds_status
+join_cluster(struct worker *worker, struct ds_error *err)
+{
+    if (worker->flags->metastore_address[0] == '\0')
+        return DS_OK;
+    return membership_open(worker, on_joined, &worker->membership, err);
+}
+
 static enum ds_status
 start(struct worker *worker, struct ds_error *err)
 {
@@ -170,6 +206,8 @@ start(struct worker *worker, struct ds_error *err)
                                 &worker->populate, err);
     if (status == DS_OK)
         status = checksums_start(worker, &worker->checksums, err);
+    if (status == DS_OK && worker->resources->metastore_fd >= 0)
+        status = metastore_open(worker, &worker->metastore, err);
     if (status == DS_OK)
         status = listen_on(worker, err);
     return status;
@@ -180,6 +218,7 @@ fini(struct worker *worker)
 {
     uv_run(&worker->loop, UV_RUN_DEFAULT);
     orphans_close(worker);
+    metastore_close(worker->metastore);
     hmap_fini(&worker->waiting_keys);
     store_close(worker->store);
     memfile_unmap(worker->memory.table, worker->memory.table_bytes);
@@ -239,16 +278,24 @@ worker_run(const struct worker_flags *flags, const struct resources *resources,
 {
     struct worker worker;
     struct ds_error err = {0};
-    if (worker_open(&worker, flags, resources, restarts, &err) != DS_OK) {
+    enum ds_status status = worker_open(&worker, flags, resources, restarts, &err);
+    if (status == DS_OK && (status = join_cluster(&worker, &err)) != DS_OK)
+        worker_close(&worker);
+    if (status != DS_OK) {
         log_error("worker cannot start reason=\"%s\"", err.message);
         if (restarts > 0)
             return SUPERVISOR_CRASH_EXIT; /* The memory is full of data: try again. */
         fprintf(stderr, "%s\n", err.message);
         return EXIT_FAILURE;
     }
-    stats_report_ready(&worker);
+    /* What is in its memory is served at once; who has nothing can wait, but not for
+     * those who wait for it. */
+    worker.waits_to_join =
+        worker.membership != NULL && restarts == 0 &&
+        (worker.metastore == NULL || !metastore_is_settling(worker.metastore));
+    if (!worker.waits_to_join)
+        be_ready(&worker);
     supervisor_child_is_up();
-    log_info("worker ready address=%s restarts=%d", flags->worker_address, restarts);
     run_loop(&worker.loop);
     worker_close(&worker);
     log_info("worker stopped");

@@ -40,8 +40,10 @@ struct worker_counters {
     uint64_t protocol_errors;
 };
 
-struct populate;  /* populate.h */
-struct checksums; /* checksums.h */
+struct populate;   /* populate.h */
+struct checksums;  /* checksums.h */
+struct metastore;  /* metastore.h */
+struct membership; /* membership.h */
 
 struct worker {
     uv_loop_t loop;
@@ -69,11 +71,15 @@ struct worker {
     struct list queues;         /* queues.c */
     struct populate *populate;
     struct checksums *checksums;
+    struct metastore *metastore;   /* NULL: it is another node's. */
+    struct membership *membership; /* NULL: it belongs to no cluster. */
 
     uv_timer_t tick;
     uv_timer_t room_tick; /* Active while somebody waits for room. */
     uv_signal_t terminate;
     uv_signal_t interrupt;
+    bool waits_to_join; /* Is not ready before it belongs to its cluster. */
+    bool is_leaving;    /* Was told to stop. */
     bool stopping;
     bool is_unreported; /* The health and ready files could not be written yet. */
     struct worker_counters counters;

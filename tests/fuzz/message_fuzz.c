@@ -276,6 +276,31 @@ rewrite_block_ids(struct ds_slice body, struct writer *out)
 }
 
 static bool
+rewrite_member_renew(struct ds_slice body, struct writer *out)
+{
+    struct member_renew message;
+    if (!decode_member_renew(body, &message))
+        return false;
+    DS_ASSERT(message.who.address.len <= MEMBER_ADDRESS_BYTES_MAX);
+    encode_member_renew(out, &message);
+    return true;
+}
+
+static bool
+rewrite_member_list(struct ds_slice body, struct writer *out)
+{
+    struct member_list list;
+    struct wire_member member;
+    if (!decode_member_list(body, &list))
+        return false;
+    encode_member_list_begin(out, list.epoch, list.lease_ms, list.count);
+    while (next_member(&list, &member))
+        encode_member(out, &member);
+    DS_ASSERT(reader_done(&list.at));
+    return true;
+}
+
+static bool
 rewrite_queue_place(struct ds_slice body, struct writer *out)
 {
     struct queue_place message;
@@ -299,11 +324,12 @@ rewrite_fill(struct ds_slice body, struct writer *out)
 
 /* The committed inputs go by these positions: add at the end. */
 static const rewrite_fn rewrites[] = {
-    rewrite_discovered, rewrite_hello,     rewrite_welcome,      rewrite_create,
-    rewrite_created,    rewrite_seal,      rewrite_refs,         rewrite_keys,
-    rewrite_lookup,     rewrite_found,     rewrite_expire,       rewrite_put,
-    rewrite_flags,      rewrite_block_ids, rewrite_block_create, rewrite_fill,
-    rewrite_publish,    rewrite_fetched,   rewrite_queue_place,
+    rewrite_discovered,  rewrite_hello,     rewrite_welcome,      rewrite_create,
+    rewrite_created,     rewrite_seal,      rewrite_refs,         rewrite_keys,
+    rewrite_lookup,      rewrite_found,     rewrite_expire,       rewrite_put,
+    rewrite_flags,       rewrite_block_ids, rewrite_block_create, rewrite_fill,
+    rewrite_publish,     rewrite_fetched,   rewrite_queue_place,  rewrite_member_renew,
+    rewrite_member_list,
 };
 
 int

@@ -142,6 +142,22 @@ seed_greetings(void)
     encode_queue_place(&writer, &place);
     seed_message("queue_place", writer);
 
+    writer = message(19);
+    struct wire_member member = {
+        .node = 4, .incarnation = 5, .address = slice_of_text("10.0.0.1:31501")};
+    struct member_renew renewal = {.who = member,
+                                   .epoch = 7,
+                                   .count = 2,
+                                   .wait_ms = 3000,
+                                   .cluster_name = slice_of_text("blue")};
+    encode_member_renew(&writer, &renewal);
+    seed_message("member_renew", writer);
+
+    writer = message(20);
+    encode_member_list_begin(&writer, 7, 10000, 1);
+    encode_member(&writer, &member);
+    seed_message("member_list", writer);
+
     writer = message(2);
     struct welcome welcome = {.node = 1,
                               .incarnation = 9,

@@ -138,6 +138,15 @@ files_write(const char *path, const char *text, mode_t mode, struct ds_error *er
     return DS_OK;
 }
 
+bool
+files_read(const char *path, char *out, size_t out_bytes)
+{
+    (void)path;
+    (void)out;
+    (void)out_bytes;
+    return false;
+}
+
 enum ds_status
 files_lock(const char *path, int *out_fd, struct ds_error *err)
 {

@@ -102,6 +102,9 @@ class Client:
     def stats(self) -> str: ...
     def holders(self) -> str:
         """Who keeps room from being free, most first: a JSON array."""
+
+    def members(self) -> str:
+        """Who belongs to the cluster, asked of the metastore: a JSON object."""
     def put(
         self,
         key: str,
@@ -202,6 +205,9 @@ class RowRuns:
 
 def check_key(key: str) -> None:
     """Raises DatasystemError if `key` is not a legal user key."""
+
+def key_position(key: bytes) -> int:
+    """Where a key lies on the ring of positions, 0 to 2**32 - 1, that nodes share."""
 
 def copy_bytes(target: _BufferProtocol, source: _BufferProtocol, /) -> None:
     """Copy the bytes of one contiguous buffer over those of another of the same size.

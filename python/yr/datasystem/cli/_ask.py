@@ -31,6 +31,12 @@ def ask_holders(address: str, timeout_ms: int = TIMEOUT_MS) -> list[dict[str, An
     return holders
 
 
+def ask_members(address: str, timeout_ms: int = TIMEOUT_MS) -> dict[str, Any]:
+    """Who belongs to the cluster of the metastore there; CommandError as above."""
+    members: dict[str, Any] = _ask(address, timeout_ms, lambda client: client.members())
+    return members
+
+
 def _ask(address: str, timeout_ms: int, question: Callable[[Client], str]) -> Any:
     from yr.datasystem._core import Client, DatasystemError
 

@@ -1,12 +1,13 @@
-"""`dscli query`: one JSON document about a cluster. Today a cluster has one node."""
+"""`dscli query`: one JSON document about a cluster."""
 
 from __future__ import annotations
 
+import bisect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from yr.datasystem.cli._ask import ask_worker
+from yr.datasystem.cli._ask import ask_members, ask_worker
 from yr.datasystem.cli._output import CommandError
 
 SCHEMA_VERSION = "1.0"
@@ -15,7 +16,6 @@ ERROR_BYTES_MAX = 1024
 KEYS_MAX = 100_000
 KEY_BYTES_MAX = 1 << 20
 TOTAL_BYTES_MAX = 4 << 20
-WHOLE_RING = "[0,4294967295]"
 
 
 class QueryError(Exception):
@@ -34,13 +34,14 @@ def run(
         "cluster_name": cluster_name,
     }
     try:
-        answer = _ask(backends, cluster_name)
+        members = _ask(backends, cluster_name)
+        nodes = [_node(member) for member in members["nodes"]]
         document["status"] = "OK"
-        document["topology_version"] = 1
+        document["topology_version"] = members["epoch"]
         if kind == "cluster":
-            document["nodes"] = [_node(answer)]
+            document["nodes"] = nodes
         else:
-            document["routes"] = [_route(answer, keys or ())]
+            document["routes"] = _routes(nodes, keys or ())
     except QueryError as error:
         document = {
             "schema_version": SCHEMA_VERSION,
@@ -60,6 +61,7 @@ def _ask(backends: Sequence[str], cluster_name: str) -> dict[str, Any]:
         raise _refusal("there is no coordinator here; give --metastore_address")
     try:
         answer = ask_worker(given[0], TIMEOUT_MS)
+        members = ask_members(given[0], TIMEOUT_MS)
     except CommandError as error:
         raise QueryError("RPC unavailable", str(error)) from error
     if cluster_name and answer.get("cluster_name") != cluster_name:
@@ -68,30 +70,60 @@ def _ask(backends: Sequence[str], cluster_name: str) -> dict[str, Any]:
             f"no cluster '{cluster_name}' at {given[0]}; it has "
             f"'{answer.get('cluster_name')}'",
         )
-    return answer
+    if members["epoch"] == 0:
+        raise QueryError(
+            "Not ready",
+            f"the metastore at {given[0]} was started again and waits for the workers "
+            "that it knew, for as long as their lease lasts at most",
+        )
+    return members
 
 
 def _refusal(text: str) -> QueryError:
     return QueryError("Invalid parameter", text)
 
 
-def _node(answer: dict[str, Any]) -> dict[str, Any]:
+def _node(member: dict[str, Any]) -> dict[str, Any]:
     return {
-        "worker_address": answer["worker_address"],
-        "health": answer["state"],
-        "state": "LEAVING" if answer["state"] == "DRAINING" else "ACTIVE",
-        "hash_ranges": [WHOLE_RING],
+        "worker_address": member["worker_address"],
+        "health": "HEALTHY",  # Who is not heard of is no member any more.
+        "state": "ACTIVE",
+        "hash_ranges": member["hash_ranges"],
     }
 
 
-def _route(answer: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    sizes = [len(key.encode("utf-8", "surrogateescape")) for key in keys]
+def _routes(
+    nodes: Sequence[dict[str, Any]], keys: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Which worker each key belongs to: one entry a worker, keys in their order."""
+    encoded = [key.encode("utf-8", "surrogateescape") for key in keys]
+    sizes = [len(key) for key in encoded]
     if len(sizes) > KEYS_MAX:
         raise _refusal(f"{len(sizes)} keys; at most {KEYS_MAX} are allowed")
     if max(sizes, default=0) > KEY_BYTES_MAX or sum(sizes) > TOTAL_BYTES_MAX:
         raise _refusal("keys are at most 1 MiB each and 4 MiB together")
-    return {
-        "worker_address": answer["worker_address"],
-        "keys": list(keys),
-        "health": answer["state"],
-    }
+    owner_of = _ring(nodes)
+    routes: dict[str, list[str]] = {}
+    for key, name in zip(encoded, keys, strict=True):
+        routes.setdefault(owner_of(key), []).append(name)
+    return [
+        {"worker_address": address, "keys": names, "health": "HEALTHY"}
+        for address, names in routes.items()
+    ]
+
+
+def _ring(nodes: Sequence[dict[str, Any]]) -> Callable[[bytes], str]:
+    """A key's worker, by the ranges of positions that the nodes own."""
+    from yr.datasystem._core import key_position
+
+    ends = sorted(
+        (int(text.rpartition(",")[2].rstrip("]")), str(node["worker_address"]))
+        for node in nodes
+        for text in node["hash_ranges"]
+    )
+
+    def owner_of(key: bytes) -> str:
+        at = bisect.bisect_left(ends, (key_position(key), ""))
+        return ends[at % len(ends)][1]
+
+    return owner_of

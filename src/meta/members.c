@@ -1,0 +1,302 @@
+#include "meta/members.h"
+
+#include "base/auto.h"
+#include "base/check.h"
+#include "base/numeric.h"
+#include "base/status.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct entry {
+    struct member member;
+    uint64_t lease_until_ms;
+    bool is_old; /* Belonged already to the epoch that we settle. */
+};
+
+/* Invariants: entries [0, count) are in the order of their nodes, and no two have one
+ * node or one address. */
+struct members {
+    struct entry *entries;
+    size_t count;
+    size_t capacity;
+    uint64_t lease_ms;
+    uint64_t epoch; /* The last one that anybody was told. */
+    bool settling;
+    uint32_t old_count; /* Of those that belonged to `epoch`, */
+    uint32_t old_found; /* and of those among them that have renewed. */
+    uint64_t settled_at_ms;
+};
+
+static void
+settle_later(struct members *members, struct members_past past, uint64_t now_ms)
+{
+    members->settling = true;
+    members->epoch = past.epoch;
+    members->old_count = past.count;
+    members->old_found = 0;
+    members->settled_at_ms = now_ms + members->lease_ms;
+    for (size_t i = 0; i < members->count; i++)
+        members->entries[i].is_old = false;
+}
+
+enum ds_status
+members_create(uint64_t lease_ms, struct members_past past, uint64_t now_ms,
+               struct members **out, struct ds_error *err)
+{
+    struct members *members = calloc(1, sizeof *members);
+    if (members == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for the members");
+    members->lease_ms = lease_ms;
+    members->epoch = past.epoch;
+    if (past.count > 0)
+        settle_later(members, past, now_ms);
+    *out = members;
+    return DS_OK;
+}
+
+void
+members_destroy(struct members *members)
+{
+    if (members == NULL)
+        return;
+    free(members->entries);
+    free(members);
+}
+
+/* ---- Entries ---- */
+
+/* Where the node is, or would be. */
+static size_t
+position_of(const struct members *members, uint32_t node)
+{
+    size_t low = 0, high = members->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (members->entries[middle].member.node < node)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static struct entry *
+find(struct members *members, uint32_t node)
+{
+    size_t at = position_of(members, node);
+    struct entry *entry = &members->entries[at];
+    return at < members->count && entry->member.node == node ? entry : NULL;
+}
+
+static struct entry *
+find_address(struct members *members, const char *address)
+{
+    for (size_t i = 0; i < members->count; i++) {
+        if (strcmp(members->entries[i].member.address, address) == 0)
+            return &members->entries[i];
+    }
+    return NULL;
+}
+
+static void
+remove_entry(struct members *members, struct entry *entry)
+{
+    size_t at = (size_t)(entry - members->entries);
+    memmove(entry, entry + 1, (members->count - at - 1) * sizeof *entry);
+    members->count--;
+}
+
+static bool
+reserve_one(struct members *members)
+{
+    if (members->count < members->capacity)
+        return true;
+    size_t capacity = max_u64(16, 2 * members->capacity);
+    struct entry *entries = realloc(members->entries, capacity * sizeof *entries);
+    if (entries == NULL)
+        return false;
+    members->entries = entries;
+    members->capacity = capacity;
+    return true;
+}
+
+/* There is room. */
+static struct entry *
+insert(struct members *members, const struct member *who)
+{
+    size_t at = position_of(members, who->node);
+    struct entry *entry = &members->entries[at];
+    memmove(entry + 1, entry, (members->count - at) * sizeof *entry);
+    members->count++;
+    *entry = (struct entry){.member = *who};
+    return entry;
+}
+
+/* ---- Epochs ---- */
+
+static void
+change(struct members *members)
+{
+    if (!members->settling)
+        members->epoch++;
+}
+
+static void
+settle_if_all_are_here(struct members *members)
+{
+    if (!members->settling || members->old_found < members->old_count)
+        return;
+    members->settling = false;
+    members->epoch++;
+}
+
+/* A past that we do not know is that of a metastore before us. */
+static void
+learn_past(struct members *members, struct members_past past, uint64_t now_ms)
+{
+    if (past.epoch > members->epoch)
+        settle_later(members, past, now_ms);
+}
+
+static void
+note_old(struct members *members, struct entry *entry, struct members_past past)
+{
+    if (!members->settling || entry->is_old || past.epoch != members->epoch)
+        return;
+    entry->is_old = true;
+    members->old_found++;
+}
+
+/* ---- Renewing ---- */
+
+/* Nobody is in the way of `who` after this, but perhaps an entry of its own node. */
+static enum ds_status
+make_way(struct members *members, const struct member *who, struct ds_error *err)
+{
+    const struct entry *same_node = find(members, who->node);
+    if (same_node != NULL && strcmp(same_node->member.address, who->address) != 0)
+        return ds_fail(err, DS_EXISTS, "node id %u is that of the worker at %s",
+                       who->node, same_node->member.address);
+    if (same_node == NULL && !reserve_one(members))
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for a member");
+    struct entry *same_address = find_address(members, who->address);
+    if (same_address != NULL && same_address->member.node != who->node) {
+        remove_entry(members, same_address);
+        change(members);
+    }
+    return DS_OK;
+}
+
+enum ds_status
+members_renew(struct members *members, const struct member *who,
+              struct members_past past, uint64_t now_ms, struct ds_error *err)
+{
+    if (who->node == 0 || who->address[0] == '\0')
+        return ds_fail(err, DS_INVALID, "a member needs a node id and an address");
+    enum ds_status status = make_way(members, who, err);
+    if (status != DS_OK)
+        return status;
+    learn_past(members, past, now_ms);
+    struct entry *entry = find(members, who->node);
+    if (entry == NULL) {
+        entry = insert(members, who);
+        change(members);
+    } else if (entry->member.incarnation != who->incarnation) {
+        entry->member.incarnation = who->incarnation;
+        change(members);
+    }
+    entry->lease_until_ms = now_ms + members->lease_ms;
+    note_old(members, entry, past);
+    settle_if_all_are_here(members);
+    return DS_OK;
+}
+
+/* ---- Leaving ---- */
+
+static struct entry *
+find_arena(struct members *members, uint32_t node, uint32_t incarnation)
+{
+    struct entry *entry = find(members, node);
+    return entry != NULL && entry->member.incarnation == incarnation ? entry : NULL;
+}
+
+bool
+members_leave(struct members *members, uint32_t node, uint32_t incarnation)
+{
+    struct entry *entry = find_arena(members, node, incarnation);
+    if (entry == NULL)
+        return false;
+    remove_entry(members, entry);
+    change(members);
+    return true;
+}
+
+void
+members_suspect(struct members *members, uint32_t node, uint32_t incarnation,
+                uint64_t until_ms)
+{
+    struct entry *entry = find_arena(members, node, incarnation);
+    if (entry != NULL)
+        entry->lease_until_ms = min_u64(entry->lease_until_ms, until_ms);
+}
+
+void
+members_tick(struct members *members, uint64_t now_ms)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < members->count; i++) {
+        if (now_ms < members->entries[i].lease_until_ms)
+            members->entries[kept++] = members->entries[i];
+    }
+    bool changed = kept < members->count;
+    members->count = kept;
+    if (changed)
+        change(members);
+    if (members->settling && now_ms >= members->settled_at_ms) {
+        members->settling = false;
+        members->epoch++;
+    }
+}
+
+/* ---- Reading ---- */
+
+bool
+members_is_settling(const struct members *members)
+{
+    return members->settling;
+}
+
+uint64_t
+members_epoch(const struct members *members)
+{
+    return members->settling ? 0 : members->epoch;
+}
+
+uint64_t
+members_lease_ms(const struct members *members)
+{
+    return members->lease_ms;
+}
+
+struct members_past
+members_past(const struct members *members)
+{
+    uint32_t count = (uint32_t)members->count;
+    return (struct members_past){.epoch = members->epoch,
+                                 .count =
+                                     members->settling ? members->old_count : count};
+}
+
+size_t
+members_count(const struct members *members)
+{
+    return members->count;
+}
+
+const struct member *
+members_at(const struct members *members, size_t index)
+{
+    DS_ASSERT(index < members->count);
+    return &members->entries[index].member;
+}

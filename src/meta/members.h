@@ -1,0 +1,80 @@
+/* Who belongs to the cluster, as its metastore keeps it. Pure: time is an argument.
+ *
+ *      renew ──► [member] ── renew before the lease ends ──► [member]
+ *                   └── leave, or the lease ends ──► gone
+ *
+ * A member is a worker: the arena {node, incarnation} at an address. Each change of who
+ * belongs makes a new epoch; epochs never go back, whatever happens to the metastore.
+ *
+ * A metastore that was started again knows nobody, and who is missing in its first answer
+ * would be taken for lost. So it settles first: renewals keep their leases, and nobody is
+ * told of an epoch until as many as there were before have renewed, or a lease has passed.
+ *
+ *      members_create ──► [settling] ──► [settled]
+ *
+ * Owner: the caller of members_create(); no locking, no call blocks. */
+#ifndef META_MEMBERS_H
+#define META_MEMBERS_H
+
+#include <datasystem/datasystem.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { MEMBER_ADDRESS_MAX = 280 }; /* "host:port". */
+
+struct members;
+
+struct member {
+    uint32_t node; /* 0 is nobody's. */
+    uint32_t incarnation;
+    char address[MEMBER_ADDRESS_MAX + 1];
+};
+
+/* What was known before: an epoch, and how many belonged to it; 0: nobody. */
+struct members_past {
+    uint64_t epoch;
+    uint32_t count;
+};
+
+/* Settled at once where nobody belonged before. DS_NO_MEMORY */
+DS_MUST_USE enum ds_status
+members_create(uint64_t lease_ms, struct members_past past, uint64_t now_ms,
+               struct members **out, struct ds_error *err);
+void members_destroy(struct members *members); /* Accepts NULL. */
+
+/* `who` belongs for another lease. `past` is what it was told last: of more than we know
+ * when it is our memory that was lost. Who comes to a member's address replaces it, since
+ * only one can listen there; so does a new arena under the same node id.
+ *   DS_INVALID     no node, or no address
+ *   DS_EXISTS      the node id belongs to a member at another address: choose another
+ *   DS_NO_MEMORY */
+DS_MUST_USE enum ds_status
+members_renew(struct members *members, const struct member *who,
+              struct members_past past, uint64_t now_ms, struct ds_error *err);
+
+/* Gone at once; false if it was none. */
+bool members_leave(struct members *members, uint32_t node, uint32_t incarnation);
+
+/* It may be dead: its lease ends at `until_ms` at the latest, unless it renews. */
+void members_suspect(struct members *members, uint32_t node, uint32_t incarnation,
+                     uint64_t until_ms);
+
+/* Those whose lease has ended are gone; settling ends when its time has come. */
+void members_tick(struct members *members, uint64_t now_ms);
+
+bool members_is_settling(const struct members *members);
+
+/* 0 while it settles. */
+uint64_t members_epoch(const struct members *members);
+uint64_t members_lease_ms(const struct members *members);
+
+/* What to know after a restart. */
+struct members_past members_past(const struct members *members);
+
+/* In the order of their nodes; borrowed until the next change. */
+size_t members_count(const struct members *members);
+const struct member *members_at(const struct members *members, size_t index);
+
+#endif

@@ -1,0 +1,42 @@
+/* This worker as a member of a cluster: its connection to the metastore.
+ *
+ *      [away] ── connect, HELLO ──► [asking] ── MEMBER_RENEW, its reply ──► [member] ──┐
+ *        ▲  back-off 50 ms to 2 s       ▲                    └── renews again ────◄────┘
+ *        └── the connection ends ───────┘
+ *
+ * A renewal waits at the metastore until somebody comes or goes, a third of the lease at
+ * most, so all members know of a change at once and nobody polls. A metastore that is away
+ * changes nothing: the members that were known last are those that count.
+ * Owner: loop thread. */
+#ifndef WORKER_MEMBERSHIP_H
+#define WORKER_MEMBERSHIP_H
+
+#include <datasystem/datasystem.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct membership;
+struct worker;
+
+/* Joins in the background. `on_joined` is called once, when it has.
+ *   DS_INVALID     --metastore_address is none
+ *   DS_NO_MEMORY */
+DS_MUST_USE enum ds_status
+membership_open(struct worker *worker, void (*on_joined)(struct worker *worker),
+                struct membership **out, struct ds_error *err);
+
+/* Ends in the loop, where it is freed. Accepts NULL. */
+void membership_close(struct membership *membership);
+
+/* Tells the metastore that we go, waits for its word, 500 ms at most, and calls `on_left`
+ * then; at once if it is away. */
+void
+membership_leave(struct membership *membership, void (*on_left)(struct worker *worker));
+
+/* Of the members that are known; 0: none yet. */
+uint64_t membership_epoch(const struct membership *membership);
+size_t membership_count(const struct membership *membership);
+
+#endif

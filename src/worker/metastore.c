@@ -1,0 +1,403 @@
+#include "worker/metastore.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/numeric.h"
+#include "base/slice.h"
+#include "base/status.h"
+#include "meta/members.h"
+#include "meta/ring.h"
+#include "os/clock.h"
+#include "os/files.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    SUSPECT_MS = 2000,
+    RENEW_WAIT_MS_MAX = 600000,
+    LINE_BYTES = 512, /* More than an address and a number take. */
+};
+
+/* Invariants: a session with `renewal` is a member's, and is in `parked` while that waits
+ * for its reply. */
+struct metastore {
+    struct worker *worker;
+    struct members *members;
+    struct list parked;
+    uint64_t logged_epoch;
+    struct members_past saved;
+    char path[PATH_MAX];
+};
+
+/* The last renewal of a session. Owner: the session. */
+struct renewal {
+    struct list link;
+    struct session *session;
+    struct frame_header request;
+    uint32_t node;
+    uint32_t incarnation;
+    uint64_t epoch;
+    uint64_t answer_at_ms;
+};
+
+/* ---- What is kept over a restart ---- */
+
+/* The head itself is not counted: when it is started again, it has another arena. */
+static struct members_past
+past_of_others(const struct metastore *metastore)
+{
+    struct members_past past = members_past(metastore->members);
+    const char *own = metastore->worker->flags->worker_address;
+    if (members_epoch(metastore->members) == 0)
+        return metastore->saved;
+    for (size_t i = 0; i < members_count(metastore->members); i++) {
+        if (strcmp(members_at(metastore->members, i)->address, own) == 0)
+            past.count--;
+    }
+    return past;
+}
+
+static void
+save(struct metastore *metastore)
+{
+    struct members_past past = past_of_others(metastore);
+    if (past.epoch == metastore->saved.epoch && past.count == metastore->saved.count)
+        return;
+    char text[64];
+    struct ds_error err = {0};
+    snprintf(text, sizeof text, "%" PRIu64 " %" PRIu32 "\n", past.epoch, past.count);
+    if (files_write(metastore->path, text, 0600, &err) != DS_OK)
+        log_error("metastore cannot keep its epoch reason=\"%s\"", err.message);
+    metastore->saved = past;
+}
+
+static struct members_past
+load(const char *path)
+{
+    char text[64];
+    struct members_past past = {0};
+    if (!files_read(path, text, sizeof text) ||
+        sscanf(text, "%" SCNu64 " %" SCNu32, &past.epoch, &past.count) != 2)
+        return (struct members_past){0};
+    return past;
+}
+
+/* ---- Replies ---- */
+
+static void
+encode_all(const struct metastore *metastore, struct writer *out)
+{
+    const struct members *members = metastore->members;
+    uint32_t count = (uint32_t)members_count(members);
+    encode_member_list_begin(out, members_epoch(members),
+                             (uint32_t)members_lease_ms(members), count);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct member *member = members_at(members, i);
+        struct wire_member wire = {.node = member->node,
+                                   .incarnation = member->incarnation,
+                                   .address = slice_of_text(member->address)};
+        encode_member(out, &wire);
+    }
+}
+
+/* Nothing is new; the lease is. */
+static void
+reply_unchanged(const struct metastore *metastore, const struct renewal *renewal)
+{
+    AUTO_WRITER(writer);
+    encode_member_list_begin(&writer, renewal->epoch,
+                             (uint32_t)members_lease_ms(metastore->members), 0);
+    session_reply(renewal->session, &renewal->request, &writer);
+}
+
+static bool
+is_news_to(const struct metastore *metastore, const struct renewal *renewal)
+{
+    uint64_t epoch = members_epoch(metastore->members);
+    return epoch != 0 && epoch != renewal->epoch;
+}
+
+static void
+reply_all(struct metastore *metastore, struct renewal *renewal)
+{
+    AUTO_WRITER(all);
+    encode_all(metastore, &all);
+    session_reply(renewal->session, &renewal->request, &all);
+}
+
+/* Replies to those who know another epoch, or have waited long enough. */
+static void
+answer_parked(struct metastore *metastore, uint64_t now_ms)
+{
+    LIST_FOREACH (link, &metastore->parked) {
+        struct renewal *renewal = CONTAINER_OF(link, struct renewal, link);
+        bool is_news = is_news_to(metastore, renewal);
+        if (!is_news && now_ms < renewal->answer_at_ms)
+            continue;
+        list_remove(&renewal->link);
+        if (is_news)
+            reply_all(metastore, renewal);
+        else
+            reply_unchanged(metastore, renewal);
+    }
+}
+
+/* ---- Renewing ---- */
+
+static enum ds_status
+check_cluster(const struct metastore *metastore, const struct member_renew *message,
+              struct ds_error *err)
+{
+    const char *own = metastore->worker->flags->cluster_name;
+    if (slice_equal(slice_of_text(own), message->cluster_name))
+        return DS_OK;
+    return ds_fail(
+        err, DS_MISMATCH,
+        "the metastore is that of cluster '%s', the worker at %.*s is of "
+        "cluster '%.*s'; give both the same --cluster_name",
+        own, (int)message->who.address.len, (const char *)message->who.address.data,
+        (int)message->cluster_name.len, (const char *)message->cluster_name.data);
+}
+
+static struct member
+member_of(const struct wire_member *wire)
+{
+    static_assert((int)MEMBER_ADDRESS_BYTES_MAX == (int)MEMBER_ADDRESS_MAX, "address");
+    struct member member = {.node = wire->node, .incarnation = wire->incarnation};
+    memcpy(member.address, wire->address.data, wire->address.len);
+    return member;
+}
+
+static enum ds_status
+renew(struct metastore *metastore, const struct member_renew *message, uint64_t now_ms,
+      struct ds_error *err)
+{
+    enum ds_status status = check_cluster(metastore, message, err);
+    if (status != DS_OK)
+        return status;
+    if ((message->flags & MEMBER_LEAVES) != 0) {
+        (void)members_leave(metastore->members, message->who.node,
+                            message->who.incarnation);
+        return DS_OK;
+    }
+    struct member who = member_of(&message->who);
+    struct members_past past = {message->epoch, message->count};
+    return members_renew(metastore->members, &who, past, now_ms, err);
+}
+
+static bool
+is_parked(const struct session *session)
+{
+    return session->renewal != NULL && !list_is_empty(&session->renewal->link);
+}
+
+/* Who leaves hears of nothing but that: the renewal that is parked is dropped. */
+static enum ds_status
+note_renewal(struct session *session, const struct frame_header *header,
+             const struct member_renew *message, uint64_t now_ms, struct ds_error *err)
+{
+    struct renewal *renewal = session->renewal;
+    if (renewal == NULL && (renewal = calloc(1, sizeof *renewal)) == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "metastore is out of memory for a member");
+    if (is_parked(session))
+        list_remove(&renewal->link);
+    *renewal = (struct renewal){
+        .session = session,
+        .request = *header,
+        .node = message->who.node,
+        .incarnation = message->who.incarnation,
+        .epoch = message->epoch,
+        .answer_at_ms = now_ms + min_u64(message->wait_ms, RENEW_WAIT_MS_MAX),
+    };
+    list_init(&renewal->link);
+    session->renewal = renewal;
+    return DS_OK;
+}
+
+void
+handle_member_renew(struct session *session, const struct frame_header *header,
+                    struct ds_slice body)
+{
+    struct metastore *metastore = session->worker->metastore;
+    struct member_renew message;
+    if (session->kind != SESSION_METASTORE || !decode_member_renew(body, &message) ||
+        (is_parked(session) && (message.flags & MEMBER_LEAVES) == 0)) {
+        session_reject(session, "malformed MEMBER_RENEW");
+        return;
+    }
+    DS_ASSERT(metastore != NULL);
+    struct ds_error err = {0};
+    uint64_t now_ms = clock_monotonic_ms();
+    enum ds_status status = renew(metastore, &message, now_ms, &err);
+    if (status == DS_OK)
+        status = note_renewal(session, header, &message, now_ms, &err);
+    if (status != DS_OK) {
+        log_warn("metastore refused address=%.*s reason=\"%s\"",
+                 (int)message.who.address.len, (const char *)message.who.address.data,
+                 err.message);
+        conn_reply_error(session->conn, header, &err);
+        return;
+    }
+    struct renewal *renewal = session->renewal;
+    if ((message.flags & MEMBER_LEAVES) != 0)
+        reply_unchanged(metastore, renewal);
+    else if (message.epoch == 0 && is_news_to(metastore, renewal))
+        reply_all(metastore, renewal); /* Who is new does not wait for the tick. */
+    else
+        list_push_back(&metastore->parked, &renewal->link);
+}
+
+void
+metastore_drop(struct session *session)
+{
+    struct renewal *renewal = session->renewal;
+    if (renewal == NULL)
+        return;
+    members_suspect(session->worker->metastore->members, renewal->node,
+                    renewal->incarnation, clock_monotonic_ms() + SUSPECT_MS);
+    list_remove(&renewal->link);
+    free(renewal);
+    session->renewal = NULL;
+}
+
+/* ---- Asking ---- */
+
+static void
+append(struct writer *json, const char *format, ...)
+{
+    char text[LINE_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    int bytes = vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    DS_ASSERT(bytes >= 0 && (size_t)bytes < sizeof text);
+    write_bytes(json, slice(text, (size_t)bytes));
+}
+
+static void
+append_member(struct writer *json, const struct member *member, const struct ring *ring)
+{
+    struct ring_range ranges[RING_POINTS_PER_MEMBER];
+    size_t count = ring_ranges(ring, member->node, ranges, RING_POINTS_PER_MEMBER);
+    append(json,
+           "{\"worker_address\": \"%s\", \"node\": %" PRIu32
+           ", \"incarnation\": %" PRIu32 ", \"hash_ranges\": [",
+           member->address, member->node, member->incarnation);
+    for (size_t i = 0; i < count; i++) {
+        const char *separator = i == 0 ? "" : ", ";
+        if (ranges[i].after == ranges[i].upto)
+            append(json, "\"[0,%" PRIu32 "]\"", UINT32_MAX);
+        else
+            append(json, "%s\"(%" PRIu32 ",%" PRIu32 "]\"", separator, ranges[i].after,
+                   ranges[i].upto);
+    }
+    append(json, "]}");
+}
+
+static struct ring *
+make_ring(const struct members *members)
+{
+    size_t count = members_count(members);
+    uint32_t *nodes = calloc(count + 1, sizeof *nodes);
+    struct ring *ring = NULL;
+    if (nodes == NULL)
+        return NULL;
+    for (size_t i = 0; i < count; i++)
+        nodes[i] = members_at(members, i)->node;
+    if (ring_create(nodes, count, &ring, NULL) != DS_OK)
+        ring = NULL;
+    free(nodes);
+    return ring;
+}
+
+void
+handle_members(struct session *session, const struct frame_header *header,
+               struct ds_slice body)
+{
+    if (session->kind != SESSION_METASTORE || body.len != 0) {
+        session_reject(session, "malformed MEMBERS");
+        return;
+    }
+    const struct members *members = session->worker->metastore->members;
+    struct ring *ring = make_ring(members);
+    AUTO_WRITER(json);
+    json.failed = ring == NULL;
+    append(&json, "{\"epoch\": %" PRIu64 ", \"nodes\": [", members_epoch(members));
+    for (size_t i = 0; ring != NULL && i < members_count(members); i++) {
+        if (i > 0)
+            append(&json, ", ");
+        append_member(&json, members_at(members, i), ring);
+    }
+    append(&json, "]}");
+    ring_destroy(ring);
+    session_reply(session, header, &json);
+}
+
+/* ---- Life ---- */
+
+enum ds_status
+metastore_open(struct worker *worker, struct metastore **out, struct ds_error *err)
+{
+    struct metastore *metastore = calloc(1, sizeof *metastore);
+    if (metastore == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for the metastore");
+    metastore->worker = worker;
+    list_init(&metastore->parked);
+    int used = snprintf(metastore->path, sizeof metastore->path, "%s/metastore.epoch",
+                        worker->resources->home);
+    enum ds_status status = DS_OK;
+    if (used < 0 || (size_t)used >= sizeof metastore->path)
+        status = ds_fail(err, DS_INVALID, "home folder '%s' is too long",
+                         worker->resources->home);
+    if (status == DS_OK) {
+        metastore->saved = load(metastore->path);
+        uint64_t lease_ms = (uint64_t)worker->flags->node_timeout_s * 1000;
+        status = members_create(lease_ms, metastore->saved, clock_monotonic_ms(),
+                                &metastore->members, err);
+    }
+    if (status != DS_OK) {
+        free(metastore);
+        return status;
+    }
+    *out = metastore;
+    return DS_OK;
+}
+
+/* Without any others there is nobody whom a wrong answer could harm. */
+void
+metastore_close(struct metastore *metastore)
+{
+    if (metastore == NULL)
+        return;
+    DS_ASSERT(list_is_empty(&metastore->parked));
+    save(metastore);
+    if (metastore->worker->is_leaving && metastore->saved.count == 0)
+        files_remove(metastore->path);
+    members_destroy(metastore->members);
+    free(metastore);
+}
+
+bool
+metastore_is_settling(const struct metastore *metastore)
+{
+    return members_is_settling(metastore->members);
+}
+
+void
+metastore_tick(struct metastore *metastore, uint64_t now_ms)
+{
+    members_tick(metastore->members, now_ms);
+    uint64_t epoch = members_epoch(metastore->members);
+    if (epoch != metastore->logged_epoch)
+        log_info("metastore epoch=%" PRIu64 " members=%zu", epoch,
+                 members_count(metastore->members));
+    metastore->logged_epoch = epoch;
+    save(metastore);
+    answer_parked(metastore, now_ms);
+}

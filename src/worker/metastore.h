@@ -1,0 +1,34 @@
+/* The metastore: who belongs to the cluster, kept in the worker of the head node.
+ *
+ *      worker ── MEMBER_RENEW ──► [parked] ── another epoch, or wait_ms over ──► member_list
+ *                                    │            └── the worker renews again ──┐
+ *                                    └──◄──────────────────────────────────────┘
+ *
+ * Changes within a tick (100 ms) are told together. A worker whose connection ends is
+ * suspect: unless it renews within 2 s, as it does when only the connection broke, it is
+ * gone. What is needed after a restart, the last epoch and how many others belonged, is in
+ * a file in the home folder. Owner: loop thread. */
+#ifndef WORKER_METASTORE_H
+#define WORKER_METASTORE_H
+
+#include "worker/session.h"
+
+struct metastore;
+
+/* A file that cannot be read counts as absent.
+ *   DS_NO_MEMORY */
+DS_MUST_USE enum ds_status
+metastore_open(struct worker *worker, struct metastore **out, struct ds_error *err);
+
+/* Once its sessions are closed. Accepts NULL. */
+void metastore_close(struct metastore *metastore);
+
+/* It was started again, and waits for those that belonged before. */
+bool metastore_is_settling(const struct metastore *metastore);
+
+void metastore_tick(struct metastore *metastore, uint64_t now_ms);
+
+/* The session is closing. */
+void metastore_drop(struct session *session);
+
+#endif

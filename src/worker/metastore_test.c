@@ -1,0 +1,217 @@
+#include "worker/metastore.h"
+
+#include "worker/fixture.h"
+
+#include <stdlib.h>
+
+enum { A_WHILE_MS = 60000 };
+
+static struct member_renew
+renewal_of(uint32_t node)
+{
+    static char addresses[8][32];
+    snprintf(addresses[node], sizeof addresses[node], "10.0.0.%u:31501", node);
+    return (struct member_renew){.who = {.node = node,
+                                         .incarnation = 100 + node,
+                                         .address = slice_of_text(addresses[node])},
+                                 .wait_ms = A_WHILE_MS};
+}
+
+/* A connection to the metastore that has said HELLO. */
+static void
+open_member(struct caller *caller, struct fixture *fixture)
+{
+    AUTO_WRITER(body);
+    struct hello hello = {.layout_version = LAYOUT_VERSION,
+                          .protocol_version = PROTOCOL_VERSION};
+    encode_hello(&body, &hello, NULL, 0);
+    caller_open_tcp(caller, fixture, fixture->metastore);
+    CHECK_OK(caller_call(caller, MESSAGE_HELLO, bytes_of(&body)));
+}
+
+static void
+send_renewal(struct caller *caller, const struct member_renew *message)
+{
+    AUTO_WRITER(body);
+    encode_member_renew(&body, message);
+    caller_send(caller, MESSAGE_MEMBER_RENEW, bytes_of(&body));
+}
+
+/* What the last reply says, which becomes what the member knows. */
+static struct member_list
+take_list(const struct caller *caller, struct member_renew *knows)
+{
+    struct member_list list;
+    CHECK_OK(caller->reply.status);
+    CHECK(decode_member_list(body_of(caller), &list));
+    knows->epoch = list.epoch;
+    if (list.count > 0)
+        knows->count = list.count - 1;
+    return list;
+}
+
+static struct member_list
+renew(struct caller *caller, struct member_renew *message)
+{
+    send_renewal(caller, message);
+    CHECK(caller_receive(caller));
+    return take_list(caller, message);
+}
+
+static struct member_list
+hear(struct caller *caller, struct member_renew *message)
+{
+    CHECK(caller_receive(caller));
+    return take_list(caller, message);
+}
+
+TEST(members_hear_who_comes_and_who_leaves)
+{
+    FIXTURE(f, 64);
+    struct caller first, second;
+    struct member_renew one = renewal_of(1), two = renewal_of(2);
+    open_member(&first, &f);
+    open_member(&second, &f);
+    CHECK_INT(renew(&first, &one).count, 1);
+    send_renewal(&first, &one); /* Parked: nothing is new. */
+    struct member_list list = renew(&second, &two);
+    CHECK_INT(list.count, 2);
+    CHECK(list.lease_ms > 0);
+    struct wire_member member;
+    CHECK(next_member(&list, &member));
+    CHECK(member.node == 1 && member.incarnation == 101);
+    CHECK(slice_equal(member.address, slice_of_text("10.0.0.1:31501")));
+    CHECK_INT(hear(&first, &one).epoch, 2);
+    send_renewal(&first, &one);
+    send_renewal(&second, &two);
+    turn(&f);
+    two.flags = MEMBER_LEAVES; /* Takes the place of what is parked. */
+    CHECK_INT(renew(&second, &two).count, 0);
+    list = hear(&first, &one);
+    CHECK_INT(list.count, 1);
+    CHECK_INT(list.epoch, 3);
+    caller_close(&second);
+    caller_close(&first);
+}
+
+TEST(a_renewal_is_answered_when_it_has_waited_long_enough)
+{
+    FIXTURE(f, 64);
+    struct caller caller;
+    struct member_renew one = renewal_of(1);
+    open_member(&caller, &f);
+    CHECK_INT(renew(&caller, &one).epoch, 1);
+    one.wait_ms = 10;
+    struct member_list list = renew(&caller, &one);
+    CHECK_INT(list.epoch, 1);
+    CHECK_INT(list.count, 0);
+    caller_close(&caller);
+}
+
+/* One that only lost its connection renews over another one in time. */
+TEST(who_is_gone_without_a_word_is_told_to_the_others)
+{
+    FIXTURE(f, 64);
+    struct caller first, second, third, third_again;
+    struct member_renew one = renewal_of(1), two = renewal_of(2), three = renewal_of(3);
+    open_member(&first, &f);
+    open_member(&second, &f);
+    open_member(&third, &f);
+    open_member(&third_again, &f);
+    (void)renew(&second, &two);
+    (void)renew(&third, &three);
+    CHECK_INT(renew(&first, &one).count, 3);
+    send_renewal(&first, &one);
+    caller_close(&second);
+    caller_close(&third);
+    turn(&f);
+    (void)renew(&third_again, &three);
+    struct member_list list = hear(&first, &one);
+    CHECK_INT(list.count, 2);
+    struct wire_member member;
+    CHECK(next_member(&list, &member) && member.node == 1);
+    CHECK(next_member(&list, &member) && member.node == 3);
+    caller_close(&third_again);
+    caller_close(&first);
+}
+
+static void
+check_refused(struct caller *caller, const struct member_renew *message,
+              enum ds_status status, const char *words)
+{
+    char text[512];
+    send_renewal(caller, message);
+    CHECK(caller_receive(caller));
+    CHECK_INT(caller->reply.status, status);
+    struct ds_slice body = body_of(caller);
+    snprintf(text, sizeof text, "%.*s", (int)body.len, (const char *)body.data);
+    CHECK_CONTAINS(text, words);
+}
+
+TEST(who_cannot_be_a_member_is_told_why)
+{
+    FIXTURE(f, 64);
+    struct caller first, second;
+    struct member_renew one = renewal_of(1), thief = renewal_of(2),
+                        stranger = renewal_of(3);
+    open_member(&first, &f);
+    open_member(&second, &f);
+    (void)renew(&first, &one);
+    thief.who.node = 1;
+    check_refused(&second, &thief, DS_EXISTS, "10.0.0.1:31501");
+    stranger.cluster_name = slice_of_text("green");
+    check_refused(&second, &stranger, DS_MISMATCH, "--cluster_name");
+    caller_close(&second);
+    caller_close(&first);
+}
+
+TEST(a_workers_own_port_knows_no_members)
+{
+    FIXTURE(f, 64);
+    CALLER(caller, &f);
+    struct member_renew one = renewal_of(1);
+    say_hello(&caller);
+    send_renewal(&caller, &one);
+    check_closed(&caller);
+}
+
+/* What a member knew is more than an epoch that anybody is told before it is back. */
+TEST(a_metastore_that_is_started_again_waits_for_its_members)
+{
+    FIXTURE(f, 64);
+    struct caller first, second, third;
+    struct member_renew one = renewal_of(1), two = renewal_of(2), three = renewal_of(3);
+    open_member(&first, &f);
+    open_member(&second, &f);
+    (void)renew(&first, &one);
+    (void)renew(&second, &two);
+    one.epoch = 0;
+    CHECK_INT(renew(&first, &one).epoch, 2);
+    caller_close(&second);
+    caller_close(&first);
+    metastore_tick(f.worker.metastore, 0); /* Writes the file. */
+    fixture_stop(&f);
+    fixture_start_again(&f);
+
+    open_member(&first, &f);
+    open_member(&second, &f);
+    open_member(&third, &f);
+    send_renewal(&third, &three);
+    one.wait_ms = 0;
+    CHECK_INT(renew(&first, &one).count, 0); /* Its lease is renewed all the same. */
+    CHECK(!caller_is_told(&third));
+    struct member_list list = renew(&second, &two);
+    CHECK_INT(list.count, 3);
+    CHECK(list.epoch > 2);
+    CHECK_INT(hear(&third, &three).count, 3);
+    caller_close(&third);
+    caller_close(&second);
+    caller_close(&first);
+}
+
+TEST_MAIN(RUN(members_hear_who_comes_and_who_leaves),
+          RUN(a_renewal_is_answered_when_it_has_waited_long_enough),
+          RUN(who_is_gone_without_a_word_is_told_to_the_others),
+          RUN(who_cannot_be_a_member_is_told_why),
+          RUN(a_workers_own_port_knows_no_members),
+          RUN(a_metastore_that_is_started_again_waits_for_its_members))

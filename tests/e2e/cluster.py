@@ -1,0 +1,97 @@
+"""A cluster of workers by `dscli`, each on a host of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from e2e import Done, Site
+from hosts import Host
+
+WORKER_PORT, METASTORE_PORT = 31501, 2379
+EVENT_S = 20.0  # Several times what anything here may take.
+
+
+class Cluster:
+    """Workers on hosts, of which the first is the head. Owner: its fixture."""
+
+    def __init__(self, site: Site, hosts: list[Host]) -> None:
+        self.site = site
+        self.hosts = hosts
+        self.head = hosts[0]
+
+    def address(self, host: Host) -> str:
+        return f"{host.address}:{WORKER_PORT}"
+
+    @property
+    def metastore(self) -> str:
+        return f"{self.head.address}:{METASTORE_PORT}"
+
+    def dscli(self, host: Host, *words: str) -> Done:
+        program = [*host.within, sys.executable, "-m", "yr.datasystem.cli"]
+        return self.site.command(*program, *words)
+
+    def try_start(self, host: Host, *flags: str, timeout_s: int = 20) -> Done:
+        words = ["-d", str(self.home(host)), "-w", "--worker_address"]
+        words += [self.address(host), "--metastore_address", self.metastore]
+        if host is self.head:
+            words += ["--start_metastore_service", "true"]
+        words += ["--shared_memory_size_mb", "64", *flags]
+        return self.dscli(host, "start", "-t", str(timeout_s), *words)
+
+    def start(self, host: Host, *flags: str) -> None:
+        done = self.try_start(host, *flags)
+        assert done.code == 0, done.out + done.err
+
+    def stop(self, host: Host) -> None:
+        done = self.dscli(host, "stop", "--worker_address", self.address(host))
+        assert done.code == 0, done.out + done.err
+
+    def home(self, host: Host) -> Path:
+        return self.site.folder / f"host{host.number}"
+
+    def log(self, host: Host) -> str:
+        path = self.home(host) / "datasystem/logs/datasystem_worker.log"
+        return path.read_text()
+
+    def query(self, host: Host) -> dict[str, Any]:
+        done = self.dscli(
+            host, "query", "cluster", "--metastore_address", self.metastore
+        )
+        document: dict[str, Any] = json.loads(done.out)
+        return document
+
+    def members(self) -> list[str]:
+        """Addresses, as the metastore has them; empty while it does not say."""
+        nodes = self.query(self.head).get("nodes", [])
+        return sorted(node["worker_address"] for node in nodes)
+
+    def await_members(self, *hosts: Host) -> None:
+        wanted = sorted(self.address(host) for host in hosts)
+        await_that(lambda: self.members() == wanted)
+
+    def supervisor(self, host: Host) -> int:
+        text = (self.home(host) / "worker.lock").read_text()
+        return int(text)
+
+    def child(self, host: Host) -> int:
+        pid = self.supervisor(host)
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+    def kill(self, host: Host) -> None:
+        """Both processes at once, as pkill -9 does."""
+        for pid in (self.supervisor(host), self.child(host)):
+            os.kill(pid, signal.SIGKILL)
+
+
+def await_that(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + EVENT_S
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
