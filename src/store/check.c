@@ -16,6 +16,8 @@ struct tally {
     uint64_t resting;
     uint64_t provisional;
     uint64_t unchecked;
+    uint64_t copies;
+    uint64_t evictable;
     uint64_t expiring;
     uint64_t dead_bytes;
     uint64_t lent;
@@ -57,6 +59,8 @@ check_sealed(const struct store *store, uint32_t index, struct tally *tally)
     DS_ASSERT(expiry_of(&store->expiry, index) == slot->expires_ds);
     tally->expiring += slot->expires_ds != 0;
     tally->unchecked += !slot_has_checksum(slot);
+    tally->copies += (place_flags(slot->place) & SLOT_FLAG_COPY) != 0;
+    tally->evictable += (place_flags(slot->place) & SLOT_FLAG_EVICTABLE) != 0;
     if (!slot_is_provisional(slot))
         return;
     tally->provisional++;
@@ -143,6 +147,8 @@ check_sums(const struct store *store, const struct tally *tally)
     DS_ASSERT(tally->by_state[SLOT_WRITING] == store->writing_count);
     DS_ASSERT(tally->by_state[SLOT_SEALED] == store->sealed_count);
     DS_ASSERT(tally->unchecked == store->unchecked_count);
+    DS_ASSERT(tally->copies == store->copy_count);
+    DS_ASSERT(tally->evictable == store->evictable_count);
     DS_ASSERT(tally->by_state[SLOT_DEAD] == store->limbo.count);
     DS_ASSERT(tally->dead_bytes == store->limbo.bytes);
     DS_ASSERT(tally->lent == store->lent_count);

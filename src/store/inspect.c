@@ -68,6 +68,8 @@ store_stats(const struct store *store, struct store_stats *out)
     *out = (struct store_stats){
         .objects = store->sealed_count,
         .objects_without_checksum = store->unchecked_count,
+        .copies = store->copy_count,
+        .evictable = store->evictable_count,
         .writing = store->writing_count - store->lent_count,
         .lent = store->lent_count,
         .dead = store->limbo.count,

@@ -4,7 +4,7 @@
  *   lease.c     room that is lent to clients   recover.c   store_open()
  *   reclaim.c   dead objects to free memory    check.c     store_check()
  *   inspect.c   views, stats, iteration        no_room.c   the text of DS_FULL
- *   holders.c   who keeps room
+ *   holders.c   who keeps room                evict.c     what may go for others
  *   table.c     buckets, slots, keys           checksum.c  those of what is sealed */
 #ifndef STORE_INTERNAL_H
 #define STORE_INTERNAL_H
@@ -64,7 +64,10 @@ struct store {
     struct holds holds;
 
     uint64_t sealed_count;    /* Of which */
-    uint64_t unchecked_count; /* so many have no checksum. */
+    uint64_t unchecked_count; /* so many have no checksum, */
+    uint64_t copy_count;      /* are copies, */
+    uint64_t evictable_count; /* or may go otherwise. */
+    uint32_t evict_cursor;    /* Where the next search for those begins. */
     uint64_t writing_count;   /* Lent ones included, of which there are */
     uint64_t lent_count;      /* so many, */
     uint64_t lent_bytes;      /* with so much room. */
@@ -123,8 +126,23 @@ void limbo_take_back(struct store *store);
 /* The same, when enough has died since the last time to be worth a scan of the pins. */
 void limbo_reclaim_if_due(struct store *store);
 
+/* Marks, for a look at the pins before anything dies: mark some slots, clear those that
+ * are pinned or held, and take what is left back. */
+void limbo_mark(struct store *store, uint32_t index);
+void limbo_unmark_pinned(struct store *store);
+bool limbo_take_mark(struct store *store, uint32_t index);
+
 /* Make a FREE slot available. */
 void free_slot_push(struct store *store, uint32_t index);
+
+/* ---- evict.c ---- */
+
+/* Ends, and reclaims, objects with this flag that nobody pins: `bytes` of them if there
+ * are so many within the next few. False if there is none. */
+bool evict(struct store *store, enum slot_flags flag, uint64_t bytes);
+
+/* A sealed object begins (1) or ends (-1). */
+void evictable_count(struct store *store, const struct slot *slot, int change);
 
 /* ---- recover.c ---- */
 

@@ -78,8 +78,9 @@ commit_state(uint64_t word)
 enum slot_flags {
     SLOT_FLAG_BLOCK = 1 << 0,       /* A part of a queue's block, not a user key. */
     SLOT_FLAG_PROVISIONAL = 1 << 1, /* A block part that no controller adopted yet. */
-    SLOT_FLAG_EVICTABLE = 1 << 2,   /* NONE_L2_CACHE_EVICT. */
+    SLOT_FLAG_EVICTABLE = 1 << 2,   /* NONE_L2_CACHE_EVICT: may go for others. */
     SLOT_FLAG_CHECKSUM = 1 << 3,    /* `checksum` is set. */
+    SLOT_FLAG_COPY = 1 << 4,        /* Of what another node has: goes first. */
 };
 
 /* A bucket's head is the number of its first slot plus 1, so that the zeroes of a new

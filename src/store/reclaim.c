@@ -112,6 +112,30 @@ limbo_reclaim(struct store *store)
     return freed;
 }
 
+/* ---- Before a death ---- */
+
+void
+limbo_mark(struct store *store, uint32_t index)
+{
+    unit_map_set(&store->limbo.marks, slot_unit(table_slot(&store->table, index)));
+}
+
+void
+limbo_unmark_pinned(struct store *store)
+{
+    pins_visit(&store->pins, keep_pinned, &store->limbo);
+    holds_visit(&store->holds, keep_pinned, &store->limbo);
+}
+
+bool
+limbo_take_mark(struct store *store, uint32_t index)
+{
+    uint64_t unit = slot_unit(table_slot(&store->table, index));
+    bool marked = unit_map_test(&store->limbo.marks, unit);
+    unit_map_clear(&store->limbo.marks, unit);
+    return marked;
+}
+
 /* The slot of an entry of `pending` that is lent, or NULL. */
 static const struct slot *
 lent_slot(const struct store *store, uint32_t at)
@@ -125,19 +149,15 @@ lent_slot(const struct store *store, uint32_t at)
 void
 limbo_take_back(struct store *store)
 {
-    struct limbo *limbo = &store->limbo;
     for (uint32_t i = 0; i < store->pending_count; i++) {
-        const struct slot *slot = lent_slot(store, i);
-        if (slot != NULL)
-            unit_map_set(&limbo->marks, slot_unit(slot));
+        if (lent_slot(store, i) != NULL)
+            limbo_mark(store, store->pending[i].slot);
     }
-    pins_visit(&store->pins, keep_pinned, limbo);
+    limbo_unmark_pinned(store);
     for (uint32_t i = store->pending_count; i > 0; i--) {
-        const struct slot *slot = lent_slot(store, i - 1);
-        if (slot == NULL || !unit_map_test(&limbo->marks, slot_unit(slot)))
-            continue;
-        unit_map_clear(&limbo->marks, slot_unit(slot));
-        object_die(store, store->pending[i - 1].slot);
+        uint32_t index = store->pending[i - 1].slot;
+        if (lent_slot(store, i - 1) != NULL && limbo_take_mark(store, index))
+            object_die(store, index);
     }
     (void)limbo_reclaim(store);
 }

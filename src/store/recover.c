@@ -12,7 +12,7 @@
 
 enum {
     SLOT_FLAGS_ALL = SLOT_FLAG_BLOCK | SLOT_FLAG_PROVISIONAL | SLOT_FLAG_EVICTABLE |
-                     SLOT_FLAG_CHECKSUM
+                     SLOT_FLAG_CHECKSUM | SLOT_FLAG_COPY
 };
 
 #define VERSION_MAX (1ull << 63)
@@ -183,6 +183,7 @@ adopt_sealed(struct recovery *recovery, uint32_t index)
     expiry_set(&store->expiry, index, slot->expires_ds);
     store->sealed_count++;
     store->unchecked_count += !slot_has_checksum(slot);
+    evictable_count(store, slot, 1);
     recovery->report.sealed++;
     if (slot_is_provisional(slot)) {
         pending_add(store, index);

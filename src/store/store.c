@@ -167,6 +167,19 @@ create_without_effort(struct store *store, const struct create_request *request,
     return true;
 }
 
+/* What may go makes room: copies before what is nowhere else. */
+static enum room_lack
+evict_for(struct store *store, const struct create_request *request,
+          enum room_lack lack, struct room *out)
+{
+    static const enum slot_flags order[] = {SLOT_FLAG_COPY, SLOT_FLAG_EVICTABLE};
+    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
+        while (lack != ROOM_FOUND && evict(store, order[i], request->size))
+            lack = reserve_room(store, request, out);
+    }
+    return lack;
+}
+
 enum ds_status
 store_create(struct store *store, const struct create_request *request, uint64_t now_ds,
              struct object_view *out, struct ds_error *err)
@@ -183,6 +196,7 @@ store_create(struct store *store, const struct create_request *request, uint64_t
     enum room_lack lack = reserve_room(store, request, &room);
     if (lack != ROOM_FOUND && store_tick(store, now_ds) > 0)
         lack = reserve_room(store, request, &room);
+    lack = evict_for(store, request, lack, &room);
     if (lack != ROOM_FOUND && store->lent_count > 0) {
         limbo_take_back(store);
         lack = reserve_room(store, request, &room);
@@ -209,6 +223,7 @@ object_die(struct store *store, uint32_t index)
         expiry_set(&store->expiry, index, 0);
         store->sealed_count--;
         store->unchecked_count -= !slot_has_checksum(slot);
+        evictable_count(store, slot, -1);
     } else {
         store->writing_count--;
         if (slot_is_lent(slot))
@@ -289,6 +304,7 @@ publish(struct store *store, uint32_t index, const struct seal_request *request,
     store->writing_count--;
     store->sealed_count++;
     store->unchecked_count += !request->has_checksum;
+    evictable_count(store, slot, 1);
 }
 
 enum ds_status

@@ -102,7 +102,7 @@ struct create_request {
 /* Reserve room: a WRITING slot that no lookup finds.
  *   DS_FULL   "Shared memory no space in arena: ..." or the table is full; the text has
  *             sizes and the remedy. Expired and unpinned dead objects were reclaimed
- *             before giving up. */
+ *             before giving up, and unpinned copies and evictable objects are gone. */
 DS_MUST_USE enum ds_status
 store_create(struct store *store, const struct create_request *request, uint64_t now_ds,
              struct object_view *out, struct ds_error *err);
@@ -271,6 +271,8 @@ struct store_stats {
     struct arena_stats arena;
     uint64_t objects; /* SEALED. */
     uint64_t objects_without_checksum;
+    uint64_t copies;    /* Of what other nodes have, */
+    uint64_t evictable; /* and what its writer allowed to go. */
     uint64_t writing;
     uint64_t lent; /* Not in `writing`, their bytes not in what the arena has used. */
     uint64_t dead; /* Deleted, but pinned. */

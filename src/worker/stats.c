@@ -110,6 +110,8 @@ add_store(struct json *json, struct worker *worker)
     add_number(json, "memory_deleted_but_held_bytes", stats.dead_bytes);
     add_number(json, "objects", stats.objects);
     add_number(json, "objects_without_checksum", stats.objects_without_checksum);
+    add_number(json, "objects_evictable", stats.evictable);
+    add_number(json, "objects_copied", stats.copies);
     add_number(json, "objects_unsealed", stats.writing);
     add_number(json, "objects_lent", stats.lent);
     add_number(json, "objects_deleted_but_held", stats.dead);

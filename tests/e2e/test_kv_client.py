@@ -150,6 +150,23 @@ def test_modes_of_a_second_level_are_refused(
         client.set(key, b"v", mode)
 
 
+def test_what_may_be_evicted_goes_when_room_is_short(client: KVClient) -> None:
+    count = 3 * ARENA_MB // 4
+    client.set("kept", bytes(4 * MB))
+    first = client.set_value(b"seen first", WriteMode.NONE_L2_CACHE_EVICT)
+    (held,) = client.get_buffers([first])
+    evictable = [f"evictable-{i}" for i in range(2 * count)]
+    for name in evictable:
+        client.set(name, bytes(MB), WriteMode.NONE_L2_CACHE_EVICT)
+    assert not client.exist(evictable[:1])[0]
+    assert client.exist(["kept", first, evictable[-1]]) == [True] * 3
+    client.set("large", bytes(count * MB // 2))
+    assert held is not None
+    assert memoryview(held) == b"seen first"
+    del held
+    client.delete(["kept", "large", first, *evictable])
+
+
 def test_set_value_gives_the_key(client: KVClient) -> None:
     key = client.set_value(b"v")
     assert len(key) == 36

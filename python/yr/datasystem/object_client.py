@@ -9,7 +9,8 @@ class WriteMode(Enum):
     """Whether an object also goes to a second-level cache, and whether it may go away.
 
     NONE_L2_CACHE objects stay until they are deleted or expire; those with EVICT in the
-    name may be dropped when memory is short.
+    name go when room is short, about in the order in which they were put, unless
+    somebody reads them at that moment.
     """
 
     NONE_L2_CACHE = 0
