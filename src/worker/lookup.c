@@ -5,11 +5,16 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
+#include "worker/peers.h"
 #include "worker/session.h"
 #include "worker/transfer.h"
 #include "worker/waiters.h"
 
 #include <stdlib.h>
+
+/* Longer than a fetch between nodes takes that comes to an end at all; whoever asked gives
+ * up sooner. */
+enum { FETCH_WAIT_MS = 60000 };
 
 bool
 lookup_find(struct worker *worker, const struct lookup *message, struct ds_slice key,
@@ -53,12 +58,25 @@ answer_lookup(struct session *session, const struct frame_header *header,
     session_reply(session, header, &writer);
 }
 
-/* Parks if anything is missing; *out_parked tells. */
+/* It is missing, and may come: a user's key when somebody puts it, a block's part when it
+ * is being fetched from another node. */
+static bool
+may_come(struct session *session, const struct lookup *message, struct ds_slice key)
+{
+    struct object_view view;
+    if (lookup_find(session->worker, message, key, &view))
+        return false;
+    return (message->flags & LOOKUP_BLOCKS) == 0 ||
+           peers_fetch(session->worker->peers, key);
+}
+
+/* Parks if anything is missing that may come; *out_parked tells. */
 static enum ds_status
 park_for_missing(struct session *session, const struct frame_header *header,
                  struct ds_slice body, const struct lookup *message, bool *out_parked,
                  struct ds_error *err)
 {
+    bool is_blocks = (message->flags & LOOKUP_BLOCKS) != 0;
     struct ds_slice *missing = calloc((size_t)message->keys.count + 1, sizeof *missing);
     if (missing == NULL)
         return ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
@@ -66,14 +84,14 @@ park_for_missing(struct session *session, const struct frame_header *header,
     struct key_list keys = message->keys;
     struct ds_slice key;
     while (next_key(&keys, &key)) {
-        struct object_view view;
-        if (!lookup_find(session->worker, message, key, &view))
+        if (may_come(session, message, key))
             missing[count++] = key;
     }
     enum ds_status status = DS_OK;
     if (count > 0)
-        status = waiters_park(session, header, body, message->wait_ms, missing, count,
-                              answer_lookup, err);
+        status = waiters_park(session, header, body,
+                              is_blocks ? FETCH_WAIT_MS : message->wait_ms, missing,
+                              count, answer_lookup, err);
     free(missing);
     *out_parked = count > 0;
     return status;
@@ -96,7 +114,7 @@ handle_lookup(struct session *session, const struct frame_header *header,
         status = ds_fail(&err, DS_INVALID,
                          "%u keys in one request; at most %u are allowed, split it",
                          message.keys.count, LOOKUP_KEYS_MAX);
-    else if (message.wait_ms > 0)
+    else if (message.wait_ms > 0 || (message.flags & LOOKUP_BLOCKS) != 0)
         status = park_for_missing(session, header, body, &message, &parked, &err);
     if (status != DS_OK)
         conn_reply_error(session->conn, header, &err);

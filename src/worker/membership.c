@@ -10,6 +10,7 @@
 #include "os/clock.h"
 #include "os/sockets.h"
 #include "wire/message.h"
+#include "worker/peers.h"
 #include "worker/worker.h"
 
 #include <inttypes.h>
@@ -60,6 +61,16 @@ size_t
 membership_count(const struct membership *membership)
 {
     return membership->count;
+}
+
+const struct member *
+membership_find(const struct membership *membership, uint32_t node)
+{
+    for (uint32_t i = 0; i < membership->count; i++) {
+        if (membership->members[i].node == node)
+            return &membership->members[i];
+    }
+    return NULL;
 }
 
 /* ---- Messages ---- */
@@ -143,6 +154,7 @@ take_members(struct membership *membership, struct member_list *list)
     membership->count = count;
     membership->epoch = list->epoch;
     log_info("worker members=%" PRIu32 " epoch=%" PRIu64, count, list->epoch);
+    peers_members_changed(membership->worker->peers);
     return true;
 }
 

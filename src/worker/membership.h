@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct member; /* meta/members.h */
 struct membership;
 struct worker;
 
@@ -38,5 +39,9 @@ membership_leave(struct membership *membership, void (*on_left)(struct worker *w
 /* Of the members that are known; 0: none yet. */
 uint64_t membership_epoch(const struct membership *membership);
 size_t membership_count(const struct membership *membership);
+
+/* NULL: no member has this node id. Borrowed until the members change. */
+const struct member *
+membership_find(const struct membership *membership, uint32_t node);
 
 #endif

@@ -12,6 +12,7 @@
 #include "worker/membership.h"
 #include "worker/metastore.h"
 #include "worker/orphans.h"
+#include "worker/peers.h"
 #include "worker/populate.h"
 #include "worker/session.h"
 #include "worker/stats.h"
@@ -77,6 +78,8 @@ stop(struct worker *worker)
     }
     clients_close(worker);
     membership_close(worker->membership);
+    if (worker->peers != NULL)
+        peers_stop(worker->peers);
     populate_stop(worker->populate);
     checksums_stop(worker->checksums);
     uv_close((uv_handle_t *)&worker->tick, NULL);
@@ -206,6 +209,8 @@ start(struct worker *worker, struct ds_error *err)
                                 &worker->populate, err);
     if (status == DS_OK)
         status = checksums_start(worker, &worker->checksums, err);
+    if (status == DS_OK)
+        status = peers_open(worker, &worker->peers, err);
     if (status == DS_OK && worker->resources->metastore_fd >= 0)
         status = metastore_open(worker, &worker->metastore, err);
     if (status == DS_OK)
@@ -219,6 +224,7 @@ fini(struct worker *worker)
     uv_run(&worker->loop, UV_RUN_DEFAULT);
     orphans_close(worker);
     metastore_close(worker->metastore);
+    peers_close(worker->peers);
     hmap_fini(&worker->waiting_keys);
     store_close(worker->store);
     memfile_unmap(worker->memory.table, worker->memory.table_bytes);

@@ -44,6 +44,7 @@ struct populate;   /* populate.h */
 struct checksums;  /* checksums.h */
 struct metastore;  /* metastore.h */
 struct membership; /* membership.h */
+struct peers;      /* peers.h */
 
 struct worker {
     uv_loop_t loop;
@@ -73,6 +74,7 @@ struct worker {
     struct checksums *checksums;
     struct metastore *metastore;   /* NULL: it is another node's. */
     struct membership *membership; /* NULL: it belongs to no cluster. */
+    struct peers *peers;
 
     uv_timer_t tick;
     uv_timer_t room_tick; /* Active while somebody waits for room. */

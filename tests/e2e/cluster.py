@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from e2e import Done, Site
+from e2e import Done, Site, finish
 from hosts import Host
 
 WORKER_PORT, METASTORE_PORT = 31501, 2379
@@ -88,6 +88,39 @@ class Cluster:
         """Both processes at once, as pkill -9 does."""
         for pid in (self.supervisor(host), self.child(host)):
             os.kill(pid, signal.SIGKILL)
+
+
+class BlockProgram:
+    """tests/support/block_program.py on a host. Owner: the test's site."""
+
+    def __init__(self, cluster: Cluster, host: Host) -> None:
+        program = Path(__file__).parents[1] / "support/block_program.py"
+        words = [*host.within, sys.executable, str(program), host.address]
+        self._process = cluster.site.start_command(*words, str(WORKER_PORT))
+        assert self._answer() == "ready"
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        self.tell(name, *arguments)
+        return self._answer()
+
+    def tell(self, name: str, *arguments: Any) -> None:
+        """Ask without waiting for the answer; `hear` has it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([name, *arguments]) + "\n")
+        self._process.stdin.flush()
+
+    def hear(self) -> Any:
+        return self._answer()
+
+    def end(self) -> None:
+        done = finish(self._process)
+        assert done.code == 0, done.err
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, finish(self._process).err
+        return json.loads(line)
 
 
 def await_that(condition: Callable[[], bool]) -> None:

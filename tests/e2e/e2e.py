@@ -246,8 +246,16 @@ class Site:
         `within` is a command that runs another, whose words are appended.
         """
         program = PRELUDE + textwrap.dedent(code)
+        return self.start_command(
+            *within, sys.executable, "-c", program, environment=environment
+        )
+
+    def start_command(
+        self, *words: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """Run a program of this environment, to be talked to."""
         process = subprocess.Popen(
-            [*within, sys.executable, "-c", program],
+            words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
