@@ -1,0 +1,293 @@
+/* A worker that fetches blocks of another one, which says what no worker of ours says. */
+#include "worker/peers.h"
+
+#include "fake_peer.h"
+#include "os/checksum.h"
+#include "worker/fixture.h"
+#include "worker/membership.h"
+#include "worker/metastore.h"
+
+#include <stdlib.h>
+
+enum { NODE = 7, INCARNATION = 9, COUNTER = 1, PART_BYTES = 100000 };
+
+static uint8_t part_bytes[PART_BYTES];
+
+/* ---- The other worker ---- */
+
+static bool
+is_hello(const struct frame_header *header)
+{
+    return header->type == MESSAGE_HELLO;
+}
+
+static bool
+welcome(int fd, const struct frame_header *header)
+{
+    AUTO_WRITER(body);
+    encode_welcome(&body, &(struct welcome){.node = NODE, .incarnation = INCARNATION});
+    return fake_reply(fd, header, DS_OK, slice(body.data, body.len),
+                      (struct ds_slice){0});
+}
+
+/* One value that is said to be `said` bytes, with so many behind it. */
+static bool
+reply_value(int fd, const struct frame_header *header, struct wire_value said,
+            size_t bytes)
+{
+    AUTO_WRITER(body);
+    encode_fetched_begin(&body, 1);
+    encode_fetched_value(&body, &said);
+    return fake_reply(fd, header, DS_OK, slice(body.data, body.len),
+                      slice(part_bytes, bytes));
+}
+
+static struct wire_value
+right_value(void)
+{
+    return (struct wire_value){.found = true,
+                               .size = PART_BYTES,
+                               .checksum = checksum_of(part_bytes, PART_BYTES)};
+}
+
+#define HANDLER(name)                                                         \
+    static bool name(struct fake_peer *peer, int fd,                          \
+                     const struct frame_header *header, struct ds_slice body, \
+                     struct ds_slice payload)
+
+HANDLER(has_it)
+{
+    struct lookup lookup;
+    (void)peer;
+    (void)payload;
+    if (is_hello(header))
+        return welcome(fd, header);
+    return decode_lookup(body, &lookup) && lookup.flags == LOOKUP_BLOCKS &&
+           lookup.keys.count == 1 && reply_value(fd, header, right_value(), PART_BYTES);
+}
+
+HANDLER(has_it_not)
+{
+    (void)peer;
+    (void)body;
+    (void)payload;
+    return is_hello(header) ? welcome(fd, header)
+                            : reply_value(fd, header, (struct wire_value){0}, 0);
+}
+
+HANDLER(sends_damaged_bytes)
+{
+    struct wire_value value = right_value();
+    (void)peer;
+    (void)body;
+    (void)payload;
+    value.checksum ^= 1;
+    return is_hello(header) ? welcome(fd, header)
+                            : reply_value(fd, header, value, PART_BYTES);
+}
+
+HANDLER(sends_less_than_it_says)
+{
+    (void)peer;
+    (void)body;
+    (void)payload;
+    return is_hello(header) ? welcome(fd, header)
+                            : reply_value(fd, header, right_value(), PART_BYTES - 1);
+}
+
+HANDLER(sends_bytes_of_nothing)
+{
+    (void)peer;
+    (void)body;
+    (void)payload;
+    return is_hello(header)
+               ? welcome(fd, header)
+               : reply_value(fd, header, (struct wire_value){0}, PART_BYTES);
+}
+
+HANDLER(sends_nonsense)
+{
+    (void)peer;
+    (void)body;
+    (void)payload;
+    return is_hello(header) ? welcome(fd, header)
+                            : fake_reply(fd, header, DS_OK, slice(part_bytes, 77),
+                                         slice(part_bytes, 1000));
+}
+
+HANDLER(refuses)
+{
+    (void)peer;
+    (void)body;
+    (void)payload;
+    return is_hello(header)
+               ? welcome(fd, header)
+               : fake_reply(fd, header, DS_NO_MEMORY, slice_of_text("not now"),
+                            (struct ds_slice){0});
+}
+
+HANDLER(hangs_up)
+{
+    (void)peer;
+    (void)body;
+    (void)payload;
+    return is_hello(header) && welcome(fd, header);
+}
+
+HANDLER(speaks_another_version)
+{
+    (void)peer;
+    (void)body;
+    (void)payload;
+    return fake_reply(fd, header, DS_MISMATCH, slice_of_text("protocol 1"),
+                      (struct ds_slice){0});
+}
+
+HANDLER(says_nothing)
+{
+    (void)peer;
+    (void)body;
+    (void)payload;
+    return !is_hello(header) || welcome(fd, header);
+}
+
+/* ---- The cluster ---- */
+
+static void
+on_joined(struct worker *worker)
+{
+    (void)worker;
+}
+
+static void
+open_member(struct caller *caller, struct fixture *fixture)
+{
+    AUTO_WRITER(body);
+    struct hello hello = {.layout_version = LAYOUT_VERSION,
+                          .protocol_version = PROTOCOL_VERSION};
+    encode_hello(&body, &hello, NULL, 0);
+    caller_open_tcp(caller, fixture, fixture->metastore);
+    CHECK_OK(caller_call(caller, MESSAGE_HELLO, bytes_of(&body)));
+}
+
+/* `other` belongs to the cluster of the worker, and the worker knows it. */
+static void
+join(struct fixture *fixture, struct caller *member, const struct fake_peer *other)
+{
+    char address[32];
+    snprintf(address, sizeof address, "127.0.0.1:%u", other->port);
+    struct member_renew renewal = {.who = {.node = NODE,
+                                           .incarnation = INCARNATION,
+                                           .address = slice_of_text(address)}};
+    AUTO_WRITER(body);
+    CHECK_OK(membership_open(&fixture->worker, on_joined, &fixture->worker.membership,
+                             NULL));
+    encode_member_renew(&body, &renewal);
+    open_member(member, fixture);
+    CHECK_OK(caller_call(member, MESSAGE_MEMBER_RENEW, bytes_of(&body)));
+    RUN_UNTIL(fixture, membership_find(fixture->worker.membership, NODE) != NULL);
+}
+
+static void
+send_block_lookup(struct caller *caller, uint32_t incarnation)
+{
+    uint8_t key[BLOCK_KEY_BYTES];
+    wire_block_key(wire_block_id(NODE, incarnation, COUNTER), 0, key);
+    struct ds_slice keys = slice(key, sizeof key);
+    struct lookup lookup = {.flags = LOOKUP_BLOCKS};
+    AUTO_WRITER(body);
+    encode_lookup(&body, &lookup, &keys, 1);
+    caller_send(caller, MESSAGE_LOOKUP, bytes_of(&body));
+}
+
+static bool
+is_found(struct caller *caller, uint32_t incarnation)
+{
+    send_block_lookup(caller, incarnation);
+    CHECK(caller_receive(caller));
+    return found_of(caller) == 1;
+}
+
+static void
+fill_part(void)
+{
+    for (size_t i = 0; i < PART_BYTES; i++)
+        part_bytes[i] = (uint8_t)(i * 31 + i / 251);
+}
+
+TEST(a_part_is_fetched_once_and_kept_as_a_copy)
+{
+    FIXTURE(f, 64);
+    struct fake_peer other;
+    struct caller member;
+    CALLER(client, &f);
+    fill_part();
+    fake_peer_start_tcp(&other, has_it);
+    join(&f, &member, &other);
+    say_hello(&client);
+    CHECK(is_found(&client, INCARNATION));
+    CHECK_INT(stats_of(&f).copies, 1);
+    CHECK(is_found(&client, INCARNATION));
+    CHECK_INT(f.worker.counters.seals, 1);
+    CHECK(!is_found(&client, INCARNATION + 1)); /* An arena that is nobody's. */
+    caller_close(&member);
+    fake_peer_stop(&other);
+}
+
+/* Whoever asked hears that it is gone, and nothing stays behind. */
+static void
+check_is_gone(fake_handler_fn handler)
+{
+    FIXTURE(f, 64);
+    struct fake_peer other;
+    struct caller member;
+    CALLER(client, &f);
+    fill_part();
+    fake_peer_start_tcp(&other, handler);
+    join(&f, &member, &other);
+    say_hello(&client);
+    CHECK(!is_found(&client, INCARNATION));
+    CHECK(!is_found(&client, INCARNATION));
+    CHECK_INT(stats_of(&f).objects, 0);
+    CHECK_INT(stats_of(&f).writing, 0);
+    store_tick(f.worker.store, clock_boot_ds());
+    CHECK_INT(stats_of(&f).arena.used_bytes, 0);
+    store_check(f.worker.store);
+    caller_close(&member);
+    fake_peer_stop(&other);
+}
+
+TEST(a_worker_that_does_not_give_it_is_no_harm)
+{
+    check_is_gone(has_it_not);
+    check_is_gone(sends_damaged_bytes);
+    check_is_gone(sends_less_than_it_says);
+    check_is_gone(sends_bytes_of_nothing);
+    check_is_gone(sends_nonsense);
+    check_is_gone(refuses);
+    check_is_gone(hangs_up);
+    check_is_gone(speaks_another_version);
+}
+
+/* As one that is cut off: until it is no member any more. */
+TEST(a_worker_that_says_nothing_is_given_up_when_it_is_no_member)
+{
+    FIXTURE(f, 64);
+    struct fake_peer other;
+    struct caller member;
+    CALLER(client, &f);
+    fake_peer_start_tcp(&other, says_nothing);
+    join(&f, &member, &other);
+    say_hello(&client);
+    send_block_lookup(&client, INCARNATION);
+    RUN_UNTIL(&f, fake_peer_accepted(&other) == 1);
+    CHECK(!caller_is_told(&client));
+    caller_close(&member); /* Suspect, and gone 2 s later. */
+    CHECK(caller_receive(&client));
+    CHECK_INT(found_of(&client), 0);
+    fake_peer_stop(&other);
+}
+
+TEST_MAIN(RUN(a_part_is_fetched_once_and_kept_as_a_copy),
+          RUN(a_worker_that_does_not_give_it_is_no_harm),
+          RUN(a_worker_that_says_nothing_is_given_up_when_it_is_no_member))
