@@ -5,7 +5,7 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
-#include "worker/peers.h"
+#include "worker/copies.h"
 #include "worker/session.h"
 #include "worker/transfer.h"
 #include "worker/waiters.h"
@@ -66,8 +66,7 @@ may_come(struct session *session, const struct lookup *message, struct ds_slice 
     struct object_view view;
     if (lookup_find(session->worker, message, key, &view))
         return false;
-    return (message->flags & LOOKUP_BLOCKS) == 0 ||
-           peers_fetch(session->worker->peers, key);
+    return (message->flags & LOOKUP_BLOCKS) == 0 || copies_fetch(session->worker, key);
 }
 
 /* Parks if anything is missing that may come; *out_parked tells. */

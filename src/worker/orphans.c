@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/slice.h"
 #include "os/clock.h"
+#include "worker/blocks.h"
 #include "worker/session.h"
 
 #include <stdlib.h>
@@ -22,56 +23,6 @@ struct orphan {
     struct ds_block_id id;
     uint64_t due_ms; /* When a controller is told (again). */
 };
-
-static bool
-block_part_exists(struct worker *worker, struct ds_block_id id, uint32_t part,
-                  struct object_view *out)
-{
-    if (part >= DS_BLOCK_PARTS_MAX)
-        return false;
-    uint8_t key[BLOCK_KEY_BYTES];
-    wire_block_key(id, part, key);
-    return store_find(worker->store, slice(key, sizeof key), clock_boot_ds(), out);
-}
-
-/* Parts of a block are numbered from 0 without a gap, and go from the last to the
- * first, so that a crash in between leaves no gap either. */
-static uint32_t
-block_part_count(struct worker *worker, struct ds_block_id id)
-{
-    struct object_view view;
-    uint32_t count = 0;
-    while (block_part_exists(worker, id, count, &view))
-        count++;
-    return count;
-}
-
-static void
-block_delete(struct worker *worker, struct ds_block_id id)
-{
-    uint64_t now = clock_boot_ds();
-    for (uint32_t i = block_part_count(worker, id); i > 0; i--) {
-        uint8_t key[BLOCK_KEY_BYTES];
-        wire_block_key(id, i - 1, key);
-        store_delete(worker->store, slice(key, sizeof key), now);
-        worker->counters.deletes++;
-    }
-}
-
-/* From the last to the first, too: a block counts as adopted once part 0 is. */
-static bool
-block_adopt(struct worker *worker, struct ds_block_id id)
-{
-    uint64_t now = clock_boot_ds();
-    uint32_t count = block_part_count(worker, id);
-    for (uint32_t i = count; i > 0; i--) {
-        uint8_t key[BLOCK_KEY_BYTES];
-        wire_block_key(id, i - 1, key);
-        bool adopted = store_adopt(worker->store, slice(key, sizeof key), now);
-        DS_ASSERT(adopted);
-    }
-    return count > 0;
-}
 
 /* ---- Collecting ---- */
 
@@ -110,7 +61,7 @@ static bool
 is_still_orphan(struct worker *worker, const struct orphan *orphan)
 {
     struct object_view view;
-    return block_part_exists(worker, orphan->id, 0, &view) &&
+    return blocks_find_part(worker, orphan->id, 0, &view) &&
            (view.flags & SLOT_FLAG_PROVISIONAL) != 0;
 }
 
@@ -174,37 +125,4 @@ handle_orphans(struct session *session, const struct frame_header *header,
     session->orphan_request = *header;
     list_remove(&session->orphan_link);
     list_push_back(&session->worker->orphan_readers, &session->orphan_link);
-}
-
-void
-handle_block_delete(struct session *session, const struct frame_header *header,
-                    struct ds_slice body)
-{
-    struct block_id_list ids;
-    if (!decode_block_ids(body, &ids)) {
-        session_reject(session, "malformed BLOCK_DELETE");
-        return;
-    }
-    struct ds_block_id id;
-    while (next_block_id(&ids, &id))
-        block_delete(session->worker, id);
-    store_tick(session->worker->store, clock_boot_ds());
-    conn_reply(session->conn, header, (struct ds_slice){0});
-}
-
-void
-handle_block_adopt(struct session *session, const struct frame_header *header,
-                   struct ds_slice body)
-{
-    struct block_id_list ids;
-    if (!decode_block_ids(body, &ids)) {
-        session_reject(session, "malformed BLOCK_ADOPT");
-        return;
-    }
-    AUTO_WRITER(writer);
-    encode_flags_begin(&writer, ids.count);
-    struct ds_block_id id;
-    while (next_block_id(&ids, &id))
-        write_u8(&writer, block_adopt(session->worker, id));
-    session_reply(session, header, &writer);
 }

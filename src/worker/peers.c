@@ -6,26 +6,16 @@
 #include "base/status.h"
 #include "meta/members.h"
 #include "net/conn.h"
-#include "os/checksum.h"
-#include "os/clock.h"
 #include "os/sockets.h"
-#include "wire/message.h"
-#include "worker/creates.h"
 #include "worker/membership.h"
-#include "worker/objects.h"
-#include "worker/populate.h"
-#include "worker/waiters.h"
+#include "worker/worker.h"
 
 #include <stdlib.h>
-#include <string.h>
-#include <xxhash.h>
-
-enum { FETCH_TRIES_MAX = 2 };
 
 struct peers {
     struct worker *worker;
-    struct list all;     /* Of struct peer_link. */
-    struct hmap fetches; /* By key. */
+    struct list links;   /* Of struct peer_link. */
+    struct list waiting; /* Requests whose connection ended, to be asked again. */
     bool stopping;
 };
 
@@ -37,116 +27,41 @@ struct peer_link {
     uint32_t node;
     uint32_t incarnation;
     struct conn *conn;
-    struct list fetches; /* In the order in which they were asked. */
+    struct list requests; /* In the order in which they were asked. */
 };
 
-/* A part on its way. Owner: its peer. */
-struct fetch {
-    struct list link;
-    struct hmap_node by_key;
-    uint8_t key[BLOCK_KEY_BYTES];
-    int tries;
-    bool is_arriving; /* In `view`, which is reserved, and held. */
-    struct object_view view;
-};
+/* ---- Requests ---- */
 
-/* ---- Fetches ---- */
-
-static uint64_t
-hash_of(const uint8_t key[BLOCK_KEY_BYTES])
-{
-    return XXH3_64bits(key, BLOCK_KEY_BYTES);
-}
-
-static bool
-is_asked(const struct peers *peers, const uint8_t key[BLOCK_KEY_BYTES])
-{
-    struct hmap_node *node = hmap_chain(&peers->fetches, hash_of(key));
-    for (; node != NULL; node = node->next) {
-        if (memcmp(CONTAINER_OF(node, struct fetch, by_key)->key, key,
-                   BLOCK_KEY_BYTES) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* The last byte has arrived, or none will. */
 static void
-stop_arriving(struct peers *peers, struct fetch *fetch)
+end_without_answer(struct peers *peers, struct peer_request *request)
 {
-    if (!fetch->is_arriving)
-        return;
-    fetch->is_arriving = false;
-    store_unhold(peers->worker->store, fetch->view.offset);
-}
-
-/* Whoever waits looks again: at what is there now, or at nothing. */
-static void
-fetch_end(struct peers *peers, struct fetch *fetch)
-{
-    if (fetch->is_arriving)
-        store_abort(peers->worker->store, fetch->view.ref);
-    stop_arriving(peers, fetch);
-    hmap_remove(&peers->fetches, &fetch->by_key);
-    list_remove(&fetch->link);
-    waiters_key_appeared(peers->worker, slice(fetch->key, BLOCK_KEY_BYTES));
-    free(fetch);
+    struct peer_answer none = {0};
+    list_remove(&request->link);
+    request->ops->end(peers->worker, request, &none);
 }
 
 static void
-ask(struct peer_link *peer, struct fetch *fetch)
+send_request(struct peer_link *peer, struct peer_request *request)
 {
-    struct lookup lookup = {.flags = LOOKUP_BLOCKS};
-    struct ds_slice key = slice(fetch->key, BLOCK_KEY_BYTES);
     AUTO_WRITER(body);
-    encode_lookup(&body, &lookup, &key, 1);
-    fetch->tries++;
-    list_push_back(&peer->fetches, &fetch->link);
+    request->ops->encode(request, &body);
+    request->tries++;
+    list_push_back(&peer->requests, &request->link);
     if (body.failed) {
         conn_close(peer->conn, "out of memory for a request to another worker");
         return;
     }
-    struct frame_header header = {.type = MESSAGE_FETCH,
+    struct frame_header header = {.type = request->ops->type,
                                   .body_bytes = (uint32_t)body.len};
     conn_send(peer->conn, &header, slice(body.data, body.len), NULL, 0, NULL, 0);
 }
 
-/* ---- What arrives ---- */
-
-static struct fetch *
+static struct peer_request *
 first_of(const struct peer_link *peer)
 {
-    return list_is_empty(&peer->fetches)
+    return list_is_empty(&peer->requests)
                ? NULL
-               : CONTAINER_OF(peer->fetches.next, struct fetch, link);
-}
-
-/* False: it is not there, or the answer is malformed. */
-static bool
-read_answer(const struct frame_header *header, struct ds_slice body,
-            struct wire_value *out)
-{
-    struct fetched list;
-    return header->type == MESSAGE_FETCH && header->status == DS_OK &&
-           decode_fetched(body, &list) && list.count == 1 && next_value(&list, out) &&
-           out->found && out->size == header->payload_bytes;
-}
-
-static enum ds_status
-reserve(struct worker *worker, struct fetch *fetch, uint64_t bytes,
-        struct ds_error *err)
-{
-    struct create_request request = {.key = slice(fetch->key, BLOCK_KEY_BYTES),
-                                     .size = bytes,
-                                     .flags = SLOT_FLAG_BLOCK | SLOT_FLAG_COPY};
-    enum ds_status status =
-        store_create(worker->store, &request, clock_boot_ds(), &fetch->view, err);
-    while (status == DS_FULL && creates_could_fit(worker, bytes) &&
-           populate_step_now(worker->populate))
-        status =
-            store_create(worker->store, &request, clock_boot_ds(), &fetch->view, err);
-    worker->counters.out_of_memory += status == DS_FULL;
-    return status;
+               : CONTAINER_OF(peer->requests.next, struct peer_request, link);
 }
 
 static void *
@@ -154,41 +69,12 @@ on_payload_begin(struct conn *conn, const struct frame_header *header,
                  struct ds_slice body)
 {
     struct peer_link *peer = conn_user(conn);
-    struct worker *worker = peer->peers->worker;
-    struct fetch *fetch = first_of(peer);
-    struct wire_value value;
-    struct ds_error err = {0};
-    if (fetch == NULL || fetch->is_arriving || !read_answer(header, body, &value))
+    struct peer_request *request = first_of(peer);
+    struct peer_answer answer = {header, body};
+    if (request == NULL || request->ops->type != header->type ||
+        request->ops->on_payload_begin == NULL)
         return NULL;
-    if (reserve(worker, fetch, value.size, &err) != DS_OK) {
-        log_warn("worker cannot copy a block's part bytes=%ju reason=\"%s\"",
-                 (uintmax_t)value.size, err.message);
-        return NULL;
-    }
-    fetch->is_arriving = true;
-    store_hold(worker->store, &fetch->view);
-    return worker->arena + fetch->view.offset;
-}
-
-/* Seals the copy if it is what was sent. */
-static void
-take_part(struct peers *peers, struct fetch *fetch, uint64_t checksum)
-{
-    struct worker *worker = peers->worker;
-    const struct object_view *view = &fetch->view;
-    uint64_t found = checksum_of(worker->arena + view->offset, view->size);
-    struct objects_seal seal = {.ref = view->ref, .checksum = {true, found}};
-    struct ds_error err = {0};
-    if (found != checksum) {
-        worker->counters.damaged++;
-        log_error("worker received a damaged block's part bytes=%ju",
-                  (uintmax_t)view->size);
-        return;
-    }
-    if (objects_seal(worker, &seal, &err) == DS_OK)
-        stop_arriving(peers, fetch);
-    else
-        log_warn("worker cannot keep a block's part reason=\"%s\"", err.message);
+    return request->ops->on_payload_begin(peer->peers->worker, request, &answer);
 }
 
 static void
@@ -196,21 +82,20 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
          const int *fds, size_t fd_count)
 {
     struct peer_link *peer = conn_user(conn);
-    struct fetch *fetch = first_of(peer);
-    struct wire_value value;
+    struct peer_request *request = first_of(peer);
+    struct peer_answer answer = {header, body};
     (void)fds;
     (void)fd_count;
     if (header->type == MESSAGE_HELLO && header->status == DS_OK) {
         conn_accept_peer(conn);
         return;
     }
-    if (header->type != MESSAGE_FETCH || fetch == NULL) {
+    if (request == NULL || request->ops->type != header->type) {
         conn_close(conn, "another worker sent a message out of turn");
         return;
     }
-    if (fetch->is_arriving && read_answer(header, body, &value))
-        take_part(peer->peers, fetch, value.checksum);
-    fetch_end(peer->peers, fetch);
+    list_remove(&request->link);
+    request->ops->end(peer->peers->worker, request, &answer);
 }
 
 /* ---- Connections ---- */
@@ -224,30 +109,26 @@ member_of(const struct peers *peers, uint32_t node, uint32_t incarnation)
     return member != NULL && member->incarnation == incarnation ? member : NULL;
 }
 
-static struct peer_link *peer_for(struct peers *peers, const struct member *member);
-
-/* What was asked is asked again over another connection, once. */
+/* The first time is worth another one at once: most often the connection was idle while
+ * the other worker was started again. */
 static void
 on_closed(struct conn *conn, const char *reason)
 {
     struct peer_link *peer = conn_user(conn);
     struct peers *peers = peer->peers;
-    const struct member *member = member_of(peers, peer->node, peer->incarnation);
     if (reason != NULL)
         log_info("worker connection to node %u ended reason=\"%s\"", peer->node,
                  reason);
     list_remove(&peer->link);
-    LIST_FOREACH (link, &peer->fetches) {
-        struct fetch *fetch = CONTAINER_OF(link, struct fetch, link);
-        bool again = !peers->stopping && member != NULL &&
-                     fetch->tries < FETCH_TRIES_MAX && !fetch->is_arriving;
-        struct peer_link *next = again ? peer_for(peers, member) : NULL;
-        if (next == NULL) {
-            fetch_end(peers, fetch);
-            continue;
+    LIST_FOREACH (link, &peer->requests) {
+        struct peer_request *request = CONTAINER_OF(link, struct peer_request, link);
+        int tries_max = request->ops->tries_max;
+        if (peers->stopping || (tries_max > 0 && request->tries >= tries_max)) {
+            end_without_answer(peers, request);
+        } else if (request->tries > 1 || !peers_ask(peers, request)) {
+            list_remove(&request->link);
+            list_push_back(&peers->waiting, &request->link);
         }
-        list_remove(&fetch->link);
-        ask(next, fetch);
     }
     free(peer);
 }
@@ -302,14 +183,14 @@ peer_new(struct peers *peers, const struct member *member)
     peer->peers = peers;
     peer->node = member->node;
     peer->incarnation = member->incarnation;
-    list_init(&peer->fetches);
+    list_init(&peer->requests);
     if (connect_to(peer, member->address, &err) != DS_OK) {
         log_warn("worker cannot connect to %s reason=\"%s\"", member->address,
                  err.message);
         free(peer);
         return NULL;
     }
-    list_push_back(&peers->all, &peer->link);
+    list_push_back(&peers->links, &peer->link);
     say_hello(peer);
     return peer;
 }
@@ -317,7 +198,7 @@ peer_new(struct peers *peers, const struct member *member)
 static struct peer_link *
 peer_for(struct peers *peers, const struct member *member)
 {
-    LIST_FOREACH (link, &peers->all) {
+    LIST_FOREACH (link, &peers->links) {
         struct peer_link *peer = CONTAINER_OF(link, struct peer_link, link);
         if (peer->node == member->node && peer->incarnation == member->incarnation)
             return peer;
@@ -328,33 +209,34 @@ peer_for(struct peers *peers, const struct member *member)
 /* ---- Asking ---- */
 
 bool
-peers_fetch(struct peers *peers, struct ds_slice key)
+peers_ask(struct peers *peers, struct peer_request *request)
 {
-    struct reader reader = reader_of(key.data, key.len);
-    uint32_t node = read_u32(&reader), incarnation = read_u32(&reader);
-    if (peers->stopping || key.len != BLOCK_KEY_BYTES ||
-        node == store_header(peers->worker->store)->node)
+    const struct member *member = member_of(peers, request->node, request->incarnation);
+    struct peer_link *peer =
+        peers->stopping || member == NULL ? NULL : peer_for(peers, member);
+    if (peer == NULL)
         return false;
-    if (is_asked(peers, key.data))
-        return true;
-    const struct member *member = member_of(peers, node, incarnation);
-    struct peer_link *peer = member == NULL ? NULL : peer_for(peers, member);
-    struct fetch *fetch = peer == NULL ? NULL : calloc(1, sizeof *fetch);
-    if (fetch == NULL)
-        return false;
-    memcpy(fetch->key, key.data, BLOCK_KEY_BYTES);
-    if (!hmap_insert(&peers->fetches, &fetch->by_key, hash_of(fetch->key))) {
-        free(fetch);
-        return false;
-    }
-    ask(peer, fetch);
+    if (request->tries > 0)
+        list_remove(&request->link);
+    send_request(peer, request);
     return true;
+}
+
+void
+peers_tick(struct peers *peers)
+{
+    LIST_FOREACH (link, &peers->waiting) {
+        struct peer_request *request = CONTAINER_OF(link, struct peer_request, link);
+        bool is_member = member_of(peers, request->node, request->incarnation) != NULL;
+        if (!peers_ask(peers, request) && !is_member)
+            end_without_answer(peers, request);
+    }
 }
 
 void
 peers_members_changed(struct peers *peers)
 {
-    LIST_FOREACH (link, &peers->all) {
+    LIST_FOREACH (link, &peers->links) {
         struct peer_link *peer = CONTAINER_OF(link, struct peer_link, link);
         if (member_of(peers, peer->node, peer->incarnation) == NULL)
             conn_close(peer->conn, "that node is no member any more");
@@ -370,8 +252,8 @@ peers_open(struct worker *worker, struct peers **out, struct ds_error *err)
     if (peers == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for connections to workers");
     peers->worker = worker;
-    list_init(&peers->all);
-    hmap_init(&peers->fetches);
+    list_init(&peers->links);
+    list_init(&peers->waiting);
     *out = peers;
     return DS_OK;
 }
@@ -380,8 +262,10 @@ void
 peers_stop(struct peers *peers)
 {
     peers->stopping = true;
-    LIST_FOREACH (link, &peers->all)
+    LIST_FOREACH (link, &peers->links)
         conn_close(CONTAINER_OF(link, struct peer_link, link)->conn, NULL);
+    LIST_FOREACH (waiting, &peers->waiting)
+        end_without_answer(peers, CONTAINER_OF(waiting, struct peer_request, link));
 }
 
 void
@@ -389,8 +273,7 @@ peers_close(struct peers *peers)
 {
     if (peers == NULL)
         return;
-    DS_ASSERT(list_is_empty(&peers->all));
-    DS_ASSERT(peers->fetches.count == 0);
-    hmap_fini(&peers->fetches);
+    DS_ASSERT(list_is_empty(&peers->links));
+    DS_ASSERT(list_is_empty(&peers->waiting));
     free(peers);
 }

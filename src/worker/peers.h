@@ -1,38 +1,69 @@
-/* Connections to the workers of other nodes, and copies of what those have.
+/* Requests to the workers of other nodes.
  *
- *      peers_fetch(part) ──► [asked] ── its bytes, straight into the arena ──► [sealed]
- *                               │                                  who waits is woken ─┘
- *                               └── not there, no room, damaged, the node is gone ──► woken
+ *      peers_ask ──► [asked] ── its answer ──────────────────────────► end
+ *                     │   ▲          no answer, its node is no member ──┘
+ *                     ▼   └── the next tick, as long as it is to be tried again
+ *                  [waiting] ◄── the connection ended
  *
- * A block's id says where it was born; a part that is not here is fetched from there, once
- * however many ask for it, and kept as a copy, which goes first when room is short. Blocks
- * do not change, so a copy is as good as the original. Owner: loop thread. */
+ * One connection for each node, made when it is needed. Requests go out one behind the
+ * other and are answered in their order. Owner: loop thread. */
 #ifndef WORKER_PEERS_H
 #define WORKER_PEERS_H
 
-#include <datasystem/datasystem.h>
-
-#include <stdbool.h>
+#include "base/list.h"
+#include "wire/message.h"
 
 struct peers;
+struct peer_request;
 struct worker;
+
+/* The answer of a request; `header` NULL: there is none. */
+struct peer_answer {
+    const struct frame_header *header;
+    struct ds_slice body;
+};
+
+struct peer_request_ops {
+    enum message_type type;
+    int tries_max; /* 0: as long as its node is a member. */
+
+    void (*encode)(const struct peer_request *request, struct writer *body);
+
+    /* Where the payload of the answer goes, or NULL: nowhere. NULL: there is none. */
+    void *(*on_payload_begin)(struct worker *worker, struct peer_request *request,
+                              const struct peer_answer *answer);
+
+    /* Called once; the request is the callee's again. */
+    void (*end)(struct worker *worker, struct peer_request *request,
+                const struct peer_answer *answer);
+};
+
+/* Part of what asks. Owner: the peers, from peers_ask() to `end`. */
+struct peer_request {
+    const struct peer_request_ops *ops;
+    uint32_t node;
+    uint32_t incarnation;
+    struct list link;
+    int tries;
+};
 
 /* DS_NO_MEMORY */
 DS_MUST_USE enum ds_status
 peers_open(struct worker *worker, struct peers **out, struct ds_error *err);
 
-/* Ends every connection, in the loop. */
+/* Ends every connection, in the loop, and every request without an answer. */
 void peers_stop(struct peers *peers);
 
 /* After the loop has run. Accepts NULL. */
 void peers_close(struct peers *peers);
 
-/* `key`, of a block's part (wire_block_key()), is not here. True: it is being fetched, and
- * waiters_key_appeared() will be called for it, whatever comes of it. False: it cannot be
- * had, as it was born here, or no member has that arena (any more). */
-bool peers_fetch(struct peers *peers, struct ds_slice key);
+/* `ops`, `node` and `incarnation` are set. False: no member has that arena, and nothing
+ * was taken over. `end` is not called before this returns. */
+bool peers_ask(struct peers *peers, struct peer_request *request);
 
-/* Other members are known now: what is asked of those that are gone has failed. */
+void peers_tick(struct peers *peers);
+
+/* Other members are known now: what is asked of those that are gone ends. */
 void peers_members_changed(struct peers *peers);
 
 #endif

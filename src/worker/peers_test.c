@@ -1,4 +1,4 @@
-/* A worker that fetches blocks of another one, which says what no worker of ours says. */
+/* A worker that asks another one, which says what no worker of ours says. */
 #include "worker/peers.h"
 
 #include "fake_peer.h"
@@ -7,6 +7,7 @@
 #include "worker/membership.h"
 #include "worker/metastore.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 enum { NODE = 7, INCARNATION = 9, COUNTER = 1, PART_BYTES = 100000 };
@@ -151,6 +152,34 @@ HANDLER(says_nothing)
     return !is_hello(header) || welcome(fd, header);
 }
 
+/* Ids of even counters are there. It hangs up some times before it answers. */
+static atomic_int hang_ups_left;
+static atomic_int orders_seen;
+
+HANDLER(obeys)
+{
+    struct block_id_list ids;
+    struct ds_block_id id;
+    AUTO_WRITER(flags);
+    (void)peer;
+    (void)payload;
+    if (is_hello(header))
+        return welcome(fd, header);
+    if (atomic_fetch_sub(&hang_ups_left, 1) > 0 || !decode_block_ids(body, &ids))
+        return false;
+    encode_flags_begin(&flags, ids.count);
+    while (next_block_id(&ids, &id)) {
+        struct reader reader = reader_of(id.bytes, sizeof id.bytes);
+        CHECK(read_u32(&reader) == NODE && read_u32(&reader) == INCARNATION);
+        write_u8(&flags, read_u64(&reader) % 2 == 0);
+        atomic_fetch_add(&orders_seen, 1);
+    }
+    bool is_adopt = header->type == MESSAGE_BLOCK_ADOPT;
+    return fake_reply(fd, header, DS_OK,
+                      is_adopt ? slice(flags.data, flags.len) : (struct ds_slice){0},
+                      (struct ds_slice){0});
+}
+
 /* ---- The cluster ---- */
 
 static void
@@ -288,6 +317,77 @@ TEST(a_worker_that_says_nothing_is_given_up_when_it_is_no_member)
     fake_peer_stop(&other);
 }
 
+/* Blocks 2 and 3 of the other node, one of nobody's arena, and one of our own. */
+static void
+four_blocks(struct fixture *fixture, struct caller *client, struct ds_block_id out[4])
+{
+    struct wire_ref ref;
+    out[0] = wire_block_id(NODE, INCARNATION, 2);
+    out[1] = wire_block_id(NODE, INCARNATION + 1, 2);
+    CHECK_OK(call_block_create(client, 4096, &out[2], &ref));
+    CHECK_OK(call_seal(client, ref));
+    out[3] = wire_block_id(NODE, INCARNATION, 3);
+    CHECK_INT(stats_of(fixture).objects, 1);
+}
+
+TEST(orders_for_blocks_go_to_the_nodes_where_they_are)
+{
+    FIXTURE(f, 64);
+    struct fake_peer other;
+    struct caller member;
+    CALLER(client, &f);
+    struct ds_block_id ids[4];
+    uint32_t count;
+    const uint8_t *flags;
+    atomic_store(&hang_ups_left, 4);
+    atomic_store(&orders_seen, 0);
+    fake_peer_start_tcp(&other, obeys);
+    join(&f, &member, &other);
+    say_hello(&client);
+    four_blocks(&f, &client, ids);
+    AUTO_WRITER(body);
+    encode_block_ids(&body, ids, 4);
+    CHECK_OK(caller_call(&client, MESSAGE_BLOCK_ADOPT, bytes_of(&body)));
+    CHECK(decode_flags(body_of(&client), &count, &flags));
+    CHECK_INT(count, 4);
+    CHECK(flags[0] && !flags[1] && flags[2] && !flags[3]);
+    CHECK_INT(atomic_load(&orders_seen), 2);
+    CHECK_OK(caller_call(&client, MESSAGE_BLOCK_DELETE, bytes_of(&body)));
+    CHECK_INT(body_of(&client).len, 0);
+    CHECK_INT(atomic_load(&orders_seen), 4);
+    CHECK_INT(stats_of(&f).objects, 0);
+    caller_close(&member);
+    fake_peer_stop(&other);
+}
+
+/* Its blocks are gone with it, so there is nothing left to do. */
+TEST(orders_for_a_node_that_goes_are_done)
+{
+    FIXTURE(f, 64);
+    struct fake_peer other;
+    struct caller member;
+    CALLER(client, &f);
+    CALLER(impatient, &f);
+    struct ds_block_id id = wire_block_id(NODE, INCARNATION, 2);
+    AUTO_WRITER(body);
+    fake_peer_start_tcp(&other, says_nothing);
+    join(&f, &member, &other);
+    say_hello(&client);
+    say_hello(&impatient);
+    encode_block_ids(&body, &id, 1);
+    caller_send(&client, MESSAGE_BLOCK_DELETE, bytes_of(&body));
+    caller_send(&impatient, MESSAGE_BLOCK_ADOPT, bytes_of(&body));
+    RUN_UNTIL(&f, fake_peer_accepted(&other) == 1);
+    caller_close(&impatient);
+    CHECK(!caller_is_told(&client));
+    caller_close(&member);
+    CHECK(caller_receive(&client));
+    CHECK_OK(client.reply.status);
+    fake_peer_stop(&other);
+}
+
 TEST_MAIN(RUN(a_part_is_fetched_once_and_kept_as_a_copy),
           RUN(a_worker_that_does_not_give_it_is_no_harm),
-          RUN(a_worker_that_says_nothing_is_given_up_when_it_is_no_member))
+          RUN(a_worker_that_says_nothing_is_given_up_when_it_is_no_member),
+          RUN(orders_for_blocks_go_to_the_nodes_where_they_are),
+          RUN(orders_for_a_node_that_goes_are_done))

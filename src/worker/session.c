@@ -7,6 +7,7 @@
 #include "os/boot_id.h"
 #include "os/sockets.h"
 #include "os/tcp_peer.h"
+#include "worker/blocks.h"
 #include "worker/client.h"
 #include "worker/creates.h"
 #include "worker/metastore.h"
@@ -455,6 +456,7 @@ on_closed(struct conn *conn, const char *reason)
     put_abandon(session);
     waiters_drop(session);
     creates_drop(session);
+    blocks_drop(session);
     list_remove(&session->orphan_link);
     queues_drop(session);
     metastore_drop(session);
@@ -521,6 +523,7 @@ session_open(struct worker *worker, int fd, enum session_kind kind)
     session->kind = kind;
     list_init(&session->waiters);
     list_init(&session->parked_creates);
+    list_init(&session->block_orders);
     list_init(&session->orphan_link);
     status =
         conn_create(&worker->loop, fd, &session_ops, session, &session->conn, &err);

@@ -26,7 +26,8 @@ struct session {
     struct list parked_creates; /* Its parked creates. */
     uint32_t parked_count;      /* Both together, and the memory they take. */
     size_t parked_bytes;
-    struct list orphan_link; /* In worker->orphan_readers while parked. */
+    struct list block_orders; /* Its requests that other nodes work on. */
+    struct list orphan_link;  /* In worker->orphan_readers while parked. */
     struct frame_header orphan_request;
 
     struct served_queue *serves; /* NULL: it is no controller of a queue with a name. */
@@ -84,10 +85,12 @@ void *
 fill_payload_begin(struct session *, const struct frame_header *, struct ds_slice);
 void put_abandon(struct session *);
 
-/* orphans.c */
+/* blocks.c */
 void
 handle_block_delete(struct session *, const struct frame_header *, struct ds_slice);
 void handle_block_adopt(struct session *, const struct frame_header *, struct ds_slice);
+
+/* orphans.c */
 void handle_orphans(struct session *, const struct frame_header *, struct ds_slice);
 
 /* queues.c */

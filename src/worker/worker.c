@@ -34,6 +34,7 @@ on_tick(uv_timer_t *timer)
     clients_tick(worker, now);
     if (worker->metastore != NULL)
         metastore_tick(worker->metastore, now);
+    peers_tick(worker->peers);
     if (worker->is_unreported)
         stats_report_ready(worker);
     checksums_tick(worker->checksums);
@@ -226,6 +227,8 @@ fini(struct worker *worker)
     metastore_close(worker->metastore);
     peers_close(worker->peers);
     hmap_fini(&worker->waiting_keys);
+    DS_ASSERT(worker->fetches.count == 0);
+    hmap_fini(&worker->fetches);
     store_close(worker->store);
     memfile_unmap(worker->memory.table, worker->memory.table_bytes);
     memfile_unmap(worker->memory.pins, worker->memory.pins_bytes);
@@ -253,6 +256,7 @@ init(struct worker *worker, const struct worker_flags *flags,
     list_init(&worker->orphan_readers);
     list_init(&worker->queues);
     hmap_init(&worker->waiting_keys);
+    hmap_init(&worker->fetches);
 }
 
 enum ds_status

@@ -67,6 +67,7 @@ struct worker {
     uint32_t unseen_count;
     struct list parked_creates; /* Those that wait for room: creates.c. */
     struct hmap waiting_keys;   /* waiters.c */
+    struct hmap fetches;        /* copies.c */
     struct list orphans;        /* orphans.c */
     struct list orphan_readers; /* Sessions of controllers that asked for orphans. */
     struct list queues;         /* queues.c */

@@ -101,6 +101,19 @@ def test_a_block_that_was_deleted_is_gone(cluster: Cluster) -> None:
     reader.end()
 
 
+def test_a_block_is_deleted_from_any_node(cluster: Cluster) -> None:
+    """Its copies elsewhere are nobody's, and go when room is short."""
+    origin, reader = (BlockProgram(cluster, host) for host in cluster.hosts[:2])
+    block = origin.ask("put", 5, 1000, 2 * MB)
+    assert reader.ask("check", block, 5, 1000, 2 * MB) == "right"
+    reader.ask("delete", block)
+    assert origin.ask("stats")["objects"] == 0
+    for program in (reader, origin):
+        program.ask("let_go")
+        assert program.ask("check", block, 5, 1000, 2 * MB) == "gone"
+        program.end()
+
+
 def test_a_block_of_a_lost_node_is_gone_at_once(cluster: Cluster) -> None:
     second, third = cluster.hosts[1:]
     origin, reader = BlockProgram(cluster, third), BlockProgram(cluster, second)

@@ -1,0 +1,352 @@
+#include "worker/blocks.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/slice.h"
+#include "base/status.h"
+#include "os/clock.h"
+#include "worker/peers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- On this node ---- */
+
+bool
+blocks_find_part(struct worker *worker, struct ds_block_id id, uint32_t part,
+                 struct object_view *out)
+{
+    if (part >= DS_BLOCK_PARTS_MAX)
+        return false;
+    uint8_t key[BLOCK_KEY_BYTES];
+    wire_block_key(id, part, key);
+    return store_find(worker->store, slice(key, sizeof key), clock_boot_ds(), out);
+}
+
+/* Parts of a block are numbered from 0 without a gap, and go from the last to the
+ * first, so that a crash in between leaves no gap either. */
+static uint32_t
+part_count(struct worker *worker, struct ds_block_id id)
+{
+    struct object_view view;
+    uint32_t count = 0;
+    while (blocks_find_part(worker, id, count, &view))
+        count++;
+    return count;
+}
+
+static bool
+delete_here(struct worker *worker, struct ds_block_id id)
+{
+    uint64_t now = clock_boot_ds();
+    uint32_t count = part_count(worker, id);
+    for (uint32_t i = count; i > 0; i--) {
+        uint8_t key[BLOCK_KEY_BYTES];
+        wire_block_key(id, i - 1, key);
+        store_delete(worker->store, slice(key, sizeof key), now);
+        worker->counters.deletes++;
+    }
+    return count > 0;
+}
+
+/* From the last to the first, too: a block counts as adopted once part 0 is. */
+static bool
+adopt_here(struct worker *worker, struct ds_block_id id)
+{
+    uint64_t now = clock_boot_ds();
+    uint32_t count = part_count(worker, id);
+    for (uint32_t i = count; i > 0; i--) {
+        uint8_t key[BLOCK_KEY_BYTES];
+        wire_block_key(id, i - 1, key);
+        bool adopted = store_adopt(worker->store, slice(key, sizeof key), now);
+        DS_ASSERT(adopted);
+    }
+    return count > 0;
+}
+
+/* ---- Passing on ---- */
+
+/* A request whose reply waits for other nodes. Owner: itself, until the last has
+ * answered. */
+struct orders {
+    struct list link;        /* In session->block_orders. */
+    struct session *session; /* NULL: nobody waits for the reply. */
+    struct frame_header header;
+    uint32_t open_count;     /* Nodes that have not answered. */
+    struct ds_error refusal; /* Not all was done: whoever asked has to ask again. */
+    uint32_t count;
+    uint8_t was_there[]; /* One for each block of the request. */
+};
+
+/* What one node is to do. Owner: the peers. */
+struct order {
+    struct peer_request request;
+    struct orders *orders;
+    uint32_t count;
+    uint32_t room;
+    uint32_t *positions; /* In the request; behind the ids. */
+    struct ds_block_id ids[];
+};
+
+struct birth {
+    uint32_t node;
+    uint32_t incarnation;
+};
+
+static struct birth
+birth_of(const struct ds_block_id *id)
+{
+    struct reader reader = reader_of(id->bytes, sizeof id->bytes);
+    struct birth birth = {.node = read_u32(&reader)};
+    birth.incarnation = read_u32(&reader);
+    return birth;
+}
+
+static size_t
+orders_bytes(const struct orders *orders)
+{
+    return sizeof *orders + orders->count;
+}
+
+static void
+reply(const struct orders *orders)
+{
+    struct session *session = orders->session;
+    AUTO_WRITER(body);
+    if (orders->refusal.status != DS_OK) {
+        conn_reply_error(session->conn, &orders->header, &orders->refusal);
+        return;
+    }
+    if (orders->header.type == MESSAGE_BLOCK_ADOPT) {
+        encode_flags_begin(&body, orders->count);
+        write_bytes(&body, slice(orders->was_there, orders->count));
+    }
+    session_reply(session, &orders->header, &body);
+}
+
+/* It is among the session's, and counted as parked, while it waits. */
+static void
+stop_waiting(struct orders *orders)
+{
+    if (list_is_empty(&orders->link))
+        return;
+    list_remove(&orders->link);
+    session_unpark(orders->session, orders_bytes(orders));
+}
+
+static void
+finish_if_done(struct orders *orders)
+{
+    if (orders->open_count > 0)
+        return;
+    if (orders->session != NULL) {
+        stop_waiting(orders);
+        reply(orders);
+    }
+    free(orders);
+}
+
+static void
+encode(const struct peer_request *request, struct writer *body)
+{
+    const struct order *order = CONTAINER_OF(request, const struct order, request);
+    encode_block_ids(body, order->ids, order->count);
+}
+
+static void
+take_flags(struct order *order, struct ds_slice body)
+{
+    uint32_t count;
+    const uint8_t *flags;
+    if (!decode_flags(body, &count, &flags) || count != order->count)
+        return;
+    for (uint32_t i = 0; i < count; i++)
+        order->orders->was_there[order->positions[i]] = flags[i] != 0;
+}
+
+static void
+end(struct worker *worker, struct peer_request *request,
+    const struct peer_answer *answer)
+{
+    struct order *order = CONTAINER_OF(request, struct order, request);
+    struct orders *orders = order->orders;
+    (void)worker;
+    if (answer->header != NULL && answer->header->status != DS_OK)
+        log_warn("worker node %u refused an order for %u blocks status=%s",
+                 request->node, order->count, ds_status_name(answer->header->status));
+    else if (answer->header != NULL && answer->header->type == MESSAGE_BLOCK_ADOPT)
+        take_flags(order, answer->body);
+    orders->open_count--;
+    finish_if_done(orders);
+    free(order);
+}
+
+static const struct peer_request_ops delete_ops = {
+    .type = MESSAGE_BLOCK_DELETE, .encode = encode, .end = end};
+static const struct peer_request_ops adopt_ops = {
+    .type = MESSAGE_BLOCK_ADOPT, .encode = encode, .end = end};
+
+static uint32_t
+count_of(const struct block_id_list *ids, struct birth birth)
+{
+    struct block_id_list list = *ids;
+    struct ds_block_id id;
+    uint32_t count = 0;
+    while (next_block_id(&list, &id)) {
+        struct birth other = birth_of(&id);
+        count += other.node == birth.node && other.incarnation == birth.incarnation;
+    }
+    return count;
+}
+
+/* With room for all blocks of that birth. NULL when out of memory. */
+static struct order *
+order_new(struct orders *orders, const struct block_id_list *ids, struct birth birth)
+{
+    uint32_t room = count_of(ids, birth);
+    size_t bytes =
+        sizeof(struct order) + room * (sizeof(struct ds_block_id) + sizeof(uint32_t));
+    struct order *order = calloc(1, bytes);
+    if (order == NULL)
+        return NULL;
+    bool is_adopt = orders->header.type == MESSAGE_BLOCK_ADOPT;
+    order->request = (struct peer_request){.ops = is_adopt ? &adopt_ops : &delete_ops,
+                                           .node = birth.node,
+                                           .incarnation = birth.incarnation};
+    order->orders = orders;
+    order->room = room;
+    order->positions = (uint32_t *)(void *)(order->ids + room);
+    list_init(&order->request.link);
+    return order;
+}
+
+static struct order *
+find_order(const struct list *all, struct birth birth)
+{
+    LIST_FOREACH (link, all) {
+        struct order *order = CONTAINER_OF(link, struct order, request.link);
+        if (order->request.node == birth.node &&
+            order->request.incarnation == birth.incarnation)
+            return order;
+    }
+    return NULL;
+}
+
+/* Does what is to be done here, and sorts the rest by node. */
+static enum ds_status
+sort(struct worker *worker, struct orders *orders, const struct block_id_list *ids,
+     struct list *out)
+{
+    bool is_adopt = orders->header.type == MESSAGE_BLOCK_ADOPT;
+    struct block_id_list list = *ids;
+    struct ds_block_id id;
+    for (uint32_t i = 0; next_block_id(&list, &id); i++) {
+        struct birth birth = birth_of(&id);
+        if (birth.node == store_header(worker->store)->node) {
+            orders->was_there[i] =
+                is_adopt ? adopt_here(worker, id) : delete_here(worker, id);
+            continue;
+        }
+        if (!is_adopt)
+            (void)delete_here(worker, id); /* Our copy. */
+        struct order *order = find_order(out, birth);
+        if (order == NULL && (order = order_new(orders, ids, birth)) == NULL)
+            return ds_fail(&orders->refusal, DS_NO_MEMORY,
+                           "worker is out of memory for orders");
+        if (order->count == 0)
+            list_push_back(out, &order->request.link);
+        DS_ASSERT(order->count < order->room);
+        order->positions[order->count] = i;
+        order->ids[order->count++] = id;
+    }
+    return DS_OK;
+}
+
+/* The reply will wait for others, if there are any to wait for. */
+static enum ds_status
+begin_waiting(struct orders *orders, const struct list *all)
+{
+    struct session *session = orders->session;
+    if (list_is_empty(all))
+        return DS_OK;
+    enum ds_status status =
+        session_park(session, orders_bytes(orders), &orders->refusal);
+    if (status == DS_OK)
+        list_push_back(&session->block_orders, &orders->link);
+    return status;
+}
+
+/* Nobody has the arena of those that cannot be asked: their blocks are gone. */
+static void
+pass_on(struct worker *worker, struct orders *orders, const struct list *all)
+{
+    LIST_FOREACH (link, all) {
+        struct order *order = CONTAINER_OF(link, struct order, request.link);
+        list_remove(&order->request.link);
+        if (orders->refusal.status != DS_OK ||
+            !peers_ask(worker->peers, &order->request))
+            free(order);
+        else
+            orders->open_count++;
+    }
+}
+
+static void
+handle(struct session *session, const struct frame_header *header,
+       const struct block_id_list *ids)
+{
+    struct worker *worker = session->worker;
+    struct list all = {.next = &all, .prev = &all};
+    struct orders *orders = calloc(1, sizeof *orders + ids->count);
+    if (orders == NULL) {
+        struct ds_error err = {0};
+        (void)ds_fail(&err, DS_NO_MEMORY, "worker is out of memory for orders");
+        conn_reply_error(session->conn, header, &err);
+        return;
+    }
+    orders->session = session;
+    orders->header = *header;
+    orders->count = ids->count;
+    list_init(&orders->link);
+    enum ds_status status = sort(worker, orders, ids, &all);
+    if (status == DS_OK)
+        status = begin_waiting(orders, &all);
+    if (status != DS_OK)
+        log_warn("worker cannot pass on orders for blocks reason=\"%s\"",
+                 orders->refusal.message);
+    pass_on(worker, orders, &all);
+    store_tick(worker->store, clock_boot_ds());
+    finish_if_done(orders);
+}
+
+void
+handle_block_delete(struct session *session, const struct frame_header *header,
+                    struct ds_slice body)
+{
+    struct block_id_list ids;
+    if (decode_block_ids(body, &ids))
+        handle(session, header, &ids);
+    else
+        session_reject(session, "malformed BLOCK_DELETE");
+}
+
+void
+handle_block_adopt(struct session *session, const struct frame_header *header,
+                   struct ds_slice body)
+{
+    struct block_id_list ids;
+    if (decode_block_ids(body, &ids))
+        handle(session, header, &ids);
+    else
+        session_reject(session, "malformed BLOCK_ADOPT");
+}
+
+void
+blocks_drop(struct session *session)
+{
+    LIST_FOREACH (link, &session->block_orders) {
+        struct orders *orders = CONTAINER_OF(link, struct orders, link);
+        stop_waiting(orders);
+        orders->session = NULL;
+    }
+}

@@ -1,0 +1,19 @@
+/* Copies of blocks that other nodes have.
+ *
+ *      copies_fetch(part) ──► asked of the node in its block's id (peers.h)
+ *           ──► its bytes, straight into the arena ──► sealed ──► who waits is woken
+ *           ──► not there, no room, damaged, its node is gone ──► who waits is woken
+ *
+ * A part is fetched once however many ask for it, and its copy goes first when room is
+ * short. Blocks do not change, so a copy is as good as the original. Owner: loop thread. */
+#ifndef WORKER_COPIES_H
+#define WORKER_COPIES_H
+
+#include "worker/worker.h"
+
+/* `key`, of a block's part (wire_block_key()), is not here. True: it is being fetched, and
+ * waiters_key_appeared() will be called for it, whatever comes of it. False: it cannot be
+ * had, as it was born here, or no member has that arena (any more). */
+bool copies_fetch(struct worker *worker, struct ds_slice key);
+
+#endif
