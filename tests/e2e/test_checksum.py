@@ -49,15 +49,18 @@ def put(client: _core.Client, key: str, value: bytes) -> None:
     client.put(key, value, 0, False, 0)
 
 
+def arena_of(pid: int) -> Path:
+    """Connections come and go in the folder meanwhile."""
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if "datasystem_arena" in os.readlink(path):
+                return path
+    raise AssertionError(f"process {pid} has no arena")
+
+
 def damage(worker: WorkerProcess, value: bytes, at: int) -> None:
     """Flip a bit of the byte `at` of `value`, where it stands in the arena."""
-    pid = worker.child_pid()
-    (arena,) = (
-        path
-        for path in Path(f"/proc/{pid}/fd").iterdir()
-        if "datasystem_arena" in os.readlink(path)
-    )
-    with arena.open("r+b") as file:
+    with arena_of(worker.child_pid()).open("r+b") as file:
         place = file.read(ARENA_MB * MB).find(value)
         assert place >= 0
         file.seek(place + at)
