@@ -23,7 +23,6 @@ core_check_key(PyObject *module, PyObject *key)
     return none_or_raise(PyModule_GetState(module), ds_key_check(slice, &err), &err);
 }
 
-/* For whoever fills a slice of MutableData(). */
 static PyObject *
 core_key_position(PyObject *module, PyObject *key)
 {
@@ -37,6 +36,7 @@ core_key_position(PyObject *module, PyObject *key)
     return PyLong_FromUnsignedLong(position);
 }
 
+/* For whoever fills a slice of MutableData(). */
 static PyObject *
 core_copy_bytes(PyObject *module, PyObject *args)
 {

@@ -1,6 +1,5 @@
 #include "meta/members.h"
 
-#include "base/auto.h"
 #include "base/check.h"
 #include "base/numeric.h"
 #include "base/status.h"
@@ -142,10 +141,11 @@ change(struct members *members)
         members->epoch++;
 }
 
+/* If it is settling, and `is_time`: all are here, or have had their time. */
 static void
-settle_if_all_are_here(struct members *members)
+settle_if(struct members *members, bool is_time)
 {
-    if (!members->settling || members->old_found < members->old_count)
+    if (!members->settling || !is_time)
         return;
     members->settling = false;
     members->epoch++;
@@ -208,7 +208,7 @@ members_renew(struct members *members, const struct member *who,
     }
     entry->lease_until_ms = now_ms + members->lease_ms;
     note_old(members, entry, past);
-    settle_if_all_are_here(members);
+    settle_if(members, members->old_found >= members->old_count);
     return DS_OK;
 }
 
@@ -253,10 +253,7 @@ members_tick(struct members *members, uint64_t now_ms)
     members->count = kept;
     if (changed)
         change(members);
-    if (members->settling && now_ms >= members->settled_at_ms) {
-        members->settling = false;
-        members->epoch++;
-    }
+    settle_if(members, now_ms >= members->settled_at_ms);
 }
 
 /* ---- Reading ---- */

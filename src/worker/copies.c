@@ -9,7 +9,6 @@
 #include "worker/creates.h"
 #include "worker/objects.h"
 #include "worker/peers.h"
-#include "worker/populate.h"
 #include "worker/waiters.h"
 
 #include <stdlib.h>
@@ -79,8 +78,7 @@ reserve(struct worker *worker, struct fetch *fetch, uint64_t bytes,
                                      .flags = SLOT_FLAG_BLOCK | SLOT_FLAG_COPY};
     enum ds_status status =
         store_create(worker->store, &request, clock_boot_ds(), &fetch->view, err);
-    while (status == DS_FULL && creates_could_fit(worker, bytes) &&
-           populate_step_now(worker->populate))
+    while (status == DS_FULL && creates_populate_for(worker, bytes))
         status =
             store_create(worker->store, &request, clock_boot_ds(), &fetch->view, err);
     worker->counters.out_of_memory += status == DS_FULL;

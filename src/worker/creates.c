@@ -292,6 +292,12 @@ creates_could_fit(struct worker *worker, uint64_t bytes)
     return bytes <= stats.arena.total_bytes - stats.arena.used_bytes;
 }
 
+bool
+creates_populate_for(struct worker *worker, uint64_t bytes)
+{
+    return creates_could_fit(worker, bytes) && populate_step_now(worker->populate);
+}
+
 /* Whoever does not wait takes what is there, or hears that there is nothing. */
 static enum ds_status
 try_in_turn(struct session *session, const struct frame_header *header,

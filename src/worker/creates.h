@@ -11,6 +11,10 @@ void creates_retry(struct worker *worker);
  * does not want to wait is told now. */
 bool creates_could_fit(struct worker *worker, uint64_t bytes);
 
+/* Backs more memory for `bytes`, here and now: for what arrives on a socket and cannot
+ * wait in line. False: there is none that could make room. */
+bool creates_populate_for(struct worker *worker, uint64_t bytes);
+
 /* The session is closing. */
 void creates_drop(struct session *session);
 

@@ -500,3 +500,14 @@ unpin(struct fixture *fixture, const struct welcome *welcome, uint32_t word)
 {
     atomic_store(&region_of(fixture, welcome)->words[word], 0);
 }
+
+void
+caller_open_metastore(struct caller *caller, struct fixture *fixture)
+{
+    AUTO_WRITER(body);
+    struct hello hello = {.layout_version = LAYOUT_VERSION,
+                          .protocol_version = PROTOCOL_VERSION};
+    encode_hello(&body, &hello, NULL, 0);
+    caller_open_tcp(caller, fixture, fixture->metastore);
+    CHECK_OK(caller_call(caller, MESSAGE_HELLO, bytes_of(&body)));
+}

@@ -73,6 +73,9 @@ struct caller {
 void caller_open(struct caller *caller, struct fixture *fixture);
 void caller_open_tcp(struct caller *caller, struct fixture *fixture, const char *at);
 
+/* A caller of the metastore that has said HELLO. */
+void caller_open_metastore(struct caller *caller, struct fixture *fixture);
+
 /* In a child: the caller of a process of its own, at the worker's socket. */
 void caller_open_in_child(struct caller *caller, const struct fixture *fixture);
 void caller_close(struct caller *caller);

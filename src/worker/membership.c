@@ -51,18 +51,6 @@ struct membership {
 
 static void connect_to_metastore(struct membership *membership);
 
-uint64_t
-membership_epoch(const struct membership *membership)
-{
-    return membership->epoch;
-}
-
-size_t
-membership_count(const struct membership *membership)
-{
-    return membership->count;
-}
-
 const struct member *
 membership_find(const struct membership *membership, uint32_t node)
 {

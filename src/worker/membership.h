@@ -36,10 +36,6 @@ void membership_close(struct membership *membership);
 void
 membership_leave(struct membership *membership, void (*on_left)(struct worker *worker));
 
-/* Of the members that are known; 0: none yet. */
-uint64_t membership_epoch(const struct membership *membership);
-size_t membership_count(const struct membership *membership);
-
 /* NULL: no member has this node id. Borrowed until the members change. */
 const struct member *
 membership_find(const struct membership *membership, uint32_t node);

@@ -123,26 +123,21 @@ is_news_to(const struct metastore *metastore, const struct renewal *renewal)
     return epoch != 0 && epoch != renewal->epoch;
 }
 
-static void
-reply_all(struct metastore *metastore, struct renewal *renewal)
-{
-    AUTO_WRITER(all);
-    encode_all(metastore, &all);
-    session_reply(renewal->session, &renewal->request, &all);
-}
-
 /* Replies to those who know another epoch, or have waited long enough. */
 static void
 answer_parked(struct metastore *metastore, uint64_t now_ms)
 {
+    AUTO_WRITER(all); /* Written for the first who needs it. */
     LIST_FOREACH (link, &metastore->parked) {
         struct renewal *renewal = CONTAINER_OF(link, struct renewal, link);
         bool is_news = is_news_to(metastore, renewal);
         if (!is_news && now_ms < renewal->answer_at_ms)
             continue;
         list_remove(&renewal->link);
+        if (is_news && all.len == 0)
+            encode_all(metastore, &all);
         if (is_news)
-            reply_all(metastore, renewal);
+            session_reply(renewal->session, &renewal->request, &all);
         else
             reply_unchanged(metastore, renewal);
     }
@@ -245,12 +240,15 @@ handle_member_renew(struct session *session, const struct frame_header *header,
         return;
     }
     struct renewal *renewal = session->renewal;
-    if ((message.flags & MEMBER_LEAVES) != 0)
+    if ((message.flags & MEMBER_LEAVES) != 0) {
         reply_unchanged(metastore, renewal);
-    else if (message.epoch == 0 && is_news_to(metastore, renewal))
-        reply_all(metastore, renewal); /* Who is new does not wait for the tick. */
-    else
+    } else if (message.epoch == 0 && is_news_to(metastore, renewal)) {
+        AUTO_WRITER(all); /* Who is new does not wait for the tick. */
+        encode_all(metastore, &all);
+        session_reply(session, header, &all);
+    } else {
         list_push_back(&metastore->parked, &renewal->link);
+    }
 }
 
 void

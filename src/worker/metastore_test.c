@@ -17,18 +17,6 @@ renewal_of(uint32_t node)
                                  .wait_ms = A_WHILE_MS};
 }
 
-/* A connection to the metastore that has said HELLO. */
-static void
-open_member(struct caller *caller, struct fixture *fixture)
-{
-    AUTO_WRITER(body);
-    struct hello hello = {.layout_version = LAYOUT_VERSION,
-                          .protocol_version = PROTOCOL_VERSION};
-    encode_hello(&body, &hello, NULL, 0);
-    caller_open_tcp(caller, fixture, fixture->metastore);
-    CHECK_OK(caller_call(caller, MESSAGE_HELLO, bytes_of(&body)));
-}
-
 static void
 send_renewal(struct caller *caller, const struct member_renew *message)
 {
@@ -70,8 +58,8 @@ TEST(members_hear_who_comes_and_who_leaves)
     FIXTURE(f, 64);
     struct caller first, second;
     struct member_renew one = renewal_of(1), two = renewal_of(2);
-    open_member(&first, &f);
-    open_member(&second, &f);
+    caller_open_metastore(&first, &f);
+    caller_open_metastore(&second, &f);
     CHECK_INT(renew(&first, &one).count, 1);
     send_renewal(&first, &one); /* Parked: nothing is new. */
     struct member_list list = renew(&second, &two);
@@ -99,7 +87,7 @@ TEST(a_renewal_is_answered_when_it_has_waited_long_enough)
     FIXTURE(f, 64);
     struct caller caller;
     struct member_renew one = renewal_of(1);
-    open_member(&caller, &f);
+    caller_open_metastore(&caller, &f);
     CHECK_INT(renew(&caller, &one).epoch, 1);
     one.wait_ms = 10;
     struct member_list list = renew(&caller, &one);
@@ -114,10 +102,10 @@ TEST(who_is_gone_without_a_word_is_told_to_the_others)
     FIXTURE(f, 64);
     struct caller first, second, third, third_again;
     struct member_renew one = renewal_of(1), two = renewal_of(2), three = renewal_of(3);
-    open_member(&first, &f);
-    open_member(&second, &f);
-    open_member(&third, &f);
-    open_member(&third_again, &f);
+    caller_open_metastore(&first, &f);
+    caller_open_metastore(&second, &f);
+    caller_open_metastore(&third, &f);
+    caller_open_metastore(&third_again, &f);
     (void)renew(&second, &two);
     (void)renew(&third, &three);
     CHECK_INT(renew(&first, &one).count, 3);
@@ -154,8 +142,8 @@ TEST(who_cannot_be_a_member_is_told_why)
     struct caller first, second;
     struct member_renew one = renewal_of(1), thief = renewal_of(2),
                         stranger = renewal_of(3);
-    open_member(&first, &f);
-    open_member(&second, &f);
+    caller_open_metastore(&first, &f);
+    caller_open_metastore(&second, &f);
     (void)renew(&first, &one);
     thief.who.node = 1;
     check_refused(&second, &thief, DS_EXISTS, "10.0.0.1:31501");
@@ -181,8 +169,8 @@ TEST(a_metastore_that_is_started_again_waits_for_its_members)
     FIXTURE(f, 64);
     struct caller first, second, third;
     struct member_renew one = renewal_of(1), two = renewal_of(2), three = renewal_of(3);
-    open_member(&first, &f);
-    open_member(&second, &f);
+    caller_open_metastore(&first, &f);
+    caller_open_metastore(&second, &f);
     (void)renew(&first, &one);
     (void)renew(&second, &two);
     one.epoch = 0;
@@ -193,9 +181,9 @@ TEST(a_metastore_that_is_started_again_waits_for_its_members)
     fixture_stop(&f);
     fixture_start_again(&f);
 
-    open_member(&first, &f);
-    open_member(&second, &f);
-    open_member(&third, &f);
+    caller_open_metastore(&first, &f);
+    caller_open_metastore(&second, &f);
+    caller_open_metastore(&third, &f);
     send_renewal(&third, &three);
     one.wait_ms = 0;
     CHECK_INT(renew(&first, &one).count, 0); /* Its lease is renewed all the same. */

@@ -188,17 +188,6 @@ on_joined(struct worker *worker)
     (void)worker;
 }
 
-static void
-open_member(struct caller *caller, struct fixture *fixture)
-{
-    AUTO_WRITER(body);
-    struct hello hello = {.layout_version = LAYOUT_VERSION,
-                          .protocol_version = PROTOCOL_VERSION};
-    encode_hello(&body, &hello, NULL, 0);
-    caller_open_tcp(caller, fixture, fixture->metastore);
-    CHECK_OK(caller_call(caller, MESSAGE_HELLO, bytes_of(&body)));
-}
-
 /* `other` belongs to the cluster of the worker, and the worker knows it. */
 static void
 join(struct fixture *fixture, struct caller *member, const struct fake_peer *other)
@@ -212,7 +201,7 @@ join(struct fixture *fixture, struct caller *member, const struct fake_peer *oth
     CHECK_OK(membership_open(&fixture->worker, on_joined, &fixture->worker.membership,
                              NULL));
     encode_member_renew(&body, &renewal);
-    open_member(member, fixture);
+    caller_open_metastore(member, fixture);
     CHECK_OK(caller_call(member, MESSAGE_MEMBER_RENEW, bytes_of(&body)));
     RUN_UNTIL(fixture, membership_find(fixture->worker.membership, NODE) != NULL);
 }

@@ -11,7 +11,6 @@
 #include "worker/creates.h"
 #include "worker/lookup.h"
 #include "worker/objects.h"
-#include "worker/populate.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -196,8 +195,7 @@ put_payload_begin(struct session *session, const struct frame_header *header,
     enum ds_status status =
         objects_create(session, message.key, header->payload_bytes, message.write_mode,
                        header->sequence, &view, &session->put_err);
-    while (status == DS_FULL && creates_could_fit(worker, header->payload_bytes) &&
-           populate_step_now(worker->populate))
+    while (status == DS_FULL && creates_populate_for(worker, header->payload_bytes))
         status = objects_create(session, message.key, header->payload_bytes,
                                 message.write_mode, header->sequence, &view,
                                 &session->put_err);

@@ -11,10 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from e2e import Done, Site, finish
-from hosts import Host
+from hosts import Host, why_impossible
 
 WORKER_PORT, METASTORE_PORT = 31501, 2379
+NEEDS_HOSTS = pytest.mark.skipif(
+    why_impossible() is not None, reason=why_impossible() or ""
+)
 EVENT_S = 20.0  # Several times what anything here may take.
 
 

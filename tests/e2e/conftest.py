@@ -17,6 +17,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from e2e import MARK, Machine, RayCluster, Site, free_port
+from hosts import Network
 
 _SETTLE_S = 5.0  # Processes that were told to end may take so long.
 
@@ -61,6 +62,14 @@ def other_ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayC
     """Another one on the same host."""
     with _ray_cluster(tmp_path_factory) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    """Three hosts; tests that cut one off heal it."""
+    network = Network(3)
+    yield network
+    network.end()
 
 
 @pytest.fixture(autouse=True)

@@ -7,23 +7,14 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from cluster import BlockProgram, Cluster, await_that
+from cluster import NEEDS_HOSTS, BlockProgram, Cluster, await_that
 from e2e import Site
-from hosts import Network, why_impossible
+from hosts import Network
 
 LEASE = ("--node_timeout_s", "2")
 MB = 1 << 20
 
-pytestmark = pytest.mark.skipif(
-    why_impossible() is not None, reason=why_impossible() or ""
-)
-
-
-@pytest.fixture(scope="module")
-def network() -> Iterator[Network]:
-    network = Network(3)
-    yield network
-    network.end()
+pytestmark = NEEDS_HOSTS
 
 
 @pytest.fixture

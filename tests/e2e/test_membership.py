@@ -8,23 +8,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from cluster import Cluster, await_that
+from cluster import NEEDS_HOSTS, Cluster, await_that
 from e2e import Site
-from hosts import Network, why_impossible
+from hosts import Network
 
 LEASE_S = 2
 LEASE = ("--node_timeout_s", str(LEASE_S))
 
-pytestmark = pytest.mark.skipif(
-    why_impossible() is not None, reason=why_impossible() or ""
-)
-
-
-@pytest.fixture(scope="module")
-def network() -> Iterator[Network]:
-    network = Network(3)
-    yield network
-    network.end()
+pytestmark = NEEDS_HOSTS
 
 
 @pytest.fixture
