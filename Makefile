@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-c test-py asan tsan fuzz soak kill-matrix bench lint fmt flags \
+.PHONY: help setup demo demo-cluster test test-c test-py asan tsan fuzz soak kill-matrix bench lint fmt flags \
 	check wheel install clean
 
 help: ## list the targets
@@ -17,6 +17,9 @@ setup: ## system packages, .venv, our package; quick when nothing changed
 
 demo: setup ## the guide's demo on Ray and without Ray, then a text pipeline
 	@tools/demo.sh
+
+demo-cluster: setup ## the guide's several nodes as network namespaces (root): Ray, manual start
+	@$(BIN)/python tools/demo_cluster.py
 
 test: test-c test-py ## all tests
 

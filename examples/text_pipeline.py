@@ -8,7 +8,9 @@ The text is real: the long topics of Python's own documentation, as bytes, salte
 that no two rows are alike. The queue carries the data; what the stages hand to each
 other is only which rows are meant, a KVBatchMeta.
 
-    python examples/text_pipeline.py [--rows 20480] [--batch 256]
+    python examples/text_pipeline.py [--rows 20480] [--batch 256] [--spread]
+
+With --spread they are actors of the running Ray cluster, each on another of its nodes.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pydoc_data.topics import topics
 from typing import Any
 
@@ -60,17 +61,15 @@ class Report:
 # ---- The text ------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)
-def long_topics() -> list[bytes]:
-    texts = [text.encode() for text in topics.values() if len(text) >= 2000]
-    return sorted(text[:16384] for text in texts)
+LONG_TOPICS = sorted(
+    text.encode()[:16384] for text in topics.values() if len(text) >= 2000
+)
 
 
 def text_of(row: int, kind: str) -> bytes:
     """Row `row`'s prompt or response: the same bytes in every process."""
-    texts = long_topics()
     salt = f"<{kind} {row}> ".encode()
-    return salt + texts[(row * 7 + len(kind)) % len(texts)]
+    return salt + LONG_TOPICS[(row * 7 + len(kind)) % len(LONG_TOPICS)]
 
 
 def as_column(texts: list[bytes]) -> torch.Tensor:
@@ -210,7 +209,7 @@ def run_pipeline(rows: int, batch: int, console: Console) -> tuple[list[Report],
     try:
         all_ready.wait(WAIT_S)
         start = time.perf_counter()
-        show_progress(rows, progress, reports, console)
+        show_progress(rows, progress, lambda: failure_among(reports), console)
         elapsed = time.perf_counter() - start
         results = [reports.get(timeout=WAIT_S) for _ in processes]
         failed = [result for result in results if isinstance(result, BaseException)]
@@ -226,7 +225,111 @@ def run_pipeline(rows: int, batch: int, console: Console) -> tuple[list[Report],
                 process.join()
 
 
-def show_progress(rows: int, progress: Any, reports: Any, console: Console) -> None:
+# ---- On many nodes -------------------------------------------------------------------
+
+
+class Tokens:
+    """A semaphore that actors on any node share."""
+
+    def __init__(self, count: int) -> None:
+        from ray.util.queue import Queue
+
+        self._queue = Queue()
+        self._queue.put_nowait_batch([None] * count)
+
+    def acquire(self, timeout: float) -> bool:
+        try:
+            self._queue.get(timeout=timeout)
+        except queue.Empty:
+            return False
+        return True
+
+    def release(self) -> None:
+        self._queue.put(None)
+
+
+class StageActor:
+    """A stage's process on one of Ray's nodes."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        tq.init()
+
+    def node(self) -> str:
+        import ray
+
+        address: Any = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        return str(address)
+
+    def run(self, stage: Callable[..., Report], *arguments: Any) -> Report:
+        report = stage(*arguments)
+        tq.close()
+        return report
+
+
+def spread_actors(count: int) -> list[Any]:
+    """So many, on one node after the other."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node["NodeID"] for node in nodes if node["Alive"]]
+    return [
+        ray.remote(StageActor)
+        .options(
+            num_cpus=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(
+                alive[i % len(alive)], soft=False
+            ),
+        )
+        .remote()
+        for i in range(count)
+    ]
+
+
+def run_spread(rows: int, batch: int, console: Console) -> tuple[list[Report], float]:
+    import ray
+    from ray.util.queue import Queue
+
+    prompts, answers, progress = Queue(), Queue(), Queue()
+    room = Tokens(BATCHES_AHEAD)
+    stages: list[tuple[Any, ...]] = [
+        (put_prompts, rows, batch, prompts, room),
+        *[(answer, prompts, answers)] * ANSWERERS,
+        (train, answers, room, progress),
+    ]
+    actors = spread_actors(len(stages))
+    where = ray.get([actor.node.remote() for actor in actors])
+    console.print("stages on", ", ".join(where))
+    start = time.perf_counter()
+    running = [
+        actor.run.remote(*stage) for actor, stage in zip(actors, stages, strict=True)
+    ]
+    show_progress(rows, progress, lambda: failure_of(running), console)
+    elapsed = time.perf_counter() - start
+    return ray.get(running, timeout=WAIT_S), elapsed
+
+
+def failure_of(running: list[Any]) -> BaseException | None:
+    import ray
+
+    ended, _ = ray.wait(running, num_returns=len(running), timeout=0)
+    try:
+        ray.get(ended)
+    except BaseException as error:
+        return error
+    return None
+
+
+# ---- What is shown -------------------------------------------------------------------
+
+
+def show_progress(
+    rows: int,
+    progress: Any,
+    failure: Callable[[], BaseException | None],
+    console: Console,
+) -> None:
     """Until the trainer has seen all rows, or a stage has failed."""
     visible = console.is_terminal and not os.environ.get("NO_COLOR")
     columns = (
@@ -242,8 +345,8 @@ def show_progress(rows: int, progress: Any, reports: Any, console: Console) -> N
             except queue.Empty:
                 if time.monotonic() - last_news > WAIT_S:
                     raise TimeoutError("no batch came through for a minute") from None
-                if failure := failure_among(reports):
-                    raise failure from None
+                if failed := failure():
+                    raise failed from None
                 continue
             done, last_news = done + news, time.monotonic()
             bar.update(task, completed=done)
@@ -294,11 +397,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Ragged text through one queue.")
     parser.add_argument("--rows", type=int, default=20_480)
     parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--spread", action="store_true", help="over all Ray nodes")
     options = parser.parse_args()
     console = Console(no_color=bool(os.environ.get("NO_COLOR")))
     tq.init()
     try:
-        reports, elapsed = run_pipeline(options.rows, options.batch, console)
+        run = run_spread if options.spread else run_pipeline
+        reports, elapsed = run(options.rows, options.batch, console)
     finally:
         tq.close()
     print_report(reports, elapsed, console)

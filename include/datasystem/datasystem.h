@@ -382,9 +382,11 @@ ds_gather_rows(const struct ds_column *column, const int64_t *offsets, void *out
  * docs/queue_protocol.md has every operation. */
 struct ds_queue;
 
+#define DS_QUEUE_ADDRESS_MAX 255 /* Bytes of an address, without the 0 byte. */
+
 struct ds_queue_options {
     size_t struct_bytes;
-    const char *address;         /* "unix:/path/to/socket" */
+    const char *address;         /* "unix:/path/to/socket" or "host:port" */
     uint32_t connect_timeout_ms; /* 0: 5000. */
 
     /* The worker that is asked where the queue is now, when nobody is at its address any
@@ -400,6 +402,11 @@ DS_API DS_MUST_USE enum ds_status
 ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
               struct ds_error *err);
 DS_API void ds_queue_close(struct ds_queue *queue);
+
+/* Where clients on other nodes reach the queue, as its controller said last; "": nowhere.
+ * Never blocks. */
+DS_API void
+ds_queue_tcp_address(struct ds_queue *queue, char out[DS_QUEUE_ADDRESS_MAX + 1]);
 
 /* Send `request`, wait for its reply: *out_reply is malloc()ed, to be free()d. If the
  * connection breaks, because the controller crashed and is started again, the request is

@@ -95,9 +95,24 @@ queue_call(PyObject *self, PyObject *args, PyObject *kwargs)
     return reply_to_bytes(&reply);
 }
 
+static PyObject *
+queue_tcp_address(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    char address[DS_QUEUE_ADDRESS_MAX + 1];
+    struct call call = {.action = "DS_QUEUE_TCP_ADDRESS"};
+    if (!call_begin(self, &call))
+        return NULL;
+    ds_queue_tcp_address(call.handle, address);
+    enum ds_status status = CALL(&call, DS_OK);
+    return status == DS_OK ? PyUnicode_FromString(address) : call_raise(&call, status);
+}
+
 static PyMethodDef queue_methods[] = {
     {"call", METHOD(queue_call), METH_VARARGS | METH_KEYWORDS,
      "Send one request and wait for its reply."},
+    {"tcp_address", queue_tcp_address, METH_NOARGS,
+     "Where other nodes reach the controller, as it said last; '': nowhere."},
     {"close", connection_close, METH_NOARGS,
      "End the connection and every call that waits in it. Idempotent."},
     {0},

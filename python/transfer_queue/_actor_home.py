@@ -40,7 +40,7 @@ class ActorHome:
         return self.owner if self.owner.alive else ProcessId.of(os.getppid())
 
     def folder(self, kind: str) -> Path:
-        """Of the actor's files. "controller" and "worker" are the kinds."""
+        """Of the actor's files; `kind` tells several on one machine apart."""
         holder = self.ends_with
         name = f"{_prefix()}{holder.pid}-{holder.start}-{self.token}-{kind}"
         return Path(tempfile.gettempdir()) / name
@@ -66,4 +66,6 @@ def _remove_folders_of_the_dead() -> None:
 
 
 def _prefix() -> str:
-    return f"transfer_queue-{os.getuid()}-ray-"
+    """Pids mean nothing to another container that sees the same folder."""
+    pids = os.stat("/proc/self/ns/pid").st_ino
+    return f"transfer_queue-{os.getuid()}-ray-{pids}-"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
+import ipaddress
 import logging
 import os
 import secrets
@@ -52,6 +53,34 @@ class Journal:
 
 
 @dataclass(frozen=True, slots=True)
+class Listen:
+    """Where it listens for processes on other nodes. `host` None: nowhere; `port` 0: at
+    any that is free."""
+
+    host: str | None = None
+    port: int = 0
+
+    @classmethod
+    def of(cls, conf: DictConfig) -> Listen:
+        """ValueError when it is no address of a network interface, or no port."""
+        host, port = conf.controller.get("host"), conf.controller.get("port")
+        if host is not None:
+            try:
+                host = str(ipaddress.ip_address(str(host)))
+            except ValueError as error:
+                raise ValueError(
+                    "controller.host must be a numeric address of this node, not "
+                    f"{host!r}"
+                ) from error
+        port = 0 if port is None else port
+        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 65536:
+            raise ValueError(
+                f"controller.port must be a number from 0 to 65535, not {port!r}"
+            )
+        return cls(host, port)
+
+
+@dataclass(frozen=True, slots=True)
 class ControllerOptions:
     """`session` tells whose the journal is that stands beside the socket: another
     session's is used for nothing but to delete its blocks. With `ends_with` the program
@@ -64,6 +93,7 @@ class ControllerOptions:
     worker_socket: str | None = None
     ends_with: ProcessId | None = None
     journal: Journal = Journal()
+    listen: Listen = Listen()
 
     @property
     def address(self) -> str:
@@ -159,6 +189,8 @@ def _command(options: ControllerOptions) -> list[str]:
     if options.journal.folder is not None:
         name = f"transfer_queue-{options.session}.journal"
         command += ["--journal", f"{options.journal.folder}/{name}"]
+    if options.listen.host is not None:
+        command += ["--host", options.listen.host, "--port", str(options.listen.port)]
     if options.worker_socket:
         command += ["--worker_socket", options.worker_socket]
     if options.ends_with is not None:

@@ -32,6 +32,7 @@ from transfer_queue import _config, _session, _worker
 from transfer_queue._controller_process import (
     ControllerOptions,
     Journal,
+    Listen,
     start_controller,
     stop_controller,
 )
@@ -124,10 +125,10 @@ class LocalPlace:
         owner = ProcessId.own()
         state = State(owner.pid, owner.start, self._name, str(folder.socket))
         try:
-            journal = Journal.of(conf)
+            journal, listen = Journal.of(conf), Listen.of(conf)
             state = _start_worker(folder, state, conf)
             worker_socket = _worker_socket(conf)
-            state = _start_controller(folder, state, worker_socket, journal)
+            state = _start_controller(folder, state, worker_socket, journal, listen)
             session = _session.Session(
                 address=state.address,
                 config=conf,
@@ -336,7 +337,11 @@ def _worker_socket(conf: DictConfig) -> str | None:
 
 
 def _start_controller(
-    folder: SessionFolder, state: State, worker_socket: str | None, journal: Journal
+    folder: SessionFolder,
+    state: State,
+    worker_socket: str | None,
+    journal: Journal,
+    listen: Listen,
 ) -> State:
     folder.log.unlink(missing_ok=True)
     controller = start_controller(
@@ -346,6 +351,7 @@ def _start_controller(
             owner=str(state.owner),
             worker_socket=worker_socket,
             journal=journal,
+            listen=listen,
         )
     )
     state = replace(

@@ -33,6 +33,7 @@ class Connection(Protocol):
     """What this module needs of yr.datasystem.QueueConnection."""
 
     def call(self, request: bytes, timeout_ms: int) -> bytes: ...
+    def tcp_address(self) -> str: ...
     def close(self) -> None: ...
 
 
@@ -190,6 +191,15 @@ class QueueClient:
     def shutdown(self, deadline: Deadline) -> None:
         """Ask the controller to forget everything and end."""
         self._call(["shutdown"], deadline)
+
+    def tcp_address(self, deadline: Deadline) -> str | None:
+        """Where processes on other nodes reach this controller; None: nowhere."""
+        from yr.datasystem import DatasystemError
+
+        try:
+            return self._connected(deadline).tcp_address() or None
+        except DatasystemError as error:
+            raise self._translate(error, "HELLO") from error
 
     def close(self) -> None:
         """Idempotent; a later call would connect again."""

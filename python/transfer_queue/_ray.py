@@ -18,14 +18,14 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer_queue import _config, _session, _worker
 from transfer_queue._actor_home import ActorHome
-from transfer_queue._controller_process import Journal
+from transfer_queue._controller_process import Journal, Listen
 from transfer_queue.controller import (
     ACTOR_NAME,
     ACTOR_NAMESPACE,
@@ -110,7 +110,7 @@ class YuanrongWorkerActor:
         """Start the worker, unless it runs already; its address, and its Unix socket
         for a local controller."""
         owner = self._home.owner_text
-        folder = self._home.make_folder("worker")
+        folder = self._home.make_folder(_worker_folder(self._host))
         plan = _worker.plan_for(self._section, self._host, self._head, owner, folder)
         if not _worker.is_worker_of(plan.address, owner):
             _worker.start_worker(plan)
@@ -120,11 +120,16 @@ class YuanrongWorkerActor:
         _end_worker_of(self._home, self._section, self._host)
 
 
+def _worker_folder(host: str) -> str:
+    """Two of Ray's nodes may be on one machine."""
+    return f"worker-{host.replace(':', '_')}"
+
+
 def _end_worker_of(home: ActorHome, section: dict[str, Any], host: str) -> None:
     """What stop() does, also for an owner on the same node whose actor is gone."""
     address = join_address(host, worker_port_of(section))
     _worker.stop_worker_of(address, home.owner_text)
-    shutil.rmtree(home.folder("worker"), ignore_errors=True)
+    shutil.rmtree(home.folder(_worker_folder(host)), ignore_errors=True)
 
 
 class RayPlace:
@@ -183,13 +188,21 @@ class RayPlace:
             [actor.get_address.remote(), actor.get_workers.remote()],
             timeout=_CALL_TIMEOUT_S,
         )
-        _require_same_node(address)
+        if _ask(actor.get_node_id) != _own_node_id():
+            address = _ask(actor.get_tcp_address)
+        if address is None:
+            raise RuntimeError(
+                "The TransferQueue controller serves its own node only: its Ray "
+                "cluster had no other when it was started. Call tq.close() and "
+                "tq.init() again in the process that started it, or give it "
+                "controller.host, an address of its node."
+            )
         return _session.Session(address, config, tuple(workers), self.description)
 
     def _start(self, started: _Started, conf: DictConfig) -> _session.Session:
         actor = started.controller
         try:
-            journal = Journal.of(conf)
+            journal, listen = Journal.of(conf), _listen(conf)
             workers: list[tuple[str, str | None]] = []
             section = _config.backend_section(conf, "Yuanrong")
             worker_socket = None
@@ -199,7 +212,7 @@ class RayPlace:
                     worker_socket = workers[0][1]
                 else:
                     worker_socket = _worker.find_socket(section)
-            address = _ask(actor.start, worker_socket, journal)
+            address = _ask(actor.start, worker_socket, journal, listen)
             session = _session.Session(
                 address=address,
                 config=conf,
@@ -324,7 +337,7 @@ def _create_controller(conf: DictConfig, home: ActorHome) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    node_id = ray.get_runtime_context().get_node_id()
+    node_id = _own_node_id()
     return (
         ray.remote(TransferQueueController)
         .options(
@@ -373,10 +386,24 @@ def _start_workers(
     return workers
 
 
+def _own_node_id() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _listen(conf: DictConfig) -> Listen:
+    """In a cluster of several nodes, for all of them."""
+    listen, nodes = Listen.of(conf), _alive_nodes()
+    if listen.host is None and len(nodes) > 1:
+        listen = replace(listen, host=nodes[0])
+    return listen
+
+
 def _alive_nodes() -> list[str]:
     import ray
 
-    own = ray.get_runtime_context().get_node_id()
+    own = _own_node_id()
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     alive = [node for node in nodes if node["Alive"]]
     alive.sort(key=lambda node: node["NodeID"] != own)
@@ -416,12 +443,3 @@ def _remove_group(group: Any) -> None:
         if time.monotonic() >= end:
             raise RuntimeError("Ray still lists it")
         time.sleep(_POLL_S)
-
-
-def _require_same_node(address: str) -> None:
-    socket = Path(address.removeprefix("unix:"))
-    if not socket.is_socket():
-        raise RuntimeError(
-            f"The TransferQueue controller serves {address}, which is not on this "
-            "node. Using one queue from several nodes is not built yet in this version."
-        )

@@ -19,10 +19,15 @@ from transfer_queue._actor_home import ActorHome
 from transfer_queue._controller_process import (
     ControllerOptions,
     Journal,
+    Listen,
     find_running,
     start_controller,
     stop_controller,
 )
+from transfer_queue._deadline import Deadline
+from transfer_queue._queue import QueueClient
+
+_CALL_TIMEOUT_S = 10.0
 
 ACTOR_NAME = "TransferQueueController"
 ACTOR_NAMESPACE = "transfer_queue"
@@ -46,7 +51,12 @@ class TransferQueueController:
         self._home = home or ActorHome()
         self._config, self._workers = _read_stored(self._stored)
 
-    def start(self, worker_socket: str | None, journal: Journal | None = None) -> str:
+    def start(
+        self,
+        worker_socket: str | None,
+        journal: Journal | None = None,
+        listen: Listen | None = None,
+    ) -> str:
         """Start the program, unless it runs already, and return its address."""
         folder = self._home.make_folder("controller")
         options = ControllerOptions(
@@ -57,6 +67,7 @@ class TransferQueueController:
             worker_socket=worker_socket,
             ends_with=self._home.ends_with,
             journal=journal or Journal(),
+            listen=listen or Listen(),
         )
         if find_running(self._socket) is None:
             start_controller(options)
@@ -81,6 +92,20 @@ class TransferQueueController:
     def get_address(self) -> str | None:
         """Of the program's socket, on the actor's node."""
         return f"unix:{self._socket}" if self._socket.is_socket() else None
+
+    def get_tcp_address(self) -> str | None:
+        """Of the program, for processes on other nodes; None: there is none."""
+        queue = QueueClient(f"unix:{self._socket}")
+        try:
+            return queue.tcp_address(Deadline.after(_CALL_TIMEOUT_S))
+        finally:
+            queue.close()
+
+    def get_node_id(self) -> str:
+        """Ray's id of the node that the actor and the program are on."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
 
     def get_workers(self) -> tuple[str, ...]:
         """Addresses of the datasystem workers that the owner started."""

@@ -22,6 +22,7 @@
 #include "os/clock.h"
 #include "os/random.h"
 #include "os/sockets.h"
+#include "os/tcp_peer.h"
 #include "store/layout.h"
 #include "wire/message.h"
 
@@ -56,6 +57,7 @@ struct ds_queue {
     char name[QUEUE_PLACE_NAME_MAX + 1]; /* As its controller said. */
     bool is_named;                       /* It has said it, perhaps "". */
     char address[QUEUE_PLACE_ADDRESS_MAX + 1];
+    char tcp_address[QUEUE_PLACE_ADDRESS_MAX + 1]; /* Likewise. */
 
     char *worker_host; /* Owned; NULL: no worker is asked. */
     uint16_t worker_port;
@@ -66,11 +68,22 @@ struct ds_queue {
 
 DEFINE_AUTO(queue, struct ds_queue, ds_queue_close)
 
-/* What comes after "unix:"; NULL: it is another kind of address. */
-static const char *
-path_of(const char *address)
+/* Where a controller may be; `path` NULL: at a TCP port. */
+struct place {
+    const char *path; /* Of the address that was parsed. */
+    char host[QUEUE_PLACE_ADDRESS_MAX + 1];
+    uint16_t port;
+};
+
+static bool
+parse_place(const char *address, struct place *out)
 {
-    return strncmp(address, "unix:", 5) == 0 && address[5] != '\0' ? address + 5 : NULL;
+    *out = (struct place){0};
+    if (strncmp(address, "unix:", 5) != 0)
+        return socket_parse_address(address, out->host, sizeof out->host, &out->port,
+                                    NULL) == DS_OK;
+    out->path = address + 5;
+    return out->path[0] != '\0';
 }
 
 static struct wait
@@ -112,29 +125,41 @@ fail_trial(const struct trial *trial, enum ds_status status,
 
 /* The first controller names the queue; one of another queue is not ours. */
 static bool
-is_ours(struct ds_queue *queue, struct ds_slice name)
+is_ours(struct ds_queue *queue, const struct queue_place *place)
 {
     library_lock();
-    bool ours = !queue->is_named || slice_equal(slice_of_text(queue->name), name);
+    bool ours =
+        !queue->is_named || slice_equal(slice_of_text(queue->name), place->name);
     if (!queue->is_named)
-        memcpy(queue->name, name.data, name.len);
+        memcpy(queue->name, place->name.data, place->name.len);
     queue->is_named = true;
+    if (ours) {
+        memcpy(queue->tcp_address, place->tcp_address.data, place->tcp_address.len);
+        queue->tcp_address[place->tcp_address.len] = '\0';
+    }
     library_unlock();
     return ours;
+}
+
+static enum ds_status
+check_user(const struct channel *channel, const struct place *place,
+           struct ds_error *err)
+{
+    if (place->path == NULL)
+        return tcp_peer_check_listener(channel->fd, err);
+    uid_t user = 0;
+    enum ds_status status = socket_peer_user(channel->fd, &user, err);
+    if (status != DS_OK || user == geteuid())
+        return status;
+    return ds_fail(err, DS_INVALID,
+                   "the socket unix:%s belongs to user %u, not to us (%u)", place->path,
+                   (unsigned)user, (unsigned)geteuid());
 }
 
 static enum ds_status
 greet(struct ds_queue *queue, struct channel *channel, struct trial *trial,
       const struct wait *wait, struct ds_error *err)
 {
-    uid_t user = 0;
-    enum ds_status status = socket_peer_user(channel->fd, &user, err);
-    if (status != DS_OK)
-        return status;
-    if (user != geteuid())
-        return ds_fail(err, DS_INVALID,
-                       "the socket %s belongs to user %u, not to us (%u)",
-                       trial->address, (unsigned)user, (unsigned)geteuid());
     struct hello hello = {.layout_version = LAYOUT_VERSION,
                           .protocol_version = PROTOCOL_VERSION};
     AUTO_WRITER(writer);
@@ -143,7 +168,7 @@ greet(struct ds_queue *queue, struct channel *channel, struct trial *trial,
         return ds_fail(err, DS_NO_MEMORY, "out of memory for HELLO");
     struct outgoing message = {.type = MESSAGE_HELLO,
                                .body = slice(writer.data, writer.len)};
-    status = channel_call(channel, &message, wait, err);
+    enum ds_status status = channel_call(channel, &message, wait, err);
     trial->again = status == DS_IO || status == DS_TIMEOUT;
     if (status != DS_OK)
         return status;
@@ -153,17 +178,19 @@ greet(struct ds_queue *queue, struct channel *channel, struct trial *trial,
     if (!decode_queue_place(channel_body(channel), &place))
         return ds_fail(err, DS_INVALID, "%s is no controller's: malformed HELLO",
                        trial->address);
-    trial->is_absent = !is_ours(queue, place.name);
+    trial->is_absent = !is_ours(queue, &place);
     return trial->is_absent ? ds_fail(err, DS_IO, "another queue is there") : DS_OK;
 }
 
 /* A full backlog is a controller that is busy: it is waited for. */
 static enum ds_status
-connect_patiently(const struct trial *trial, const struct wait *wait,
+connect_patiently(const struct place *place, const struct wait *wait,
                   struct channel **out, struct ds_error *err)
 {
+    if (place->path == NULL)
+        return channel_connect_tcp(place->host, place->port, wait, out, err);
     for (;;) {
-        enum ds_status status = channel_connect_unix(path_of(trial->address), out, err);
+        enum ds_status status = channel_connect_unix(place->path, out, err);
         if (status != DS_TIMEOUT)
             return status;
         status = wait_sleep(wait, RETRY_MS);
@@ -181,8 +208,13 @@ connect_queue(struct ds_queue *queue, struct trial *trial, struct channel **out,
     if (trial->wait->deadline_ms < bounded.deadline_ms)
         bounded.deadline_ms = trial->wait->deadline_ms;
     struct ds_error reason = {0};
-    enum ds_status status = connect_patiently(trial, &bounded, &channel, &reason);
+    struct place place;
+    bool is_place = parse_place(trial->address, &place);
+    DS_ASSERT(is_place);
+    enum ds_status status = connect_patiently(&place, &bounded, &channel, &reason);
     trial->is_absent = status == DS_IO;
+    if (status == DS_OK)
+        status = check_user(channel, &place, &reason);
     if (status == DS_OK)
         status = greet(queue, channel, trial, &bounded, &reason);
     if (status != DS_OK) {
@@ -358,6 +390,7 @@ static bool
 find_again(struct ds_queue *queue, const struct trial *trial)
 {
     char name[sizeof queue->name], address[sizeof queue->address];
+    struct place place;
     library_lock();
     bool is_found =
         strcmp(queue->address, trial->address) != 0; /* By another thread. */
@@ -376,7 +409,7 @@ find_again(struct ds_queue *queue, const struct trial *trial)
         .interrupted = queue->interrupted,
         .interrupted_arg = queue->interrupted_arg};
     if (queue_place_find(&worker, name, address, NULL) != DS_OK ||
-        path_of(address) == NULL || strcmp(address, trial->address) == 0)
+        !parse_place(address, &place) || strcmp(address, trial->address) == 0)
         return false;
     library_lock();
     memcpy(queue->address, address, sizeof address);
@@ -453,11 +486,13 @@ check_options(const struct ds_queue_options *options, struct ds_error *err)
                        "%s), not %zu; set struct_bytes, and build against its header",
                        sizeof *options, DS_VERSION,
                        options == NULL ? 0 : options->struct_bytes);
-    if (options->address == NULL || path_of(options->address) == NULL ||
-        strlen(options->address) > QUEUE_PLACE_ADDRESS_MAX)
+    struct place place;
+    if (options->address == NULL ||
+        strlen(options->address) > QUEUE_PLACE_ADDRESS_MAX ||
+        !parse_place(options->address, &place))
         return ds_fail(err, DS_INVALID,
                        "'%s' is not the address of a controller, which looks like "
-                       "unix:/path/to/socket",
+                       "unix:/path/to/socket or host:port",
                        options->address == NULL ? "" : options->address);
     return DS_OK;
 }
@@ -501,6 +536,14 @@ ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
     leave_channel(queue, channel, DS_OK);
     *out = TAKE(queue);
     return DS_OK;
+}
+
+void
+ds_queue_tcp_address(struct ds_queue *queue, char out[DS_QUEUE_ADDRESS_MAX + 1])
+{
+    library_lock();
+    memcpy(out, queue->tcp_address, sizeof queue->tcp_address);
+    library_unlock();
 }
 
 void

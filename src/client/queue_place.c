@@ -4,20 +4,37 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "client/client.h"
+#include "os/files.h"
 
 #include <string.h>
 
 DEFINE_AUTO(client, struct ds_client, ds_client_close)
+
+static void
+copy_text(char *out, struct ds_slice text)
+{
+    memcpy(out, text.data, text.len);
+    out[text.len] = '\0';
+}
+
+/* The worker may be on another machine, or see other files than we do. */
+static bool
+is_here(const char *address)
+{
+    return strncmp(address, "unix:", 5) == 0 && files_exists(address + 5);
+}
 
 static enum ds_status
 take_address(void *arg, const struct reply *reply, struct ds_error *err)
 {
     char *out = arg;
     struct queue_place place;
-    if (!decode_queue_place(reply->body, &place) || place.address.len == 0)
+    if (!decode_queue_place(reply->body, &place) ||
+        (place.address.len == 0 && place.tcp_address.len == 0))
         return ds_fail(err, DS_CORRUPT, "the worker's answer is malformed");
-    memcpy(out, place.address.data, place.address.len);
-    out[place.address.len] = '\0';
+    copy_text(out, place.address);
+    if (place.tcp_address.len > 0 && !is_here(out))
+        copy_text(out, place.tcp_address);
     return DS_OK;
 }
 

@@ -49,16 +49,17 @@ exchange(struct channel *channel, enum message_type type, const struct writer *b
     CHECK_OK(channel->reply.status);
 }
 
-/* The controller's connection to the worker. */
+/* The controller's connection to the worker; `tcp_address` may be "". */
 static struct channel *
-tell_worker(const char *name, const char *address)
+tell_worker(const char *name, const char *address, const char *tcp_address)
 {
     struct wait wait = {.deadline_ms = clock_monotonic_ms() + TIMEOUT_MS};
     struct channel *channel = NULL;
     struct hello hello = {.layout_version = LAYOUT_VERSION,
                           .protocol_version = PROTOCOL_VERSION};
     struct queue_place place = {.name = slice_of_text(name),
-                                .address = slice_of_text(address)};
+                                .address = slice_of_text(address),
+                                .tcp_address = slice_of_text(tcp_address)};
     AUTO_WRITER(greeting);
     AUTO_WRITER(where);
     encode_hello(&greeting, &hello, NULL, 0);
@@ -99,7 +100,7 @@ TEST(a_queue_that_moved_is_followed)
     struct fake_peer first, second;
     fake_peer_start_unix(&first, train);
     fake_peer_start_unix(&second, train);
-    struct channel *link = tell_worker("train", second.address);
+    struct channel *link = tell_worker("train", second.address, "");
     struct ds_queue *queue = open_queue(&first, "127.0.0.1");
     CHECK_OK(call(queue, NULL));
     fake_peer_stop(&first);
@@ -109,6 +110,39 @@ TEST(a_queue_that_moved_is_followed)
     CHECK_INT(fake_peer_accepted(&second), 1);
     ds_queue_close(queue);
     channel_destroy(link);
+    fake_peer_stop(&second);
+}
+
+static void
+check_follows_to(struct fake_peer *second, const char *address, const char *tcp_address)
+{
+    struct fake_peer first;
+    fake_peer_start_unix(&first, train);
+    struct channel *link = tell_worker("train", address, tcp_address);
+    struct ds_queue *queue = open_queue(&first, "127.0.0.1");
+    fake_peer_stop(&first);
+    CHECK_OK(call(queue, NULL));
+    CHECK_INT(fake_peer_accepted(second), 1);
+    ds_queue_close(queue);
+    channel_destroy(link);
+}
+
+/* The path is another node's, or not visible to us. */
+TEST(a_queue_whose_socket_is_not_here_is_reached_by_tcp)
+{
+    struct fake_peer second;
+    char address[32];
+    fake_peer_start_tcp(&second, train);
+    snprintf(address, sizeof address, "127.0.0.1:%u", second.port);
+    check_follows_to(&second, "unix:/nowhere/at/all", address);
+    fake_peer_stop(&second);
+}
+
+TEST(a_queue_whose_socket_is_here_is_reached_by_it)
+{
+    struct fake_peer second;
+    fake_peer_start_unix(&second, train);
+    check_follows_to(&second, second.address, "127.0.0.1:1");
     fake_peer_stop(&second);
 }
 
@@ -126,7 +160,7 @@ TEST(a_queue_that_the_worker_does_not_know_is_gone)
     struct fake_peer first, second;
     fake_peer_start_unix(&first, train);
     fake_peer_start_unix(&second, eval);
-    struct channel *link = tell_worker("eval", second.address);
+    struct channel *link = tell_worker("eval", second.address, "");
     struct ds_queue *asks = open_queue(&first, "127.0.0.1");
     struct ds_queue *asks_nobody = open_queue(&first, NULL);
     fake_peer_stop(&first);
@@ -154,5 +188,7 @@ TEST(another_queue_at_the_address_is_not_taken_for_ours)
 }
 
 TEST_MAIN(EACH(a_queue_that_moved_is_followed),
+          EACH(a_queue_whose_socket_is_not_here_is_reached_by_tcp),
+          EACH(a_queue_whose_socket_is_here_is_reached_by_it),
           EACH(a_queue_that_the_worker_does_not_know_is_gone),
           EACH(another_queue_at_the_address_is_not_taken_for_ours))

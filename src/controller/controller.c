@@ -5,6 +5,7 @@
 #include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
+#include "controller/blocks.h"
 #include "controller/session.h"
 #include "net/run.h"
 #include "net/watch.h"
@@ -82,85 +83,13 @@ on_turn(uv_prepare_t *turn)
     controller_flush(turn->data);
 }
 
-static void
-write_down(struct controller *controller, enum record_type type, struct request_id id,
-           struct ds_slice body)
+void
+controller_write_down(struct controller *controller, enum record_type type,
+                      struct request_id id, struct ds_slice body)
 {
     journal_append(controller->journal, type, id, body);
     int result = uv_prepare_start(&controller->turn, on_turn);
     DS_ASSERT(result == 0);
-}
-
-/* ---- Blocks ---- */
-
-/* What cannot be told to the worker now stays in the queue for the next time. */
-static void
-delete_dead_blocks(struct controller *controller)
-{
-    struct ds_block_id id;
-    while (controller->worker != NULL && queue_peek_dead(controller->queue, &id)) {
-        if (!worker_link_delete(controller->worker, id)) {
-            log_error("controller delete reason=\"out of memory, will try again\"");
-            return;
-        }
-        queue_pop_dead(controller->queue);
-    }
-}
-
-static void
-before_batch(void *arg)
-{
-    controller_flush(arg);
-}
-
-/* Refused is refused for ever, so that is written down before the worker deletes it. */
-static bool
-judge_orphan(const struct ds_block_id *id, bool *out_known, void *arg)
-{
-    struct controller *controller = arg;
-    *out_known = queue_knows_block(controller->queue, id) || PLANTED(KEPT_ORPHAN);
-    if (*out_known)
-        return true;
-    if (controller->journal != NULL &&
-        journal_reserve(controller->journal, sizeof id->bytes, NULL) != DS_OK)
-        return false;
-    bool known = queue_refuse_block(controller->queue, id);
-    DS_ASSERT(!known);
-    if (controller->journal != NULL)
-        write_down(controller, RECORD_REFUSED, (struct request_id){0},
-                   slice(id->bytes, sizeof id->bytes));
-    return true;
-}
-
-static const struct worker_link_ops link_ops = {
-    .before_batch = before_batch,
-    .judge_orphan = judge_orphan,
-};
-
-static void
-adopt(const struct ds_block_id *id, void *arg)
-{
-    struct controller *controller = arg;
-    if (!worker_link_reserve(controller->worker, 1))
-        log_error("controller adopt reason=\"out of memory, the worker will ask\"");
-    else
-        worker_link_adopt(controller->worker, *id);
-}
-
-/* What the last process may have left half done: its blocks are known to the worker, and
- * those of the rows that were cleared are not there any more. */
-static void
-redrive(struct controller *controller)
-{
-    if (controller->worker == NULL)
-        return;
-    queue_each_block(controller->queue, adopt, controller);
-    if (PLANTED(LOST_DELETION)) {
-        struct ds_block_id id;
-        while (queue_peek_dead(controller->queue, &id))
-            queue_pop_dead(controller->queue);
-    }
-    delete_dead_blocks(controller);
 }
 
 /* ---- Requests ---- */
@@ -192,13 +121,13 @@ settle(struct controller *controller, const struct call *call, struct ds_slice r
     bool changes = queue_operation_changes(request->operation);
     replies_keep(controller->replies, call->id, changes ? reply : slice(NULL, 0));
     if (changes && controller->journal != NULL)
-        write_down(controller, RECORD_REQUEST, call->id, call->bytes);
+        controller_write_down(controller, RECORD_REQUEST, call->id, call->bytes);
     const struct blocks_request *blocks = &request->blocks;
     for (uint32_t i = 0; brings_blocks(controller, request) && i < blocks->count; i++) {
         if (queue_knows_block(controller->queue, &blocks->ids[i]))
             worker_link_adopt(controller->worker, blocks->ids[i]);
     }
-    delete_dead_blocks(controller);
+    blocks_delete_dead(controller);
 }
 
 static enum ds_status
@@ -337,7 +266,7 @@ purge(struct controller *controller)
         status = queue_apply(controller->queue, &request, &reply, &err);
     if (status != DS_OK)
         log_error("controller purge reason=\"%s\"", err.message);
-    delete_dead_blocks(controller);
+    blocks_delete_dead(controller);
 }
 
 void
@@ -348,6 +277,7 @@ controller_stop(struct controller *controller, const char *why)
     controller->stopping = true;
     log_info("controller stopping reason=\"%s\"", why);
     listener_close(controller->listener);
+    listener_close(controller->tcp_listener);
     purge(controller);
     if (controller->worker == NULL) {
         say_goodbye(controller);
@@ -378,7 +308,13 @@ on_owner_end(uv_poll_t *watch, int status, int events)
 static void
 on_accept(int fd, void *arg)
 {
-    session_open(arg, fd);
+    session_open(arg, fd, false);
+}
+
+static void
+on_accept_tcp(int fd, void *arg)
+{
+    session_open(arg, fd, true);
 }
 
 /* Signals alone do not keep the loop going. */
@@ -462,16 +398,25 @@ name_place(struct controller *controller)
     controller->place.address = slice_of_text(controller->address);
     if (options->socket_path[0] == '/')
         controller->place.name = slice_of_text(options->journal.session);
+    if (options->tcp_fd < 0)
+        return;
+    const char *format = strchr(options->host, ':') != NULL ? "[%s]:%u" : "%s:%u";
+    snprintf(controller->tcp_address, sizeof controller->tcp_address, format,
+             options->host, options->port);
+    controller->place.tcp_address = slice_of_text(controller->tcp_address);
 }
 
 static enum ds_status
-open_link(struct controller *controller, struct ds_error *err)
+listen_to_clients(struct controller *controller, struct ds_error *err)
 {
-    const char *path = controller->options->worker_socket_path;
-    if (path == NULL)
-        return DS_OK;
-    return worker_link_open(&controller->loop, path, &controller->place, &link_ops,
-                            controller, &controller->worker, err);
+    const struct controller_options *options = controller->options;
+    enum ds_status status =
+        listener_create(&controller->loop, options->listen_fd, on_accept, controller,
+                        &controller->listener, err);
+    if (status == DS_OK && options->tcp_fd >= 0)
+        status = listener_create(&controller->loop, options->tcp_fd, on_accept_tcp,
+                                 controller, &controller->tcp_listener, err);
+    return status;
 }
 
 static enum ds_status
@@ -489,12 +434,11 @@ start(struct controller *controller, struct ds_error *err)
     if (status == DS_OK)
         status = open_journal(controller, err);
     if (status == DS_OK)
-        status = open_link(controller, err);
+        status = blocks_open_link(controller, err);
     if (status == DS_OK)
-        status = listener_create(&controller->loop, controller->options->listen_fd,
-                                 on_accept, controller, &controller->listener, err);
+        status = listen_to_clients(controller, err);
     if (status == DS_OK)
-        redrive(controller);
+        blocks_redrive(controller);
     return status;
 }
 
@@ -503,8 +447,9 @@ static void
 announce(const struct controller *controller)
 {
     const struct controller_options *options = controller->options;
-    log_info("controller ready socket=%s worker=%s owner=\"%s\" restarts=%d",
+    log_info("controller ready socket=%s address=%s worker=%s owner=\"%s\" restarts=%d",
              options->socket_path,
+             options->tcp_fd >= 0 ? controller->tcp_address : "none",
              options->worker_socket_path != NULL ? options->worker_socket_path : "none",
              options->owner, controller->restarts);
     supervisor_child_is_up();
@@ -569,6 +514,7 @@ controller_run(const struct controller_options *options, int restarts)
         log_error("controller cannot start reason=\"%s\"", err.message);
         fprintf(stderr, "transfer_queue_controller: %s\n", err.message);
         listener_close(controller.listener);
+        listener_close(controller.tcp_listener);
         end(&controller);
     }
     run_loop(&controller.loop);

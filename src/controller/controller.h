@@ -41,7 +41,10 @@ enum {
 /* Texts are borrowed for as long as the controller runs. */
 struct controller_options {
     const char *socket_path;
-    int listen_fd; /* Of that socket; borrowed. */
+    int listen_fd;    /* Of that socket; borrowed. */
+    const char *host; /* NULL: no TCP; else numeric, without brackets, */
+    uint16_t port;    /* the port that was asked for, or taken, */
+    int tcp_fd;       /* and its socket; borrowed; -1: none. */
     const char
         *worker_socket_path; /* NULL: whoever clears rows deletes their blocks. */
     struct journal_options journal; /* Without a path: none is kept. */
@@ -55,12 +58,14 @@ struct controller {
     const struct controller_options *options;
     int restarts;
     char address[QUEUE_PLACE_ADDRESS_MAX + 1]; /* "unix:" and the socket's path. */
+    char tcp_address[QUEUE_PLACE_ADDRESS_MAX + 1];
     struct queue_place place;
     struct queue *queue;
     struct replies *replies;
     struct journal *journal;    /* NULL if none is kept. */
     struct worker_link *worker; /* NULL without a worker socket. */
     struct listener *listener;
+    struct listener *tcp_listener; /* NULL: none. */
     struct list sessions;
     struct list held;  /* Replies that wait for the journal; see session.c. */
     uv_prepare_t turn; /* Active while the journal is to be flushed. */
@@ -106,6 +111,10 @@ bool controller_must_hold(const struct controller *controller);
 /* Writes the journal and sends what was held. A journal that cannot be written ends the
  * process: what is in memory and what is in the file are no longer known to agree. */
 void controller_flush(struct controller *controller);
+
+/* For the journal, which has one and has room: controller_flush() follows in this turn. */
+void controller_write_down(struct controller *controller, enum record_type type,
+                           struct request_id id, struct ds_slice body);
 
 /* Begin to end; once is enough. */
 void controller_stop(struct controller *controller, const char *why);

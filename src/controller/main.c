@@ -24,6 +24,10 @@ static const char usage[] =
     "Keeps the rows of one queue and answers its clients.\n"
     "\n"
     "  --socket PATH         Unix socket to listen on, in a folder of this user alone\n"
+    "  --host ADDRESS        also listen at this numeric IPv4 or IPv6 address, for "
+    "clients\n"
+    "                        on other nodes\n"
+    "  --port N              the port there (default: any that is free)\n"
     "  --worker_socket PATH  Unix socket of the datasystem_worker that keeps the "
     "blocks;\n"
     "                        without it, clients delete blocks themselves\n"
@@ -53,6 +57,8 @@ static const char usage[] =
 
 enum option_code {
     SOCKET = 1,
+    HOST,
+    PORT,
     WORKER_SOCKET,
     JOURNAL,
     FSYNC,
@@ -67,6 +73,8 @@ enum option_code {
 
 static const struct option option_table[] = {
     {"socket", required_argument, NULL, SOCKET},
+    {"host", required_argument, NULL, HOST},
+    {"port", required_argument, NULL, PORT},
     {"worker_socket", required_argument, NULL, WORKER_SOCKET},
     {"journal", required_argument, NULL, JOURNAL},
     {"fsync", no_argument, NULL, FSYNC},
@@ -80,20 +88,40 @@ static const struct option option_table[] = {
     {NULL, 0, NULL, 0},
 };
 
+static bool
+parse_number(const char *text, uint64_t *out)
+{
+    char *end;
+    errno = 0;
+    *out = strtoull(text, &end, 10);
+    return errno == 0 && *end == '\0' && text[0] >= '0' && text[0] <= '9';
+}
+
 /* A whole number from 1 on. As take_option(). */
 static int
 take_bytes(const char *text, uint64_t *out)
 {
-    char *end;
-    errno = 0;
-    unsigned long long value = strtoull(text, &end, 10);
-    if (errno == 0 && *end == '\0' && text[0] >= '0' && text[0] <= '9' && value > 0) {
-        *out = value;
+    if (parse_number(text, out) && *out > 0)
         return -1;
-    }
     fprintf(stderr,
             "transfer_queue_controller: --journal_compact_bytes must be a whole number "
             "from 1 on, not '%s'\n",
+            text);
+    return EXIT_USAGE;
+}
+
+/* 0: any. As take_option(). */
+static int
+take_port(const char *text, uint16_t *out)
+{
+    uint64_t port;
+    if (parse_number(text, &port) && port <= UINT16_MAX) {
+        *out = (uint16_t)port;
+        return -1;
+    }
+    fprintf(stderr,
+            "transfer_queue_controller: --port must be a number from 0 to 65535, not "
+            "'%s'\n",
             text);
     return EXIT_USAGE;
 }
@@ -143,6 +171,11 @@ take_option(int code, struct controller_options *options)
     case SOCKET:
         options->socket_path = optarg;
         return -1;
+    case HOST:
+        options->host = optarg;
+        return -1;
+    case PORT:
+        return take_port(optarg, &options->port);
     case WORKER_SOCKET:
         options->worker_socket_path = optarg;
         return -1;
@@ -263,12 +296,15 @@ supervise(struct controller_options *options)
 {
     struct place place;
     struct ds_error err = {0};
-    if (place_open(options->socket_path, &place, &err) != DS_OK) {
+    if (place_open(options->socket_path, options->host, options->port, &place, &err) !=
+        DS_OK) {
         log_error("controller cannot start reason=\"%s\"", err.message);
         fprintf(stderr, "transfer_queue_controller: %s\n", err.message);
         return EXIT_FAILURE;
     }
     options->listen_fd = place.listen_fd;
+    options->tcp_fd = place.tcp_fd;
+    options->port = place.tcp_port;
     signal(SIGPIPE, SIG_IGN); /* Nobody may be left to read "ready". */
     signal(SIGXFSZ, SIG_IGN); /* A limit on files is an error like a full disk. */
     struct supervisor_options supervisor = {
@@ -287,7 +323,7 @@ int
 main(int argc, char **argv)
 {
     struct controller_options options = {
-        .owner = "", .owner_fd = -1, .journal.session = ""};
+        .owner = "", .owner_fd = -1, .tcp_fd = -1, .journal.session = ""};
     static char beside[4096 + 16];
     int result = parse(argc, argv, &options);
     if (result >= 0)

@@ -27,11 +27,13 @@ lock_path_of(const char *socket_path, char *out, size_t out_bytes)
 }
 
 enum ds_status
-place_open(const char *socket_path, struct place *out, struct ds_error *err)
+place_open(const char *socket_path, const char *host, uint16_t port, struct place *out,
+           struct ds_error *err)
 {
     char folder[PATH_BYTES_MAX];
     char lock[PATH_BYTES_MAX + 8];
-    struct place place = {.socket_path = socket_path, .listen_fd = -1, .lock_fd = -1};
+    struct place place = {
+        .socket_path = socket_path, .listen_fd = -1, .lock_fd = -1, .tcp_fd = -1};
     if (strlen(socket_path) >= sizeof folder)
         return ds_fail(err, DS_INVALID, "--socket: the path is too long");
     folder_of(socket_path, folder, sizeof folder);
@@ -41,6 +43,9 @@ place_open(const char *socket_path, struct place *out, struct ds_error *err)
         status = files_lock(lock, &place.lock_fd, err);
     if (status == DS_OK)
         status = socket_listen_unix(socket_path, BACKLOG, &place.listen_fd, err);
+    if (status == DS_OK && host != NULL)
+        status =
+            socket_listen_tcp(host, port, BACKLOG, &place.tcp_fd, &place.tcp_port, err);
     if (status != DS_OK) {
         place_close(&place);
         return status;
@@ -58,8 +63,9 @@ place_close(struct place *place)
     if (place->listen_fd >= 0)
         files_remove(place->socket_path);
     socket_close(place->listen_fd);
+    socket_close(place->tcp_fd);
     if (place->lock_fd >= 0)
         files_remove(lock);
     socket_close(place->lock_fd);
-    place->listen_fd = place->lock_fd = -1;
+    place->listen_fd = place->lock_fd = place->tcp_fd = -1;
 }

@@ -6,6 +6,7 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/sockets.h"
+#include "os/tcp_peer.h"
 #include "wire/message.h"
 
 #include <stdlib.h>
@@ -20,6 +21,7 @@ struct session {
     struct controller *controller;
     struct conn *conn;
     bool proven;             /* Said HELLO. */
+    bool is_stranger;        /* Did not, and is counted as such. */
     uint8_t *payload;        /* Of the request that is arriving; owned. */
     uint64_t payload_bytes;  /* Counted in controller->payload_bytes. */
     struct ds_error refusal; /* Why the payload is swallowed; DS_OK: it is not. */
@@ -328,6 +330,14 @@ handle_queue_call(struct session *session, const struct frame_header *header,
 }
 
 static void
+uncount(struct session *session)
+{
+    if (session->is_stranger)
+        session->controller->unproven_count--;
+    session->is_stranger = false;
+}
+
+static void
 handle_hello(struct session *session, const struct frame_header *header,
              struct ds_slice body)
 {
@@ -347,7 +357,7 @@ handle_hello(struct session *session, const struct frame_header *header,
         return;
     }
     session->proven = true;
-    session->controller->unproven_count--;
+    uncount(session);
     conn_accept_peer(session->conn);
     AUTO_WRITER(writer);
     encode_queue_place(&writer, &session->controller->place);
@@ -435,13 +445,11 @@ static void
 on_closed(struct conn *conn, const char *reason)
 {
     struct session *session = conn_user(conn);
-    struct controller *controller = session->controller;
     if (reason != NULL)
         log_info("controller connection closed reason=\"%s\"", reason);
     free_payload(session);
     drop_held(session);
-    if (!session->proven)
-        controller->unproven_count--;
+    uncount(session);
     DS_ASSERT(session->reply_bytes == 0);
     list_remove(&session->link);
     uv_close((uv_handle_t *)&session->config_timer, on_timer_closed);
@@ -454,17 +462,30 @@ static const struct conn_ops session_ops = {
 };
 
 static enum ds_status
-check_peer(const struct controller *controller, int fd, struct ds_error *err)
+check_peer(int fd, bool is_tcp, struct ds_error *err)
 {
-    if (controller->unproven_count >= CONTROLLER_UNPROVEN_MAX)
-        return ds_fail(err, DS_FULL, "%u connections have not said HELLO yet",
-                       controller->unproven_count);
+    if (is_tcp)
+        return tcp_peer_check_user(fd, err);
     uid_t user = 0;
     enum ds_status status = socket_peer_user(fd, &user, err);
     if (status != DS_OK || user == geteuid())
         return status;
     return ds_fail(err, DS_INVALID, "peer has uid %u, this queue is of uid %u", user,
                    geteuid());
+}
+
+/* Who does say HELLO shall get in. */
+static void
+drop_oldest_stranger(struct controller *controller)
+{
+    LIST_FOREACH (link, &controller->sessions) {
+        struct session *session = CONTAINER_OF(link, struct session, link);
+        if (!session->is_stranger)
+            continue;
+        uncount(session);
+        conn_close(session->conn, "too many connections have not said HELLO");
+        return;
+    }
 }
 
 static enum ds_status
@@ -485,21 +506,25 @@ create(struct controller *controller, int fd, struct ds_error *err)
     int result = uv_timer_init(&controller->loop, &session->config_timer);
     DS_ASSERT(result == 0);
     session->config_timer.data = session;
+    if (controller->unproven_count >= CONTROLLER_UNPROVEN_MAX)
+        drop_oldest_stranger(controller);
+    session->is_stranger = true;
     controller->unproven_count++;
     list_push_back(&controller->sessions, &session->link);
     return DS_OK;
 }
 
 void
-session_open(struct controller *controller, int fd)
+session_open(struct controller *controller, int fd, bool is_tcp)
 {
     struct ds_error err = {0};
-    enum ds_status status = check_peer(controller, fd, &err);
+    enum ds_status status = check_peer(fd, is_tcp, &err);
     if (status != DS_OK)
         socket_close(fd);
     else
         status = create(controller, fd, &err);
-    if (status != DS_OK)
+    if (status != DS_OK &&
+        status != DS_IO) /* Gone already, as a probe of the port is. */
         log_warn("controller connection refused reason=\"%s\"", err.message);
 }
 

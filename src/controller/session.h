@@ -4,8 +4,8 @@
 
 #include "controller/controller.h"
 
-/* Takes `fd`. A failure is logged. */
-void session_open(struct controller *controller, int fd);
+/* Takes `fd`. A failure is logged; the oldest of too many that have not said HELLO goes. */
+void session_open(struct controller *controller, int fd, bool is_tcp);
 
 /* Answers every config_get that waits: now there is a configuration. */
 void sessions_announce_config(struct controller *controller);

@@ -149,6 +149,12 @@ files_read(const char *path, char *out, size_t out_bytes)
     return true;
 }
 
+bool
+files_exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
 void
 files_remove(const char *path)
 {

@@ -24,6 +24,7 @@ files_write(const char *path, const char *text, mode_t mode, struct ds_error *er
 /* Whole file, terminated, at most out_bytes - 1 bytes; false if it cannot be read. */
 bool files_read(const char *path, char *out, size_t out_bytes);
 
+bool files_exists(const char *path);
 void files_remove(const char *path); /* Absent is fine. */
 
 /* An exclusive lock on `path` (made if absent) that lasts as long as *out_fd is open

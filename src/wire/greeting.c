@@ -122,6 +122,7 @@ encode_queue_place(struct writer *writer, const struct queue_place *message)
 {
     write_short_bytes(writer, message->name);
     write_short_bytes(writer, message->address);
+    write_short_bytes(writer, message->tcp_address);
 }
 
 static bool
@@ -137,8 +138,10 @@ decode_queue_place(struct ds_slice body, struct queue_place *out)
     struct reader reader = reader_of(body.data, body.len);
     struct queue_place message = {.name = read_short_bytes(&reader)};
     message.address = read_short_bytes(&reader);
+    message.tcp_address = read_short_bytes(&reader);
     if (!reader_done(&reader) || !is_short_text(message.name, QUEUE_PLACE_NAME_MAX) ||
-        !is_short_text(message.address, QUEUE_PLACE_ADDRESS_MAX))
+        !is_short_text(message.address, QUEUE_PLACE_ADDRESS_MAX) ||
+        !is_short_text(message.tcp_address, QUEUE_PLACE_ADDRESS_MAX))
         return false;
     *out = message;
     return true;

@@ -376,12 +376,14 @@ enum { QUEUE_CALL_BYTES = 16 };
 void encode_queue_call(struct writer *writer, const struct queue_call *message);
 bool decode_queue_call(struct ds_slice body, struct queue_call *out);
 
-/* The queue of this name is served at this address, which looks as in ds_queue_options.
- * A queue that was given no name has an empty one; who looks for a queue says no
+/* The queue of this name is served at these addresses, which look as in ds_queue_options:
+ * `address` for who is on the controller's node, `tcp_address` for everybody; empty: at
+ * none. A queue that was given no name has an empty one; who looks for a queue says no
  * address. */
 struct queue_place {
-    struct ds_slice name;    /* Up to QUEUE_PLACE_NAME_MAX, */
-    struct ds_slice address; /* and QUEUE_PLACE_ADDRESS_MAX; no byte of both is 0. */
+    struct ds_slice name;        /* Up to QUEUE_PLACE_NAME_MAX, */
+    struct ds_slice address;     /* QUEUE_PLACE_ADDRESS_MAX, */
+    struct ds_slice tcp_address; /* QUEUE_PLACE_ADDRESS_MAX; no byte of them is 0. */
 };
 enum { QUEUE_PLACE_NAME_MAX = 255, QUEUE_PLACE_ADDRESS_MAX = 255 };
 void encode_queue_place(struct writer *writer, const struct queue_place *message);

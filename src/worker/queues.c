@@ -11,15 +11,19 @@ struct served_queue {
     struct list link; /* In worker->queues, the newest first. */
     size_t name_bytes;
     size_t address_bytes;
-    char texts[]; /* The name, then the address. */
+    size_t tcp_address_bytes;
+    char texts[]; /* The name, then the addresses. */
 };
 
 static struct queue_place
 place_of(const struct served_queue *queue)
 {
-    return (struct queue_place){
-        .name = slice(queue->texts, queue->name_bytes),
-        .address = slice(queue->texts + queue->name_bytes, queue->address_bytes)};
+    const char *address = queue->texts + queue->name_bytes;
+    const char *tcp_address = address + queue->address_bytes;
+    return (struct queue_place){.name = slice(queue->texts, queue->name_bytes),
+                                .address = slice(address, queue->address_bytes),
+                                .tcp_address =
+                                    slice(tcp_address, queue->tcp_address_bytes)};
 }
 
 void
@@ -32,8 +36,8 @@ handle_queue_serve(struct session *session, const struct frame_header *header,
         session_reject(session, "malformed QUEUE_SERVE");
         return;
     }
-    struct served_queue *queue =
-        calloc(1, sizeof *queue + place.name.len + place.address.len);
+    struct served_queue *queue = calloc(
+        1, sizeof *queue + place.name.len + place.address.len + place.tcp_address.len);
     if (queue == NULL) {
         struct ds_error err = {0};
         (void)ds_fail(&err, DS_NO_MEMORY, "worker is out of memory for a queue");
@@ -42,8 +46,11 @@ handle_queue_serve(struct session *session, const struct frame_header *header,
     }
     queue->name_bytes = place.name.len;
     queue->address_bytes = place.address.len;
+    queue->tcp_address_bytes = place.tcp_address.len;
+    char *address = queue->texts + place.name.len;
     memcpy(queue->texts, place.name.data, place.name.len);
-    memcpy(queue->texts + place.name.len, place.address.data, place.address.len);
+    memcpy(address, place.address.data, place.address.len);
+    memcpy(address + place.address.len, place.tcp_address.data, place.tcp_address.len);
     session->serves = queue;
     list_push_front(&session->worker->queues, &queue->link);
     conn_reply(session->conn, header, (struct ds_slice){0});
@@ -66,7 +73,7 @@ handle_queue_find(struct session *session, const struct frame_header *header,
 {
     struct queue_place wanted, place;
     if (!decode_queue_place(body, &wanted) || wanted.name.len == 0 ||
-        wanted.address.len > 0) {
+        wanted.address.len > 0 || wanted.tcp_address.len > 0) {
         session_reject(session, "malformed QUEUE_FIND");
         return;
     }

@@ -24,7 +24,7 @@ controller_open(struct caller *controller, struct fixture *fixture, const char *
 static void
 check_is_at(struct caller *client, const char *name, const char *address)
 {
-    struct queue_place place;
+    struct queue_place place = {0};
     CHECK_OK(call_with_place(client, MESSAGE_QUEUE_FIND, name, ""));
     CHECK(decode_queue_place(body_of(client), &place));
     CHECK(slice_equal(place.name, slice_of_text(name)));
@@ -48,6 +48,25 @@ TEST(a_queue_is_found_as_long_as_its_controller_is_connected)
                       DS_NOT_FOUND);
     check_is_at(&client, "eval", "unix:/run/2.sock");
     caller_close(&other);
+}
+
+TEST(where_other_nodes_find_a_queue_is_said_too)
+{
+    FIXTURE(f, 64);
+    CALLER(controller, &f);
+    CALLER(client, &f);
+    say_hello_as_member(&controller);
+    say_hello(&client);
+    AUTO_WRITER(body);
+    struct queue_place place = {.name = slice_of_text("train"),
+                                .address = slice_of_text("unix:/run/1.sock"),
+                                .tcp_address = slice_of_text("10.0.0.1:31600")};
+    encode_queue_place(&body, &place);
+    CHECK_OK(caller_call(&controller, MESSAGE_QUEUE_SERVE, bytes_of(&body)));
+    CHECK_OK(call_with_place(&client, MESSAGE_QUEUE_FIND, "train", ""));
+    CHECK(decode_queue_place(body_of(&client), &place));
+    CHECK(slice_equal(place.address, slice_of_text("unix:/run/1.sock")));
+    CHECK(slice_equal(place.tcp_address, slice_of_text("10.0.0.1:31600")));
 }
 
 /* The one before may not be seen to have gone yet. */
@@ -88,5 +107,6 @@ TEST(what_names_no_queue_ends_the_connection)
 }
 
 TEST_MAIN(RUN(a_queue_is_found_as_long_as_its_controller_is_connected),
+          RUN(where_other_nodes_find_a_queue_is_said_too),
           RUN(the_controller_that_came_last_is_the_one),
           RUN(what_names_no_queue_ends_the_connection))

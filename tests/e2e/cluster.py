@@ -15,7 +15,7 @@ import pytest
 from e2e import Done, Site, finish
 from hosts import Host, why_impossible
 
-WORKER_PORT, METASTORE_PORT = 31501, 2379
+WORKER_PORT, METASTORE_PORT, CONTROLLER_PORT = 31501, 2379, 31600
 NEEDS_HOSTS = pytest.mark.skipif(
     why_impossible() is not None, reason=why_impossible() or ""
 )
@@ -29,6 +29,7 @@ class Cluster:
         self.site = site
         self.hosts = hosts
         self.head = hosts[0]
+        self.has_queue = False
 
     def address(self, host: Host) -> str:
         return f"{host.address}:{WORKER_PORT}"
@@ -94,13 +95,18 @@ class Cluster:
             os.kill(pid, signal.SIGKILL)
 
 
-class BlockProgram:
-    """tests/support/block_program.py on a host. Owner: the test's site."""
+class Program:
+    """A program of tests/support on a host, told by lines of JSON what to do.
 
-    def __init__(self, cluster: Cluster, host: Host) -> None:
-        program = Path(__file__).parents[1] / "support/block_program.py"
-        words = [*host.within, sys.executable, str(program), host.address]
-        self._process = cluster.site.start_command(*words, str(WORKER_PORT))
+    Owner: the test's site."""
+
+    def __init__(
+        self, cluster: Cluster, host: Host, name: str, *words: str, **environment: str
+    ) -> None:
+        program = Path(__file__).parents[1] / "support" / name
+        self._process = cluster.site.start_command(
+            *host.within, sys.executable, str(program), *words, environment=environment
+        )
         assert self._answer() == "ready"
 
     def ask(self, name: str, *arguments: Any) -> Any:
@@ -125,6 +131,34 @@ class BlockProgram:
         line = self._process.stdout.readline()
         assert line, finish(self._process).err
         return json.loads(line)
+
+
+class BlockProgram(Program):
+    """Makes blocks and reads them."""
+
+    def __init__(self, cluster: Cluster, host: Host) -> None:
+        words = (host.address, str(WORKER_PORT))
+        super().__init__(cluster, host, "block_program.py", *words)
+
+
+class QueueProgram(Program):
+    """Uses the queue whose controller is on the head, and is there its owner."""
+
+    def __init__(self, cluster: Cluster, host: Host, timeout_s: float = 60) -> None:
+        head = cluster.head.address
+        if host is cluster.head and not cluster.has_queue:
+            words = ("owner", head, str(CONTROLLER_PORT))
+            cluster.has_queue = True
+        else:
+            words = ("attached", f"{head}:{CONTROLLER_PORT}")
+        folder = cluster.site.folder / f"run{host.number}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        super().__init__(
+            *(cluster, host, "node_program.py", *words),
+            TQ_WORKER_PORT=str(WORKER_PORT),
+            TQ_TIMEOUT_S=str(timeout_s),
+            XDG_RUNTIME_DIR=str(folder),
+        )
 
 
 def await_that(condition: Callable[[], bool]) -> None:

@@ -63,7 +63,7 @@ class RayCluster:
 
     def pids_of(self, program: str) -> list[int]:
         """What its actors started under this name, oldest first."""
-        return _pids_of(program, self.mark)
+        return pids_of(program, self.mark)
 
     def actors(self, kind: str) -> list[int]:
         """Pids of the living actors of this class, the oldest first."""
@@ -130,7 +130,7 @@ def _marked_processes(mark: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _pids_of(program: str, mark: str) -> list[int]:
+def pids_of(program: str, mark: str) -> list[int]:
     found = []
     for line in _marked_processes(mark):
         pid, command = line.split(" ", 1)
@@ -291,7 +291,7 @@ class Site:
 
     def pids_of(self, program: str) -> list[int]:
         """Marked processes whose program has this name, oldest first."""
-        return _pids_of(program, self.mark)
+        return pids_of(program, self.mark)
 
     def end(self) -> list[str]:
         """Kill what still runs, but only after it had its time to end; who that was."""

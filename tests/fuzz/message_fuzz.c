@@ -308,6 +308,7 @@ rewrite_queue_place(struct ds_slice body, struct writer *out)
         return false;
     DS_ASSERT(message.name.len <= QUEUE_PLACE_NAME_MAX);
     DS_ASSERT(message.address.len <= QUEUE_PLACE_ADDRESS_MAX);
+    DS_ASSERT(message.tcp_address.len <= QUEUE_PLACE_ADDRESS_MAX);
     encode_queue_place(out, &message);
     return true;
 }

@@ -138,7 +138,8 @@ seed_greetings(void)
 
     writer = message(18);
     struct queue_place place = {.name = slice_of_text("train"),
-                                .address = slice_of_text("unix:/run/q.sock")};
+                                .address = slice_of_text("unix:/run/q.sock"),
+                                .tcp_address = slice_of_text("10.0.0.1:31600")};
     encode_queue_place(&writer, &place);
     seed_message("queue_place", writer);
 

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from transfer_queue import _config
-from transfer_queue._controller_process import Journal
+from transfer_queue._controller_process import Journal, Listen
 
 
 @pytest.fixture(autouse=True)
@@ -150,3 +150,34 @@ def test_an_own_size_is_taken_as_it_is(args: str) -> None:
 def test_a_configuration_must_be_a_tree() -> None:
     with pytest.raises((TypeError, ValueError)):
         _config.merge([1])  # type: ignore[arg-type]
+
+
+# ---- Where the controller listens ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "host", "port"),
+    [
+        ({}, None, 0),
+        ({"host": "192.168.0.1"}, "192.168.0.1", 0),
+        ({"host": "fd00::1", "port": 31600}, "fd00::1", 31600),
+        ({"port": 31600}, None, 31600),
+    ],
+)
+def test_where_the_controller_listens(
+    given: dict[str, Any], host: str | None, port: int
+) -> None:
+    listen = Listen.of(_config.merge({"controller": given}))
+    assert (listen.host, listen.port) == (host, port)
+
+
+@pytest.mark.parametrize("host", ["node1", "192.168.0.1:31600", "", True])
+def test_a_host_that_is_no_numeric_address_is_refused(host: Any) -> None:
+    with pytest.raises(ValueError, match=r"controller\.host must be a numeric address"):
+        Listen.of(_config.merge({"controller": {"host": host}}))
+
+
+@pytest.mark.parametrize("port", [-1, 65536, "31600", True, 1.5])
+def test_a_port_that_is_none_is_refused(port: Any) -> None:
+    with pytest.raises(ValueError, match=r"controller\.port must be a number"):
+        Listen.of(_config.merge({"controller": {"port": port}}))

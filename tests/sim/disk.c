@@ -66,6 +66,12 @@ append_file_open(const char *path, struct append_file **out, struct ds_error *er
     return DS_OK;
 }
 
+bool
+files_exists(const char *path)
+{
+    return find(path) != NULL;
+}
+
 void
 files_remove(const char *path)
 {

@@ -117,6 +117,7 @@ controller_main(void *arg)
                     .compact_bytes = 4096},
         .owner = "simulation",
         .owner_fd = -1,
+        .tcp_fd = -1,
     };
     (void)arg;
     options.listen_fd = controller_fd;

@@ -1,7 +1,7 @@
 """Hosts of a test's own: network namespaces on a bridge.
 
     switch   a namespace with the bridge and one end of each host's cable
-    host i   a namespace with the address 10.99.0.i
+    host i   a namespace with the address 192.168.0.i, as in the guide
 
 A namespace is held by a process and goes with it, with its interfaces: nothing of this
 is seen on the machine itself.
@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-NETWORK = "10.99.0"
+NETWORK = "192.168.0"
 
 
 def why_impossible() -> str | None:

@@ -30,7 +30,7 @@ BLOCK_DELETE, BLOCK_ADOPT, ORPHANS, QUEUE_CALL = 15, 16, 17, 19
 QUEUE_SERVE = 23
 INVALID, NOT_FOUND, FULL, NOT_READY, IO, MISMATCH = 1, 2, 4, 6, 7, 10
 
-HELLO_BODY = struct.pack("<IIIIQII", 1, 10, 0, 0, 0, 0, 0)
+HELLO_BODY = struct.pack("<IIIIQII", 1, 11, 0, 0, 0, 0, 0)
 WELCOME = struct.Struct("<IIIQQQQQQ")
 
 
@@ -96,6 +96,7 @@ class QueueClient:
         place = self.exchange(Frame(HELLO, 0, 0, HELLO_BODY, b"")).body
         self.name, rest = split_short_text(place)
         self.address, rest = split_short_text(rest)
+        self.tcp_address, rest = split_short_text(rest)
         assert rest == b""
 
     def exchange(self, frame: Frame) -> Frame:

@@ -164,6 +164,9 @@ class QueueConnection:
         worker_port: int = 0,
     ) -> None: ...
     def call(self, request: _BufferProtocol, timeout_ms: int) -> bytes: ...
+    def tcp_address(self) -> str:
+        """Where other nodes reach the controller, as it said last; '': nowhere."""
+
     def close(self) -> None:
         """End the connection and every call that waits in it. Idempotent."""
 

@@ -1,0 +1,166 @@
+"""One queue whose rows are on three nodes, by the guide's manual start."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import NEEDS_HOSTS, BlockProgram, Cluster, QueueProgram, await_that
+from e2e import Site
+from hosts import Network
+
+LEASE = ("--node_timeout_s", "2")
+SMALL, LARGE = (
+    100,
+    300_000,
+)  # Items of a row: in a block's first part, a part of its own.
+
+pytestmark = NEEDS_HOSTS
+
+
+@pytest.fixture
+def cluster(network: Network, site: Site) -> Iterator[Cluster]:
+    """Three workers that all know each other, with arenas of 64 MiB."""
+    cluster = Cluster(site, network.hosts)
+    for host in network.hosts:
+        host.heal()
+        cluster.start(host, *LEASE)
+    for host in network.hosts:
+        await_that(lambda host=host: "worker members=3" in cluster.log(host))
+    yield cluster
+    for host in reversed(network.hosts):
+        host.heal()
+        cluster.dscli(host, "stop", "--worker_address", cluster.address(host))
+
+
+@pytest.fixture
+def programs(cluster: Cluster) -> Iterator[list[QueueProgram]]:
+    """One on each host; the first is the owner."""
+    programs = [QueueProgram(cluster, host, timeout_s=10) for host in cluster.hosts]
+    yield programs
+    for program in reversed(programs):
+        program.end()
+
+
+def keys_of(node: int, count: int = 4) -> list[str]:
+    return [f"n{node}-{i}" for i in range(count)]
+
+
+def bytes_used(cluster: Cluster, number: int) -> int:
+    program = BlockProgram(cluster, cluster.hosts[number])
+    used: int = program.ask("stats")["memory_used_bytes"]
+    program.end()
+    return used
+
+
+def check_is_error(answer: Any, text: str, within_s: float) -> None:
+    assert isinstance(answer, dict) and text in answer["error"], answer
+    assert answer["seconds"] < within_s, answer
+
+
+def check_rows_of_every_node(programs: list[QueueProgram], items: int) -> None:
+    everything = []
+    for node, program in enumerate(programs):
+        assert program.ask("put", keys_of(node), node, items) is None
+        everything += keys_of(node)
+    for program in programs:
+        assert program.ask("keys") == sorted(everything)
+        assert program.ask("versions", everything, items) == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def check_overwriting_in_turns(programs: list[QueueProgram]) -> None:
+    keys = keys_of(0)
+    for version in range(12):
+        writer = programs[version % 3]
+        assert writer.ask("put", keys, version, LARGE) is None
+        for reader in programs:
+            assert reader.ask("versions", keys, LARGE) == [version] * len(keys)
+
+
+def check_fields_from_several_nodes(programs: list[QueueProgram]) -> None:
+    keys = keys_of(0)
+    programs[1].ask("put", keys, 5, SMALL)
+    programs[2].ask("put", keys[:2], 6, SMALL)
+    assert programs[0].ask("versions", keys, SMALL) == [6, 6, 5, 5]
+    assert programs[0].ask("select", keys, "version") == len(keys)
+
+
+def test_rows_are_put_read_overwritten_and_cleared_on_every_node(
+    cluster: Cluster, programs: list[QueueProgram]
+) -> None:
+    for items in (SMALL, LARGE):
+        check_rows_of_every_node(programs, items)
+    check_overwriting_in_turns(programs)
+    check_fields_from_several_nodes(programs)
+    for node in range(3):
+        programs[(node + 1) % 3].ask("clear", keys_of(node))
+    for program in programs:
+        assert program.ask("keys") == []
+
+
+def controller_pids(cluster: Cluster) -> list[int]:
+    return cluster.site.pids_of("transfer_queue_controller")
+
+
+def check_put_while(programs: list[QueueProgram], version: int, killed: int) -> None:
+    """All nodes put, and somebody is killed meanwhile."""
+    for node, program in enumerate(programs):
+        program.tell("put", keys_of(node), version, LARGE)
+    os.kill(killed, signal.SIGKILL)
+    assert [program.hear() for program in programs] == [None] * 3
+    for program in programs:
+        for node in range(3):
+            assert program.ask("versions", keys_of(node), LARGE) == [version] * 4
+
+
+def test_killed_children_of_controller_and_workers_lose_nothing(
+    cluster: Cluster, programs: list[QueueProgram]
+) -> None:
+    for version in range(9):
+        if version % 2 == 0:
+            check_put_while(programs, version, controller_pids(cluster)[1])
+        else:
+            host = cluster.hosts[version // 2 % 3]
+            check_put_while(programs, version, cluster.child(host))
+
+
+def test_a_node_is_cut_off_comes_back_and_another_is_lost(
+    cluster: Cluster, programs: list[QueueProgram]
+) -> None:
+    """Calls end in time, what is lost is said by name, and the rest works."""
+    programs[1].ask("put", keys_of(1), 1, SMALL)
+    cut = cluster.hosts[1]
+    cut.cut()
+    check_is_error(programs[1].ask("put", keys_of(1), 2, SMALL), "controller", 60)
+    assert programs[0].ask("put", keys_of(0), 1, SMALL) is None
+    assert programs[2].ask("versions", keys_of(0), SMALL) == [1] * 4
+    cut.heal()
+    cluster.await_members(*cluster.hosts)
+    assert programs[1].ask("put", keys_of(1), 3, SMALL) is None
+    for program in programs:
+        assert program.ask("versions", keys_of(1), SMALL) == [3] * 4
+
+    programs[2].ask("put", keys_of(2), 1, SMALL)
+    cluster.kill(cluster.hosts[2])
+    for program in programs[:2]:
+        check_is_error(program.ask("versions", keys_of(2), SMALL), "n2-0", 20)
+        assert program.ask("versions", keys_of(1), SMALL) == [3] * 4
+    assert programs[0].ask("put", keys_of(2), 2, SMALL) is None
+    assert programs[1].ask("versions", keys_of(2), SMALL) == [2] * 4
+
+
+def test_the_owners_end_is_the_queues_on_every_node(
+    cluster: Cluster, programs: list[QueueProgram], site: Site
+) -> None:
+    for node, program in enumerate(programs):
+        program.ask("put", keys_of(node), 1, LARGE)
+    programs[0].ask("close")
+    for node in range(3):
+        await_that(lambda node=node: bytes_used(cluster, node) == 0)
+    for program in programs[1:]:
+        check_is_error(program.ask("put", keys_of(0), 2, SMALL), "tq.close()", 20)
+    assert not list(Path(site.folder).glob("run*/transfer_queue"))
