@@ -77,6 +77,11 @@ struct ds_client_options {
     /* How long ds_create() and ds_block_create() wait in the worker's line when there is
      * no room, on top of request_timeout_ms; 0: DS_FULL at once. There is no "for ever". */
     uint32_t room_wait_ms;
+
+    /* Name of the queue that blocks made here are for, as ds_queue_place() says it; NULL:
+     * none. By it any worker finds the controller that knows about a block whose client
+     * has died. */
+    const char *queue;
 };
 
 /* Connect to the worker at host:port, by its Unix socket and shared memory when it is on
@@ -279,8 +284,8 @@ ds_expire(struct ds_client *client, const struct ds_slice *keys, size_t count,
  * has adopted it; the blocks of a client that died or was closed in between are given up
  * by agreement of worker and controller. */
 struct ds_block_id {
-    uint8_t
-        bytes[16]; /* {node 32 | arena incarnation 32 | counter 64}, little endian. */
+    uint8_t bytes[16]; /* {node 32 | arena incarnation 32 | counter 64}, little endian;
+                      the counter begins with 16 bits that its queue has. */
 };
 
 /* Reserve a block of `count` parts (1 to DS_BLOCK_PARTS_MAX) of sizes[i] >= 1 bytes;
@@ -382,7 +387,7 @@ ds_gather_rows(const struct ds_column *column, const int64_t *offsets, void *out
  * docs/queue_protocol.md has every operation. */
 struct ds_queue;
 
-#define DS_QUEUE_ADDRESS_MAX 255 /* Bytes of an address, without the 0 byte. */
+#define DS_QUEUE_ADDRESS_MAX 255 /* Bytes of a name or address, without the 0 byte. */
 
 struct ds_queue_options {
     size_t struct_bytes;
@@ -403,10 +408,12 @@ ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
               struct ds_error *err);
 DS_API void ds_queue_close(struct ds_queue *queue);
 
-/* Where clients on other nodes reach the queue, as its controller said last; "": nowhere.
- * Never blocks. */
-DS_API void
-ds_queue_tcp_address(struct ds_queue *queue, char out[DS_QUEUE_ADDRESS_MAX + 1]);
+/* What its controller said last of the queue; "": nothing. Never blocks. */
+struct ds_queue_place {
+    char name[DS_QUEUE_ADDRESS_MAX + 1];
+    char tcp_address[DS_QUEUE_ADDRESS_MAX + 1]; /* Where other nodes reach it. */
+};
+DS_API void ds_queue_place(struct ds_queue *queue, struct ds_queue_place *out);
 
 /* Send `request`, wait for its reply: *out_reply is malloc()ed, to be free()d. If the
  * connection breaks, because the controller crashed and is started again, the request is

@@ -38,15 +38,16 @@ client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                             "no_shared_memory",
                             "room_wait_ms",
                             "verify",
+                            "queue",
                             NULL};
     struct ds_client_options options = {0};
     int no_shared_memory = 0;
     int verify = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO&O&O&|pO&p:Client", names,
-                                     &options.host, parse_u16, &options.port, parse_u32,
-                                     &options.connect_timeout_ms, parse_u32,
-                                     &options.request_timeout_ms, &no_shared_memory,
-                                     parse_u32, &options.room_wait_ms, &verify))
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "sO&O&O&|pO&pz:Client", names, &options.host, parse_u16,
+            &options.port, parse_u32, &options.connect_timeout_ms, parse_u32,
+            &options.request_timeout_ms, &no_shared_memory, parse_u32,
+            &options.room_wait_ms, &verify, &options.queue))
         return NULL;
     if (options.host[0] == '\0')
         options.host = NULL; /* The environment's. */

@@ -96,23 +96,24 @@ queue_call(PyObject *self, PyObject *args, PyObject *kwargs)
 }
 
 static PyObject *
-queue_tcp_address(PyObject *self, PyObject *unused)
+queue_place(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    char address[DS_QUEUE_ADDRESS_MAX + 1];
-    struct call call = {.action = "DS_QUEUE_TCP_ADDRESS"};
+    struct ds_queue_place place;
+    struct call call = {.action = "DS_QUEUE_PLACE"};
     if (!call_begin(self, &call))
         return NULL;
-    ds_queue_tcp_address(call.handle, address);
+    ds_queue_place(call.handle, &place);
     enum ds_status status = CALL(&call, DS_OK);
-    return status == DS_OK ? PyUnicode_FromString(address) : call_raise(&call, status);
+    return status == DS_OK ? Py_BuildValue("ss", place.name, place.tcp_address)
+                           : call_raise(&call, status);
 }
 
 static PyMethodDef queue_methods[] = {
     {"call", METHOD(queue_call), METH_VARARGS | METH_KEYWORDS,
      "Send one request and wait for its reply."},
-    {"tcp_address", queue_tcp_address, METH_NOARGS,
-     "Where other nodes reach the controller, as it said last; '': nowhere."},
+    {"place", queue_place, METH_NOARGS,
+     "The queue's name, and where other nodes reach it; '': none, nowhere."},
     {"close", connection_close, METH_NOARGS,
      "End the connection and every call that waits in it. Idempotent."},
     {0},

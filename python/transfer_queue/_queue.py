@@ -33,7 +33,7 @@ class Connection(Protocol):
     """What this module needs of yr.datasystem.QueueConnection."""
 
     def call(self, request: bytes, timeout_ms: int) -> bytes: ...
-    def tcp_address(self) -> str: ...
+    def place(self) -> tuple[str, str]: ...
     def close(self) -> None: ...
 
 
@@ -192,12 +192,14 @@ class QueueClient:
         """Ask the controller to forget everything and end."""
         self._call(["shutdown"], deadline)
 
-    def tcp_address(self, deadline: Deadline) -> str | None:
-        """Where processes on other nodes reach this controller; None: nowhere."""
+    def place(self, deadline: Deadline) -> tuple[str, str | None]:
+        """The queue's name, perhaps '', and where processes on other nodes reach it;
+        None: nowhere."""
         from yr.datasystem import DatasystemError
 
         try:
-            return self._connected(deadline).tcp_address() or None
+            name, tcp_address = self._connected(deadline).place()
+            return name, tcp_address or None
         except DatasystemError as error:
             raise self._translate(error, "HELLO") from error
 
@@ -246,7 +248,6 @@ class QueueClient:
                 "controller.timeout_s in the configuration sets the limit."
             )
         if error.status == _IO:
-            self.close()  # The next call starts with a fresh connection.
             return OutcomeUnknownError(
                 f"the TransferQueue controller at {self.address} cannot be reached "
                 f"({operation}): {error.message}. If it has ended, call tq.close() and "

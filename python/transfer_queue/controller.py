@@ -97,7 +97,7 @@ class TransferQueueController:
         """Of the program, for processes on other nodes; None: there is none."""
         queue = QueueClient(f"unix:{self._socket}")
         try:
-            return queue.tcp_address(Deadline.after(_CALL_TIMEOUT_S))
+            return queue.place(Deadline.after(_CALL_TIMEOUT_S))[1]
         finally:
             queue.close()
 

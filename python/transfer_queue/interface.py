@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from transfer_queue import _config
+from transfer_queue._deadline import Deadline
 from transfer_queue._pool import run_in_pool
 from transfer_queue._queue import QueueClient, open_queue_connection
 from transfer_queue._session import Session, find_place
@@ -43,6 +44,8 @@ _log = logging.getLogger("transfer_queue")
 Conf = Any  # A DictConfig or a plain dict.
 Tag = Mapping[str, Any]
 DataParser = Callable[..., Any]
+
+_ATTACH_TIMEOUT_S = 10.0
 
 _TQ_CLIENT: TransferQueueClient | None = None
 _TQ_CONTROLLER: Session | None = None  # What this process is attached to or owns.
@@ -140,12 +143,15 @@ def _attach_client(session: Session) -> None:
     host = _own_worker_host(session.worker_addresses)
     if host is not None:
         section["host"] = host
+    queue = _queue_of(session, name, section)
     client = TransferQueueClient(
         f"TransferQueueClient_{os.getpid()}",
-        _queue_of(session, name, section),
+        queue,
         float(session.config.controller.timeout_s),
     )
     try:
+        if name == "Yuanrong":
+            section["queue"], _ = queue.place(Deadline.after(_ATTACH_TIMEOUT_S))
         client.initialize_storage_manager(name, section)
         client.storage_manager.connect()
     except BaseException:

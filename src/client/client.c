@@ -124,6 +124,8 @@ set_options(struct ds_client *client, const struct ds_client_options *options,
     client->request_timeout_ms =
         options->request_timeout_ms == 0 ? connect_ms : options->request_timeout_ms;
     client->room_wait_ms = options->room_wait_ms;
+    client->queue =
+        options->queue == NULL ? 0 : wire_queue_tag(slice_of_text(options->queue));
     client->verify = options->verify || verify_from_environment();
     client->interrupted = options->interrupted;
     client->interrupted_arg = options->interrupted_arg;

@@ -20,6 +20,7 @@ struct ds_client {
     uint32_t connect_timeout_ms;
     uint32_t request_timeout_ms;
     uint32_t room_wait_ms;
+    uint16_t queue; /* Tag of the queue that its blocks are for; 0: none. */
     int (*interrupted)(void *arg);
     void *interrupted_arg;
 

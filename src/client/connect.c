@@ -181,6 +181,7 @@ hello_tcp(struct channel *channel, const struct wait *wait, struct ds_error *err
 /* Who we say we are: what the client knows now. */
 struct introduction {
     uint32_t flags;
+    uint16_t queue;
     struct mapping *mapping; /* Counted; NULL: nobody that the worker knows. */
     bool resume;             /* We say what we hold. */
 };
@@ -196,7 +197,8 @@ introduce(struct ds_client *client, struct introduction *out)
         mapping = NULL;
     }
     *out = (struct introduction){.flags = client->shares_memory ? HELLO_SHARED_MEMORY
-                                                                : HELLO_MEMBER};
+                                                                : HELLO_MEMBER,
+                                 .queue = client->queue};
     if (mapping != NULL) {
         out->mapping = mapping_ref(mapping);
         out->resume = mapping->resume_needed;
@@ -242,6 +244,7 @@ hello_once(struct channel *channel, const struct introduction *who,
         .layout_version = LAYOUT_VERSION,
         .protocol_version = PROTOCOL_VERSION,
         .flags = who->flags | (who->resume ? HELLO_RESUME : 0u),
+        .queue = who->queue,
     };
     if (who->mapping != NULL) {
         hello.client = who->mapping->client;

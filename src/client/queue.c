@@ -28,6 +28,7 @@
 
 #include <datasystem/datasystem.h>
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -539,10 +540,12 @@ ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
 }
 
 void
-ds_queue_tcp_address(struct ds_queue *queue, char out[DS_QUEUE_ADDRESS_MAX + 1])
+ds_queue_place(struct ds_queue *queue, struct ds_queue_place *out)
 {
+    static_assert(sizeof queue->name == sizeof out->name, "room for the name");
     library_lock();
-    memcpy(out, queue->tcp_address, sizeof queue->tcp_address);
+    memcpy(out->name, queue->name, sizeof queue->name);
+    memcpy(out->tcp_address, queue->tcp_address, sizeof queue->tcp_address);
     library_unlock();
 }
 

@@ -170,10 +170,8 @@ worker_link_flush(struct worker_link *link, void (*on_flushed)(void *arg), void 
 static bool
 is_of_another_arena(const struct welcome *welcome, const struct ds_block_id *id)
 {
-    struct reader reader = reader_of(id->bytes, sizeof id->bytes);
-    uint32_t node = read_u32(&reader);
-    uint32_t incarnation = read_u32(&reader);
-    return node == welcome->node && incarnation != welcome->incarnation;
+    struct block_birth birth = wire_block_birth(id);
+    return birth.node == welcome->node && birth.incarnation != welcome->incarnation;
 }
 
 static void

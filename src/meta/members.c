@@ -2,13 +2,14 @@
 
 #include "base/check.h"
 #include "base/numeric.h"
+#include "base/slice.h"
 #include "base/status.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 struct entry {
-    struct member member;
+    struct member member; /* Its `queues` are owned. */
     uint64_t lease_until_ms;
     bool is_old; /* Belonged already to the epoch that we settle. */
 };
@@ -21,11 +22,19 @@ struct members {
     size_t capacity;
     uint64_t lease_ms;
     uint64_t epoch; /* The last one that anybody was told. */
+    uint64_t version;
     bool settling;
     uint32_t old_count; /* Of those that belonged to `epoch`, */
     uint32_t old_found; /* and of those among them that have renewed. */
     uint64_t settled_at_ms;
 };
+
+static void
+entry_fini(struct entry *entry)
+{
+    free((void *)entry->member.queues.data);
+    entry->member.queues = (struct ds_slice){0};
+}
 
 static void
 settle_later(struct members *members, struct members_past past, uint64_t now_ms)
@@ -59,6 +68,8 @@ members_destroy(struct members *members)
 {
     if (members == NULL)
         return;
+    for (size_t i = 0; i < members->count; i++)
+        entry_fini(&members->entries[i]);
     free(members->entries);
     free(members);
 }
@@ -102,6 +113,7 @@ static void
 remove_entry(struct members *members, struct entry *entry)
 {
     size_t at = (size_t)(entry - members->entries);
+    entry_fini(entry);
     memmove(entry, entry + 1, (members->count - at - 1) * sizeof *entry);
     members->count--;
 }
@@ -129,6 +141,7 @@ insert(struct members *members, const struct member *who)
     memmove(entry + 1, entry, (members->count - at) * sizeof *entry);
     members->count++;
     *entry = (struct entry){.member = *who};
+    entry->member.queues = (struct ds_slice){0};
     return entry;
 }
 
@@ -137,6 +150,7 @@ insert(struct members *members, const struct member *who)
 static void
 change(struct members *members)
 {
+    members->version++;
     if (!members->settling)
         members->epoch++;
 }
@@ -149,6 +163,24 @@ settle_if(struct members *members, bool is_time)
         return;
     members->settling = false;
     members->epoch++;
+    members->version++;
+}
+
+static enum ds_status
+note_queues(struct members *members, struct entry *entry, struct ds_slice queues,
+            struct ds_error *err)
+{
+    if (slice_equal(entry->member.queues, queues))
+        return DS_OK;
+    void *copy = queues.len == 0 ? NULL : malloc(queues.len);
+    if (queues.len > 0 && copy == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for a member's queues");
+    if (queues.len > 0)
+        memcpy(copy, queues.data, queues.len);
+    entry_fini(entry);
+    entry->member.queues = slice(copy, queues.len);
+    members->version++;
+    return DS_OK;
 }
 
 /* A past that we do not know is that of a metastore before us. */
@@ -209,7 +241,7 @@ members_renew(struct members *members, const struct member *who,
     entry->lease_until_ms = now_ms + members->lease_ms;
     note_old(members, entry, past);
     settle_if(members, members->old_found >= members->old_count);
-    return DS_OK;
+    return note_queues(members, entry, who->queues, err);
 }
 
 /* ---- Leaving ---- */
@@ -248,6 +280,8 @@ members_tick(struct members *members, uint64_t now_ms)
     for (size_t i = 0; i < members->count; i++) {
         if (now_ms < members->entries[i].lease_until_ms)
             members->entries[kept++] = members->entries[i];
+        else
+            entry_fini(&members->entries[i]);
     }
     bool changed = kept < members->count;
     members->count = kept;
@@ -268,6 +302,12 @@ uint64_t
 members_epoch(const struct members *members)
 {
     return members->settling ? 0 : members->epoch;
+}
+
+uint64_t
+members_version(const struct members *members)
+{
+    return members->version;
 }
 
 uint64_t

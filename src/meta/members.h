@@ -4,7 +4,8 @@
  *                   └── leave, or the lease ends ──► gone
  *
  * A member is a worker: the arena {node, incarnation} at an address. Each change of who
- * belongs makes a new epoch; epochs never go back, whatever happens to the metastore.
+ * belongs makes a new epoch; epochs never go back, whatever happens to the metastore. What
+ * else changes makes a new version.
  *
  * A metastore that was started again knows nobody, and who is missing in its first answer
  * would be taken for lost. So it settles first: renewals keep their leases, and nobody is
@@ -30,6 +31,7 @@ struct member {
     uint32_t node; /* 0 is nobody's. */
     uint32_t incarnation;
     char address[MEMBER_ADDRESS_MAX + 1];
+    struct ds_slice queues; /* What it says of the queues that it has; kept as it is. */
 };
 
 /* What was known before: an epoch, and how many belonged to it; 0: nobody. */
@@ -68,6 +70,9 @@ bool members_is_settling(const struct members *members);
 
 /* 0 while it settles. */
 uint64_t members_epoch(const struct members *members);
+
+/* Another one whenever anything about the members has changed, since members_create(). */
+uint64_t members_version(const struct members *members);
 uint64_t members_lease_ms(const struct members *members);
 
 /* What to know after a restart. */

@@ -1,5 +1,6 @@
 #include "meta/members.h"
 
+#include "base/slice.h"
 #include "test.h"
 
 #include <stdio.h>
@@ -41,6 +42,36 @@ has(const struct members *members, uint32_t node)
             return true;
     }
     return false;
+}
+
+TEST(what_a_member_says_of_its_queues_makes_a_new_version)
+{
+    struct members *members = open_members(nothing, 0);
+    struct member who = worker(2);
+    char text[] = "train";
+    CHECK_OK(renew(members, 1, nothing, 0));
+    uint64_t before = members_version(members);
+    who.queues = slice_of_text(text);
+    CHECK_OK(members_renew(members, &who, nothing, 0, NULL));
+    text[0] = 'T'; /* It has a copy. */
+    CHECK(slice_equal(members_at(members, 1)->queues, slice_of_text("train")));
+    CHECK(members_version(members) != before);
+    before = members_version(members);
+    uint64_t epoch = members_epoch(members);
+    who.queues = slice_of_text("train");
+    CHECK_OK(members_renew(members, &who, nothing, 1, NULL));
+    CHECK_INT(members_version(members), before);
+    who.queues = slice_of_text("");
+    CHECK_OK(members_renew(members, &who, nothing, 1, NULL));
+    CHECK(members_version(members) != before);
+    CHECK_INT(members_at(members, 1)->queues.len, 0);
+    CHECK_INT(members_epoch(members), epoch);
+    who.queues = slice_of_text("eval");
+    CHECK_OK(members_renew(members, &who, nothing, 1, NULL));
+    members_tick(members, LEASE_MS); /* The first goes, the second stays as it is. */
+    CHECK_INT(members_count(members), 1);
+    CHECK(slice_equal(members_at(members, 0)->queues, slice_of_text("eval")));
+    members_destroy(members);
 }
 
 TEST(each_change_makes_a_new_epoch_and_a_renewal_none)
@@ -233,7 +264,8 @@ TEST(an_epoch_names_one_set_of_members_and_never_goes_back)
     }
 }
 
-TEST_MAIN(RUN(each_change_makes_a_new_epoch_and_a_renewal_none),
+TEST_MAIN(RUN(what_a_member_says_of_its_queues_makes_a_new_version),
+          RUN(each_change_makes_a_new_epoch_and_a_renewal_none),
           RUN(a_member_is_gone_when_its_lease_ends),
           RUN(a_suspect_has_until_then_to_renew),
           RUN(a_node_id_that_is_taken_is_refused),

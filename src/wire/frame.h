@@ -46,6 +46,7 @@ enum message_type {
     MESSAGE_QUEUE_FIND = 24,
     MESSAGE_MEMBER_RENEW = 25, /* To a metastore. */
     MESSAGE_MEMBERS = 26,
+    MESSAGE_ORPHANS_FOUND = 27, /* To another worker. */
     MESSAGE_TYPE_COUNT
 };
 

@@ -46,6 +46,7 @@ encode_hello(struct writer *writer, const struct hello *message,
     write_u32(writer, message->client);
     write_u64(writer, message->token);
     write_u32(writer, message->incarnation);
+    write_u16(writer, message->queue);
     write_ref_list(writer, holding, holding_count);
 }
 
@@ -59,6 +60,7 @@ decode_hello(struct ds_slice body, struct hello *out)
     message.client = read_u32(&reader);
     message.token = read_u64(&reader);
     message.incarnation = read_u32(&reader);
+    message.queue = read_u16(&reader);
     if (!read_ref_list(&reader, &message.holding))
         return false;
     *out = message;
@@ -133,15 +135,25 @@ is_short_text(struct ds_slice text, size_t bytes_max)
 }
 
 bool
+read_queue_place(struct reader *reader, struct queue_place *out)
+{
+    struct queue_place message = {.name = read_short_bytes(reader)};
+    message.address = read_short_bytes(reader);
+    message.tcp_address = read_short_bytes(reader);
+    if (!reader_ok(reader) || !is_short_text(message.name, QUEUE_PLACE_NAME_MAX) ||
+        !is_short_text(message.address, QUEUE_PLACE_ADDRESS_MAX) ||
+        !is_short_text(message.tcp_address, QUEUE_PLACE_ADDRESS_MAX))
+        return false;
+    *out = message;
+    return true;
+}
+
+bool
 decode_queue_place(struct ds_slice body, struct queue_place *out)
 {
     struct reader reader = reader_of(body.data, body.len);
-    struct queue_place message = {.name = read_short_bytes(&reader)};
-    message.address = read_short_bytes(&reader);
-    message.tcp_address = read_short_bytes(&reader);
-    if (!reader_done(&reader) || !is_short_text(message.name, QUEUE_PLACE_NAME_MAX) ||
-        !is_short_text(message.address, QUEUE_PLACE_ADDRESS_MAX) ||
-        !is_short_text(message.tcp_address, QUEUE_PLACE_ADDRESS_MAX))
+    struct queue_place message;
+    if (!read_queue_place(&reader, &message) || !reader_done(&reader))
         return false;
     *out = message;
     return true;

@@ -21,6 +21,26 @@ encode_member(struct writer *writer, const struct wire_member *member)
     write_u32(writer, member->node);
     write_u32(writer, member->incarnation);
     write_short_bytes(writer, member->address);
+    write_short_bytes(writer, member->queues);
+}
+
+bool
+next_member_queue(struct ds_slice *queues, struct queue_place *out)
+{
+    struct reader reader = reader_of(queues->data, queues->len);
+    if (queues->len == 0 || !read_queue_place(&reader, out))
+        return false;
+    *queues = (struct ds_slice){.data = reader.at, .len = reader_left(&reader)};
+    return true;
+}
+
+static bool
+are_queues(struct ds_slice queues)
+{
+    struct queue_place place;
+    while (next_member_queue(&queues, &place)) {
+    }
+    return queues.len == 0;
 }
 
 /* False also when it is none. */
@@ -30,7 +50,9 @@ read_member(struct reader *reader, struct wire_member *out)
     out->node = read_u32(reader);
     out->incarnation = read_u32(reader);
     out->address = read_short_bytes(reader);
-    return reader_ok(reader) && out->node != 0 && is_address(out->address);
+    out->queues = read_short_bytes(reader);
+    return reader_ok(reader) && out->node != 0 && is_address(out->address) &&
+           are_queues(out->queues);
 }
 
 void
@@ -39,6 +61,7 @@ encode_member_renew(struct writer *writer, const struct member_renew *message)
     encode_member(writer, &message->who);
     write_u32(writer, message->flags);
     write_u64(writer, message->epoch);
+    write_u64(writer, message->version);
     write_u32(writer, message->count);
     write_u32(writer, message->wait_ms);
     write_short_bytes(writer, message->cluster_name);
@@ -53,6 +76,7 @@ decode_member_renew(struct ds_slice body, struct member_renew *out)
         return false;
     message.flags = read_u32(&reader);
     message.epoch = read_u64(&reader);
+    message.version = read_u64(&reader);
     message.count = read_u32(&reader);
     message.wait_ms = read_u32(&reader);
     message.cluster_name = read_short_bytes(&reader);
@@ -63,12 +87,12 @@ decode_member_renew(struct ds_slice body, struct member_renew *out)
 }
 
 void
-encode_member_list_begin(struct writer *writer, uint64_t epoch, uint32_t lease_ms,
-                         uint32_t count)
+encode_member_list_begin(struct writer *writer, const struct member_list *message)
 {
-    write_u64(writer, epoch);
-    write_u32(writer, lease_ms);
-    write_u32(writer, count);
+    write_u64(writer, message->epoch);
+    write_u64(writer, message->version);
+    write_u32(writer, message->lease_ms);
+    write_u32(writer, message->count);
 }
 
 bool
@@ -82,14 +106,17 @@ decode_member_list(struct ds_slice body, struct member_list *out)
 {
     struct reader reader = reader_of(body.data, body.len);
     struct member_list message = {.epoch = read_u64(&reader)};
+    message.version = read_u64(&reader);
     message.lease_ms = read_u32(&reader);
     message.count = read_u32(&reader);
     message.at = reader;
     struct member_list probe = message;
     struct wire_member member;
-    while (next_member(&probe, &member)) {
+    while (probe.count > 0) {
+        if (!next_member(&probe, &member))
+            return false; /* The last one, too, may be malformed. */
     }
-    if (probe.count > 0 || !reader_done(&probe.at))
+    if (!reader_done(&probe.at))
         return false;
     *out = message;
     return true;

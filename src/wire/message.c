@@ -3,6 +3,7 @@
 #include "wire/message_internal.h"
 
 #include "base/check.h"
+#include "base/slice.h"
 
 #include <assert.h>
 #include <string.h>
@@ -467,50 +468,6 @@ decode_flags(struct ds_slice body, uint32_t *out_count, const uint8_t **out_flag
 
 /* ---- Blocks ---- */
 
-void
-wire_block_key(struct ds_block_id id, uint32_t part, uint8_t out[BLOCK_KEY_BYTES])
-{
-    DS_ASSERT(part < DS_BLOCK_PARTS_MAX);
-    memcpy(out, id.bytes, sizeof id.bytes);
-    for (size_t i = 0; i < 4; i++)
-        out[sizeof id.bytes + i] = (uint8_t)(part >> (8 * i));
-}
-
-bool
-wire_is_block_key(struct ds_slice key)
-{
-    if (key.len != BLOCK_KEY_BYTES)
-        return false;
-    const uint8_t *bytes = key.data;
-    const uint8_t *part = bytes + sizeof(struct ds_block_id);
-    return part[3] == 0 && part[2] == 0 &&
-           (part[0] | part[1] << 8) < DS_BLOCK_PARTS_MAX;
-}
-
-struct ds_block_id
-wire_block_id(uint32_t node, uint32_t incarnation, uint64_t counter)
-{
-    struct ds_block_id id;
-    for (size_t i = 0; i < 4; i++) {
-        id.bytes[i] = (uint8_t)(node >> (8 * i));
-        id.bytes[4 + i] = (uint8_t)(incarnation >> (8 * i));
-    }
-    for (size_t i = 0; i < 8; i++)
-        id.bytes[8 + i] = (uint8_t)(counter >> (8 * i));
-    return id;
-}
-
-struct ds_block_id
-wire_block_id_after(struct ds_block_id id, uint64_t count)
-{
-    uint64_t counter = count;
-    for (size_t i = 0; i < 8; i++)
-        counter += (uint64_t)id.bytes[8 + i] << (8 * i);
-    for (size_t i = 0; i < 8; i++)
-        id.bytes[8 + i] = (uint8_t)(counter >> (8 * i));
-    return id;
-}
-
 bool
 next_block_id(struct block_id_list *list, struct ds_block_id *out)
 {
@@ -538,5 +495,25 @@ decode_block_ids(struct ds_slice body, struct block_id_list *out)
     if (!fixed_list_fits(list.count, &list.at, sizeof(struct ds_block_id)))
         return false;
     *out = list;
+    return true;
+}
+
+void
+encode_orphans_found(struct writer *writer, bool is_anybodys,
+                     const struct ds_block_id *ids, size_t count)
+{
+    write_u8(writer, is_anybodys);
+    encode_block_ids(writer, ids, count);
+}
+
+bool
+decode_orphans_found(struct ds_slice body, struct orphans_found *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct orphans_found message = {.is_anybodys = read_u8(&reader) != 0};
+    if (!reader_ok(&reader) ||
+        !decode_block_ids(slice(reader.at, reader_left(&reader)), &message.ids))
+        return false;
+    *out = message;
     return true;
 }

@@ -28,6 +28,8 @@
  *   BLOCK_DELETE  block_ids               (empty)
  *   BLOCK_ADOPT   block_ids               flags (1: was there)
  *   ORPHANS       (empty)                 block_ids; parked until there is one
+ *   ORPHANS_FOUND orphans_found           (empty); to the worker that their controller
+ *                                         is connected to
  *   FORK_CLAIM    hello of who forks      (empty), with 1 descriptor
  *   FILL          fill, payload: bytes    (empty)
  *   QUEUE_SERVE   queue_place             (empty); from a controller, to its worker
@@ -39,6 +41,7 @@
 #ifndef WIRE_MESSAGE_H
 #define WIRE_MESSAGE_H
 
+#include "wire/block_id.h"
 #include "wire/cursor.h"
 #include "wire/frame.h"
 
@@ -95,6 +98,7 @@ struct hello {
     uint32_t client; /* 0: new. */
     uint64_t token;
     uint32_t incarnation; /* Of the arena that the client has mapped; 0: none. */
+    uint16_t queue;       /* Tag of the queue that its blocks are of; 0: none. */
     struct ref_list holding;
 };
 void encode_hello(struct writer *writer, const struct hello *message,
@@ -305,17 +309,6 @@ bool decode_flags(struct ds_slice body, uint32_t *out_count, const uint8_t **out
 
 /* ---- Blocks ---- */
 
-#define BLOCK_KEY_BYTES 20u
-
-/* The key of one part: the id, then the part's number, little endian. Never a legal
- * user key, since part numbers below DS_BLOCK_PARTS_MAX end in zero bytes. */
-void wire_block_key(struct ds_block_id id, uint32_t part, uint8_t out[BLOCK_KEY_BYTES]);
-bool wire_is_block_key(struct ds_slice key);
-struct ds_block_id wire_block_id(uint32_t node, uint32_t incarnation, uint64_t counter);
-
-/* The id that was issued `count` ids later. */
-struct ds_block_id wire_block_id_after(struct ds_block_id id, uint64_t count);
-
 struct block_id_list {
     uint32_t count;
     struct reader at;
@@ -325,26 +318,57 @@ void
 encode_block_ids(struct writer *writer, const struct ds_block_id *ids, size_t count);
 bool decode_block_ids(struct ds_slice body, struct block_id_list *out);
 
+/* Orphans of the sender's node, for the controller of their queue, or for any. */
+struct orphans_found {
+    bool is_anybodys;
+    struct block_id_list ids;
+};
+void encode_orphans_found(struct writer *writer, bool is_anybodys,
+                          const struct ds_block_id *ids, size_t count);
+bool decode_orphans_found(struct ds_slice body, struct orphans_found *out);
+
+/* ---- Queues ---- */
+
+/* The queue of this name is served at these addresses, which look as in ds_queue_options:
+ * `address` for who is on the controller's node, `tcp_address` for everybody; empty: at
+ * none. A queue that was given no name has an empty one; who looks for a queue says no
+ * address. */
+struct queue_place {
+    struct ds_slice name;        /* Up to QUEUE_PLACE_NAME_MAX, */
+    struct ds_slice address;     /* QUEUE_PLACE_ADDRESS_MAX, */
+    struct ds_slice tcp_address; /* QUEUE_PLACE_ADDRESS_MAX; no byte of them is 0. */
+};
+enum { QUEUE_PLACE_NAME_MAX = 255, QUEUE_PLACE_ADDRESS_MAX = 255 };
+void encode_queue_place(struct writer *writer, const struct queue_place *message);
+bool decode_queue_place(struct ds_slice body, struct queue_place *out);
+
 /* ---- Membership ---- */
 
 struct wire_member {
     uint32_t node;
     uint32_t incarnation;
     struct ds_slice address; /* "host:port" of printable ASCII without '"' and '\\', */
+    struct ds_slice queues;  /* Places of the queues whose controllers it has, encoded
+                                one behind the other; u16 bytes. */
 };
 enum { MEMBER_ADDRESS_BYTES_MAX = 280 }; /* not longer than this. */
+
+/* Steps through `queues` of a decoded member. */
+bool next_member_queue(struct ds_slice *queues, struct queue_place *out);
 
 enum member_flags {
     MEMBER_LEAVES = 1 << 0, /* It belongs no longer. */
 };
 
-/* A worker belongs to the cluster for another lease. The reply comes at once if it is
- * not of the epoch that the worker knows, else when there is another or after wait_ms. */
+/* A worker belongs to the cluster for another lease. The reply comes at once if the list
+ * is another one than the worker knows, else when it has changed or after wait_ms. A
+ * second request takes the place of one that still waits, which is not answered then. */
 struct member_renew {
     struct wire_member who;
     uint32_t flags;
-    uint64_t epoch; /* Of the members that it was told last, */
-    uint32_t count; /* and how many others they were; 0 and 0: it was told nothing. */
+    uint64_t epoch;   /* Of the members that it was told last, */
+    uint64_t version; /* of what else is said of them, */
+    uint32_t count;   /* and how many others they were; 0: it was told nothing. */
     uint32_t wait_ms;
     struct ds_slice cluster_name;
 };
@@ -352,14 +376,15 @@ void encode_member_renew(struct writer *writer, const struct member_renew *messa
 bool decode_member_renew(struct ds_slice body, struct member_renew *out);
 
 struct member_list {
-    uint64_t epoch;    /* The one that was said in the request: nothing is new, and the
-                          list is empty. 0: it is not known yet who belongs. */
+    uint64_t epoch;    /* Of who belongs; 0: it is not known yet. */
+    uint64_t version;  /* Of the list. Both as in the request: it is empty, as nothing
+                          is new. */
     uint32_t lease_ms; /* From when the renewal was sent. */
     uint32_t count;
     struct reader at;
 };
-void encode_member_list_begin(struct writer *writer, uint64_t epoch, uint32_t lease_ms,
-                              uint32_t count);
+/* `count` calls of encode_member() follow. */
+void encode_member_list_begin(struct writer *writer, const struct member_list *message);
 void encode_member(struct writer *writer, const struct wire_member *member);
 bool decode_member_list(struct ds_slice body, struct member_list *out);
 bool next_member(struct member_list *list, struct wire_member *out);
@@ -375,18 +400,5 @@ struct queue_call {
 enum { QUEUE_CALL_BYTES = 16 };
 void encode_queue_call(struct writer *writer, const struct queue_call *message);
 bool decode_queue_call(struct ds_slice body, struct queue_call *out);
-
-/* The queue of this name is served at these addresses, which look as in ds_queue_options:
- * `address` for who is on the controller's node, `tcp_address` for everybody; empty: at
- * none. A queue that was given no name has an empty one; who looks for a queue says no
- * address. */
-struct queue_place {
-    struct ds_slice name;        /* Up to QUEUE_PLACE_NAME_MAX, */
-    struct ds_slice address;     /* QUEUE_PLACE_ADDRESS_MAX, */
-    struct ds_slice tcp_address; /* QUEUE_PLACE_ADDRESS_MAX; no byte of them is 0. */
-};
-enum { QUEUE_PLACE_NAME_MAX = 255, QUEUE_PLACE_ADDRESS_MAX = 255 };
-void encode_queue_place(struct writer *writer, const struct queue_place *message);
-bool decode_queue_place(struct ds_slice body, struct queue_place *out);
 
 #endif

@@ -25,4 +25,7 @@ fixed_list_fits(uint32_t count, const struct reader *at, size_t element_bytes)
 bool read_ref_list(struct reader *reader, struct ref_list *out);
 void write_ref_list(struct writer *writer, const struct wire_ref *refs, size_t count);
 
+/* One of several in a row. False, and nothing is stored, if it is malformed. */
+bool read_queue_place(struct reader *reader, struct queue_place *out);
+
 #endif

@@ -164,15 +164,6 @@ TEST(a_huge_body_is_refused)
     CHECK(!frame_decode(bytes, &got));
 }
 
-TEST(block_keys_are_never_user_keys)
-{
-    uint8_t key[BLOCK_KEY_BYTES];
-    wire_block_key(wire_block_id(0x41414141, 0x41414141, UINT64_MAX),
-                   DS_BLOCK_PARTS_MAX - 1, key);
-    CHECK_INT(key[BLOCK_KEY_BYTES - 1], 0);
-    CHECK_INT(key[BLOCK_KEY_BYTES - 2], 0);
-}
-
 TEST(a_members_address_is_one_that_can_be_printed)
 {
     static const char *const bad[] = {"", "a b:1", "a\"b:1", "a\\b:1", "a\n:1"};
@@ -207,12 +198,14 @@ TEST(a_list_of_members_is_whole_or_refused)
     struct member_list list;
     struct wire_member got;
     AUTO_WRITER(w);
-    encode_member_list_begin(&w, 9, 1000, 2);
+    struct member_list head = {.epoch = 9, .version = 5, .lease_ms = 1000, .count = 2};
+    encode_member_list_begin(&w, &head);
     encode_member(&w, &member);
     CHECK(!decode_member_list(body_of(&w), &list));
     encode_member(&w, &member);
     CHECK(decode_member_list(body_of(&w), &list));
-    CHECK(list.epoch == 9 && list.lease_ms == 1000 && list.count == 2);
+    CHECK(list.epoch == 9 && list.version == 5);
+    CHECK(list.lease_ms == 1000 && list.count == 2);
     CHECK(next_member(&list, &got) && got.node == 4);
     CHECK(next_member(&list, &got) && slice_equal(got.address, member.address));
     CHECK(!next_member(&list, &got));
@@ -220,12 +213,46 @@ TEST(a_list_of_members_is_whole_or_refused)
     CHECK(!decode_member_list(body_of(&w), &list));
 }
 
-TEST_MAIN(RUN(a_members_address_is_one_that_can_be_printed),
+TEST(a_member_says_which_queues_it_has)
+{
+    enum { FIRST_BYTES = 2 + 5 + 2 + 2 + 14 };
+    static const char *const names[] = {"train", "eval"};
+    struct ds_slice address = slice_of_text("10.0.0.1:31501"), rest;
+    AUTO_WRITER(queues);
+    for (int i = 0; i < 2; i++) {
+        struct queue_place place = {.name = slice_of_text(names[i]),
+                                    .tcp_address = slice_of_text("10.0.0.1:31600")};
+        encode_queue_place(&queues, &place);
+    }
+    for (size_t len = 0; len <= queues.len; len++) {
+        struct wire_member member = {
+            .node = 4, .address = address, .queues = slice(queues.data, len)};
+        struct queue_place place;
+        struct member_list list = {.epoch = 9, .count = 1};
+        AUTO_WRITER(w);
+        encode_member_list_begin(&w, &list);
+        encode_member(&w, &member);
+        bool is_whole = len == 0 || len == FIRST_BYTES || len == queues.len;
+        CHECK_INT(decode_member_list(body_of(&w), &list), is_whole);
+        if (len < queues.len)
+            continue;
+        CHECK(next_member(&list, &member));
+        rest = member.queues;
+        for (int i = 0; i < 2; i++) {
+            CHECK(next_member_queue(&rest, &place));
+            CHECK(slice_equal(place.name, slice_of_text(names[i])));
+            CHECK_INT(place.tcp_address.len, 14);
+        }
+        CHECK(!next_member_queue(&rest, &place));
+    }
+}
+
+TEST_MAIN(RUN(a_member_says_which_queues_it_has),
+          RUN(a_members_address_is_one_that_can_be_printed),
           RUN(a_list_of_members_is_whole_or_refused), RUN(create_comes_back_as_it_was),
           RUN(hello_carries_what_the_client_holds),
           RUN(fill_comes_back_as_it_was_and_nothing_else_is_one),
           RUN(publish_comes_back_as_it_was_and_nothing_else_is_one),
           RUN(found_objects_come_back_in_order), RUN(truncated_messages_are_refused),
           RUN(a_count_without_elements_is_refused),
-          RUN(frame_of_another_protocol_is_refused), RUN(a_huge_body_is_refused),
-          RUN(block_keys_are_never_user_keys))
+          RUN(frame_of_another_protocol_is_refused), RUN(a_huge_body_is_refused))

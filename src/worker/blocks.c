@@ -88,18 +88,10 @@ struct order {
     struct ds_block_id ids[];
 };
 
-struct birth {
-    uint32_t node;
-    uint32_t incarnation;
-};
-
-static struct birth
-birth_of(const struct ds_block_id *id)
+static bool
+is_same_arena(struct block_birth one, struct block_birth other)
 {
-    struct reader reader = reader_of(id->bytes, sizeof id->bytes);
-    struct birth birth = {.node = read_u32(&reader)};
-    birth.incarnation = read_u32(&reader);
-    return birth;
+    return one.node == other.node && one.incarnation == other.incarnation;
 }
 
 static size_t
@@ -187,21 +179,21 @@ static const struct peer_request_ops adopt_ops = {
     .type = MESSAGE_BLOCK_ADOPT, .encode = encode, .end = end};
 
 static uint32_t
-count_of(const struct block_id_list *ids, struct birth birth)
+count_of(const struct block_id_list *ids, struct block_birth birth)
 {
     struct block_id_list list = *ids;
     struct ds_block_id id;
     uint32_t count = 0;
     while (next_block_id(&list, &id)) {
-        struct birth other = birth_of(&id);
-        count += other.node == birth.node && other.incarnation == birth.incarnation;
+        count += is_same_arena(wire_block_birth(&id), birth);
     }
     return count;
 }
 
-/* With room for all blocks of that birth. NULL when out of memory. */
+/* With room for all blocks of that arena. NULL when out of memory. */
 static struct order *
-order_new(struct orders *orders, const struct block_id_list *ids, struct birth birth)
+order_new(struct orders *orders, const struct block_id_list *ids,
+          struct block_birth birth)
 {
     uint32_t room = count_of(ids, birth);
     size_t bytes =
@@ -221,12 +213,12 @@ order_new(struct orders *orders, const struct block_id_list *ids, struct birth b
 }
 
 static struct order *
-find_order(const struct list *all, struct birth birth)
+find_order(const struct list *all, struct block_birth birth)
 {
     LIST_FOREACH (link, all) {
         struct order *order = CONTAINER_OF(link, struct order, request.link);
-        if (order->request.node == birth.node &&
-            order->request.incarnation == birth.incarnation)
+        struct block_birth other = {order->request.node, order->request.incarnation, 0};
+        if (is_same_arena(other, birth))
             return order;
     }
     return NULL;
@@ -241,7 +233,7 @@ sort(struct worker *worker, struct orders *orders, const struct block_id_list *i
     struct block_id_list list = *ids;
     struct ds_block_id id;
     for (uint32_t i = 0; next_block_id(&list, &id); i++) {
-        struct birth birth = birth_of(&id);
+        struct block_birth birth = wire_block_birth(&id);
         if (birth.node == store_header(worker->store)->node) {
             orders->was_there[i] =
                 is_adopt ? adopt_here(worker, id) : delete_here(worker, id);

@@ -164,9 +164,10 @@ static const struct peer_request_ops fetch_ops = {
 bool
 copies_fetch(struct worker *worker, struct ds_slice key)
 {
-    struct reader reader = reader_of(key.data, key.len);
-    uint32_t node = read_u32(&reader), incarnation = read_u32(&reader);
-    if (key.len != BLOCK_KEY_BYTES || node == store_header(worker->store)->node)
+    if (key.len != BLOCK_KEY_BYTES)
+        return false;
+    struct block_birth birth = wire_block_birth(key.data); /* The key begins with it. */
+    if (birth.node == store_header(worker->store)->node)
         return false;
     if (is_asked(worker, key.data))
         return true;
@@ -174,7 +175,7 @@ copies_fetch(struct worker *worker, struct ds_slice key)
     if (fetch == NULL)
         return false;
     fetch->request = (struct peer_request){
-        .ops = &fetch_ops, .node = node, .incarnation = incarnation};
+        .ops = &fetch_ops, .node = birth.node, .incarnation = birth.incarnation};
     memcpy(fetch->key, key.data, BLOCK_KEY_BYTES);
     if (!hmap_insert(&worker->fetches, &fetch->by_key, hash_of(fetch->key))) {
         free(fetch);

@@ -114,14 +114,14 @@ block_create_all(struct session *session, uint32_t sequence, struct size_list si
     enum ds_status status = count_parts(sizes, &parts, err);
     if (status != DS_OK)
         return status;
-    struct ds_block_id id = objects_issue_block_id(session->worker);
+    struct ds_block_id id = objects_issue_block_id(session);
     encode_created_begin(writer, id, parts);
     uint64_t size;
     while (status == DS_OK && next_size(&sizes, &size)) {
         if (size > 0) {
             status = create_part(session, sequence, id, part++, size, writer, err);
         } else {
-            id = objects_issue_block_id(session->worker);
+            id = objects_issue_block_id(session);
             part = 0;
         }
     }

@@ -319,6 +319,7 @@ say_hello_again(struct caller *caller, const struct welcome *welcome,
         .client = welcome->client,
         .token = welcome->token,
         .incarnation = welcome->incarnation,
+        .queue = caller->queue,
     };
     AUTO_WRITER(body);
     encode_hello(&body, &hello, holding, holding_count);

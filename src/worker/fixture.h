@@ -68,6 +68,7 @@ struct caller {
     int fds[CALLER_FDS_MAX]; /* That came with it; closed with the next one. */
     size_t fd_count;
     struct welcome welcome;
+    uint16_t queue; /* Of its blocks; to be set before it says HELLO. */
 };
 
 void caller_open(struct caller *caller, struct fixture *fixture);

@@ -11,6 +11,7 @@
 #include "os/sockets.h"
 #include "wire/message.h"
 #include "worker/peers.h"
+#include "worker/queues.h"
 #include "worker/worker.h"
 
 #include <inttypes.h>
@@ -24,7 +25,7 @@ enum {
     ANSWER_MS_MAX = 5000, /* Beyond what a renewal may wait there. */
     FIRST_WAIT_MS = 1000, /* Before the lease is known. */
     LEAVE_MS = 500,
-    SEQUENCE = 1, /* One request is under way at a time. */
+    QUEUES_BYTES_MAX = UINT16_MAX, /* Of what a member can say of its queues. */
 };
 
 /* Invariants: conn is NULL while away; `timer` ends the back-off while away, the patience
@@ -36,6 +37,7 @@ struct membership {
     struct conn *conn;
     uv_timer_t timer;
     uint32_t handles_open; /* The timer, and the connection. */
+    uint32_t sequence;     /* Of the latest request, which is under way. */
     uint64_t backoff_ms;
     bool is_asking; /* HELLO was answered. */
     bool closing;
@@ -43,13 +45,21 @@ struct membership {
     void (*on_joined)(struct worker *worker); /* NULL: was called. */
     void (*on_left)(struct worker *worker);   /* NULL: is not leaving. */
 
-    struct member *members; /* Owned. As of `epoch`. */
+    struct member *members; /* Owned. As of `epoch` and `version`. */
     uint32_t count;
+    uint8_t *queues; /* Owned; what the members say of their queues points there. */
     uint64_t epoch;
+    uint64_t version;
     uint32_t lease_ms;
 };
 
 static void connect_to_metastore(struct membership *membership);
+
+static uint32_t
+own_node(const struct membership *membership)
+{
+    return store_header(membership->worker->store)->node;
+}
 
 const struct member *
 membership_find(const struct membership *membership, uint32_t node)
@@ -57,6 +67,52 @@ membership_find(const struct membership *membership, uint32_t node)
     for (uint32_t i = 0; i < membership->count; i++) {
         if (membership->members[i].node == node)
             return &membership->members[i];
+    }
+    return NULL;
+}
+
+/* Steps through all queues of the cluster, with their members. */
+struct queue_walk {
+    uint32_t next; /* Member. */
+    struct ds_slice queues;
+};
+
+static bool
+next_queue(const struct membership *membership, struct queue_walk *walk,
+           struct queue_place *out_place, const struct member **out_member)
+{
+    while (walk->queues.len == 0) {
+        if (walk->next == membership->count)
+            return false;
+        walk->queues = membership->members[walk->next++].queues;
+    }
+    *out_member = &membership->members[walk->next - 1];
+    return next_member_queue(&walk->queues, out_place);
+}
+
+bool
+membership_find_queue(const struct membership *membership, struct ds_slice name,
+                      struct queue_place *out)
+{
+    struct queue_walk walk = {0};
+    const struct member *member;
+    while (membership != NULL && next_queue(membership, &walk, out, &member)) {
+        if (slice_equal(out->name, name) && out->tcp_address.len > 0)
+            return true;
+    }
+    return false;
+}
+
+const struct member *
+membership_find_tag(const struct membership *membership, uint16_t tag)
+{
+    struct queue_walk walk = {0};
+    struct queue_place place;
+    const struct member *member;
+    uint32_t own = membership == NULL ? 0 : own_node(membership);
+    while (membership != NULL && next_queue(membership, &walk, &place, &member)) {
+        if (member->node != own && (tag == 0 || wire_queue_tag(place.name) == tag))
+            return member;
     }
     return NULL;
 }
@@ -86,8 +142,9 @@ send_message(struct membership *membership, enum message_type type,
         conn_close(membership->conn, "out of memory for a message to the metastore");
         return;
     }
-    struct frame_header header = {
-        .type = type, .sequence = SEQUENCE, .body_bytes = (uint32_t)body->len};
+    struct frame_header header = {.type = type,
+                                  .sequence = ++membership->sequence,
+                                  .body_bytes = (uint32_t)body->len};
     conn_send(membership->conn, &header, slice(body->data, body->len), NULL, 0, NULL,
               0);
     set_timer(membership, on_no_answer, wait_ms + ANSWER_MS_MAX);
@@ -107,12 +164,16 @@ renew(struct membership *membership, uint32_t flags)
     const struct table_header *table = store_header(worker->store);
     uint32_t wait_ms =
         membership->lease_ms > 0 ? membership->lease_ms / 3 : FIRST_WAIT_MS;
+    AUTO_WRITER(queues);
+    queues_encode(worker, &queues, QUEUES_BYTES_MAX);
     struct member_renew message = {
         .who = {.node = table->node,
                 .incarnation = table->incarnation,
-                .address = slice_of_text(worker->flags->worker_address)},
+                .address = slice_of_text(worker->flags->worker_address),
+                .queues = slice(queues.data, queues.len)},
         .flags = flags,
         .epoch = membership->epoch,
+        .version = membership->version,
         .count = others(membership),
         .wait_ms = wait_ms,
         .cluster_name = slice_of_text(worker->flags->cluster_name),
@@ -122,24 +183,47 @@ renew(struct membership *membership, uint32_t flags)
     send_message(membership, MESSAGE_MEMBER_RENEW, &body, wait_ms);
 }
 
+static size_t
+queue_bytes(struct member_list list)
+{
+    struct wire_member wire;
+    size_t bytes = 0;
+    while (next_member(&list, &wire))
+        bytes += wire.queues.len;
+    return bytes;
+}
+
 /* False when out of memory, with the members that were known. */
 static bool
 take_members(struct membership *membership, struct member_list *list)
 {
     struct member *members = calloc(list->count + 1, sizeof *members);
-    if (members == NULL)
+    uint8_t *queues = malloc(queue_bytes(*list) + 1);
+    if (members == NULL || queues == NULL) {
+        free(members);
+        free(queues);
         return false;
+    }
     struct wire_member wire;
     uint32_t count = 0;
+    size_t used = 0;
     while (next_member(list, &wire)) {
         struct member *member = &members[count++];
         member->node = wire.node;
         member->incarnation = wire.incarnation;
         memcpy(member->address, wire.address.data, wire.address.len);
+        memcpy(queues + used, wire.queues.data, wire.queues.len);
+        member->queues = slice(queues + used, wire.queues.len);
+        used += wire.queues.len;
     }
     free(membership->members);
+    free(membership->queues);
     membership->members = members;
+    membership->queues = queues;
     membership->count = count;
+    membership->version = list->version;
+    if (membership->epoch == list->epoch)
+        return true;
     membership->epoch = list->epoch;
     log_info("worker members=%" PRIu32 " epoch=%" PRIu64, count, list->epoch);
     peers_members_changed(membership->worker->peers);
@@ -155,8 +239,11 @@ tell_joined(struct membership *membership)
         on_joined(membership->worker);
 }
 
+/* An answer that came after all to a renewal whose place another one took says what it
+ * says, but is no reason to renew. */
 static void
-handle_members_reply(struct membership *membership, struct ds_slice body)
+handle_members_reply(struct membership *membership, const struct frame_header *header,
+                     struct ds_slice body)
 {
     struct member_list list;
     if (!decode_member_list(body, &list)) {
@@ -165,13 +252,16 @@ handle_members_reply(struct membership *membership, struct ds_slice body)
     }
     membership->lease_ms = list.lease_ms;
     membership->was_reported_away = false;
-    if (list.epoch != membership->epoch && !take_members(membership, &list)) {
+    bool is_news =
+        list.epoch != membership->epoch || list.version != membership->version;
+    if (is_news && !take_members(membership, &list)) {
         conn_close(membership->conn, "out of memory for the members");
         return;
     }
     if (membership->epoch > 0)
         tell_joined(membership);
-    renew(membership, 0);
+    if (header->sequence == membership->sequence)
+        renew(membership, 0);
 }
 
 static void
@@ -194,7 +284,8 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
         finish_leaving(membership);
         return;
     }
-    (void)uv_timer_stop(&membership->timer);
+    if (header->sequence == membership->sequence)
+        (void)uv_timer_stop(&membership->timer);
     if (header->status != DS_OK) {
         char reason[512];
         snprintf(reason, sizeof reason, "refused: %.*s", (int)min_u64(body.len, 400),
@@ -206,7 +297,7 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
         membership->backoff_ms = BACKOFF_MS_MIN;
         renew(membership, 0);
     } else if (header->type == MESSAGE_MEMBER_RENEW && membership->is_asking) {
-        handle_members_reply(membership, body);
+        handle_members_reply(membership, header, body);
     } else {
         conn_close(conn, "the metastore sent a message out of turn");
     }
@@ -222,6 +313,7 @@ release(struct membership *membership)
     if (membership->handles_open > 0)
         return;
     free(membership->members);
+    free(membership->queues);
     free(membership);
 }
 
@@ -328,6 +420,14 @@ membership_close(struct membership *membership)
     if (membership->conn != NULL)
         conn_close(membership->conn, NULL);
     uv_close((uv_handle_t *)&membership->timer, on_timer_closed);
+}
+
+void
+membership_queues_changed(struct membership *membership)
+{
+    if (membership != NULL && membership->is_asking && membership->on_left == NULL &&
+        !membership->closing)
+        renew(membership, 0);
 }
 
 static void

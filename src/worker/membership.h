@@ -17,7 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct member; /* meta/members.h */
+struct member;      /* meta/members.h */
+struct queue_place; /* wire/message.h */
 struct membership;
 struct worker;
 
@@ -35,6 +36,20 @@ void membership_close(struct membership *membership);
  * then; at once if it is away. */
 void
 membership_leave(struct membership *membership, void (*on_left)(struct worker *worker));
+
+/* Another queue has its controller here, or one has it no more: all members hear of it. */
+void membership_queues_changed(struct membership *membership); /* Accepts NULL. */
+
+/* The queue of this name, whose controller is at some member and can be reached from
+ * others. False: there is none, or there are no members (NULL). Borrowed until the members
+ * change. */
+bool membership_find_queue(const struct membership *membership, struct ds_slice name,
+                           struct queue_place *out);
+
+/* Another member than this one that has the controller of a queue with this tag, or, for
+ * 0, of any queue. As membership_find(), and accepts NULL. */
+const struct member *
+membership_find_tag(const struct membership *membership, uint16_t tag);
 
 /* NULL: no member has this node id. Borrowed until the members change. */
 const struct member *

@@ -43,6 +43,7 @@ struct renewal {
     uint32_t node;
     uint32_t incarnation;
     uint64_t epoch;
+    uint64_t version;
     uint64_t answer_at_ms;
 };
 
@@ -95,13 +96,17 @@ encode_all(const struct metastore *metastore, struct writer *out)
 {
     const struct members *members = metastore->members;
     uint32_t count = (uint32_t)members_count(members);
-    encode_member_list_begin(out, members_epoch(members),
-                             (uint32_t)members_lease_ms(members), count);
+    struct member_list list = {.epoch = members_epoch(members),
+                               .version = members_version(members),
+                               .lease_ms = (uint32_t)members_lease_ms(members),
+                               .count = count};
+    encode_member_list_begin(out, &list);
     for (uint32_t i = 0; i < count; i++) {
         const struct member *member = members_at(members, i);
         struct wire_member wire = {.node = member->node,
                                    .incarnation = member->incarnation,
-                                   .address = slice_of_text(member->address)};
+                                   .address = slice_of_text(member->address),
+                                   .queues = member->queues};
         encode_member(out, &wire);
     }
 }
@@ -111,8 +116,11 @@ static void
 reply_unchanged(const struct metastore *metastore, const struct renewal *renewal)
 {
     AUTO_WRITER(writer);
-    encode_member_list_begin(&writer, renewal->epoch,
-                             (uint32_t)members_lease_ms(metastore->members), 0);
+    struct member_list list = {.epoch = renewal->epoch,
+                               .version = renewal->version,
+                               .lease_ms =
+                                   (uint32_t)members_lease_ms(metastore->members)};
+    encode_member_list_begin(&writer, &list);
     session_reply(renewal->session, &renewal->request, &writer);
 }
 
@@ -120,10 +128,11 @@ static bool
 is_news_to(const struct metastore *metastore, const struct renewal *renewal)
 {
     uint64_t epoch = members_epoch(metastore->members);
-    return epoch != 0 && epoch != renewal->epoch;
+    uint64_t version = members_version(metastore->members);
+    return epoch != 0 && (epoch != renewal->epoch || version != renewal->version);
 }
 
-/* Replies to those who know another epoch, or have waited long enough. */
+/* Replies to those who know another list, or have waited long enough. */
 static void
 answer_parked(struct metastore *metastore, uint64_t now_ms)
 {
@@ -164,7 +173,8 @@ static struct member
 member_of(const struct wire_member *wire)
 {
     static_assert((int)MEMBER_ADDRESS_BYTES_MAX == (int)MEMBER_ADDRESS_MAX, "address");
-    struct member member = {.node = wire->node, .incarnation = wire->incarnation};
+    struct member member = {
+        .node = wire->node, .incarnation = wire->incarnation, .queues = wire->queues};
     memcpy(member.address, wire->address.data, wire->address.len);
     return member;
 }
@@ -192,7 +202,7 @@ is_parked(const struct session *session)
     return session->renewal != NULL && !list_is_empty(&session->renewal->link);
 }
 
-/* Who leaves hears of nothing but that: the renewal that is parked is dropped. */
+/* The latest is answered: the renewal that is parked is dropped. */
 static enum ds_status
 note_renewal(struct session *session, const struct frame_header *header,
              const struct member_renew *message, uint64_t now_ms, struct ds_error *err)
@@ -208,6 +218,7 @@ note_renewal(struct session *session, const struct frame_header *header,
         .node = message->who.node,
         .incarnation = message->who.incarnation,
         .epoch = message->epoch,
+        .version = message->version,
         .answer_at_ms = now_ms + min_u64(message->wait_ms, RENEW_WAIT_MS_MAX),
     };
     list_init(&renewal->link);
@@ -221,8 +232,7 @@ handle_member_renew(struct session *session, const struct frame_header *header,
 {
     struct metastore *metastore = session->worker->metastore;
     struct member_renew message;
-    if (session->kind != SESSION_METASTORE || !decode_member_renew(body, &message) ||
-        (is_parked(session) && (message.flags & MEMBER_LEAVES) == 0)) {
+    if (session->kind != SESSION_METASTORE || !decode_member_renew(body, &message)) {
         session_reject(session, "malformed MEMBER_RENEW");
         return;
     }

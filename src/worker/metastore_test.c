@@ -33,6 +33,7 @@ take_list(const struct caller *caller, struct member_renew *knows)
     CHECK_OK(caller->reply.status);
     CHECK(decode_member_list(body_of(caller), &list));
     knows->epoch = list.epoch;
+    knows->version = list.version;
     if (list.count > 0)
         knows->count = list.count - 1;
     return list;
@@ -78,6 +79,38 @@ TEST(members_hear_who_comes_and_who_leaves)
     list = hear(&first, &one);
     CHECK_INT(list.count, 1);
     CHECK_INT(list.epoch, 3);
+    caller_close(&second);
+    caller_close(&first);
+}
+
+TEST(members_hear_which_queues_others_have)
+{
+    FIXTURE(f, 64);
+    struct caller first, second;
+    struct member_renew one = renewal_of(1), two = renewal_of(2);
+    struct queue_place place = {.name = slice_of_text("train"),
+                                .tcp_address = slice_of_text("10.0.0.2:31600")};
+    AUTO_WRITER(queues);
+    encode_queue_place(&queues, &place);
+    caller_open_metastore(&first, &f);
+    caller_open_metastore(&second, &f);
+    (void)renew(&second, &two);
+    uint64_t epoch = renew(&first, &one).epoch;
+    two.epoch = epoch;
+    two.version = one.version;
+    send_renewal(&first, &one);
+    send_renewal(&second, &two); /* Waits, until the next takes its place. */
+    turn(&f);
+    CHECK(!caller_is_told(&second));
+    two.who.queues = slice(queues.data, queues.len);
+    struct member_list list = renew(&second, &two);
+    CHECK(!caller_is_told(&second)); /* One answer to both. */
+    list = hear(&first, &one);
+    CHECK_INT(list.epoch, epoch); /* They are the same members. */
+    struct wire_member member;
+    CHECK(next_member(&list, &member) && member.queues.len == 0);
+    CHECK(next_member(&list, &member) && next_member_queue(&member.queues, &place));
+    CHECK(slice_equal(place.tcp_address, slice_of_text("10.0.0.2:31600")));
     caller_close(&second);
     caller_close(&first);
 }
@@ -197,7 +230,8 @@ TEST(a_metastore_that_is_started_again_waits_for_its_members)
     caller_close(&first);
 }
 
-TEST_MAIN(RUN(members_hear_who_comes_and_who_leaves),
+TEST_MAIN(RUN(members_hear_which_queues_others_have),
+          RUN(members_hear_who_comes_and_who_leaves),
           RUN(a_renewal_is_answered_when_it_has_waited_long_enough),
           RUN(who_is_gone_without_a_word_is_told_to_the_others),
           RUN(who_cannot_be_a_member_is_told_why),

@@ -64,10 +64,12 @@ objects_create(struct session *session, struct ds_slice key, uint64_t size,
 }
 
 struct ds_block_id
-objects_issue_block_id(struct worker *worker)
+objects_issue_block_id(struct session *session)
 {
+    struct worker *worker = session->worker;
     const struct table_header *table = store_header(worker->store);
-    return wire_block_id(table->node, table->incarnation, worker->block_counter++);
+    struct block_birth birth = {table->node, table->incarnation, session->queue};
+    return wire_block_id(birth, worker->block_counter++);
 }
 
 void
@@ -234,7 +236,7 @@ handle_publish(struct session *session, const struct frame_header *header,
                             header->sequence, &view);
     worker->counters.creates += lends;
     AUTO_WRITER(writer);
-    encode_created_begin(&writer, objects_issue_block_id(worker), lends);
+    encode_created_begin(&writer, objects_issue_block_id(session), lends);
     if (lends)
         objects_write_created(&writer, &view);
     session_reply(session, header, &writer);

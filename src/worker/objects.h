@@ -14,7 +14,7 @@ objects_resume(struct session *session, struct client *client,
 enum { BLOCK_PART_FLAGS = SLOT_FLAG_BLOCK | SLOT_FLAG_PROVISIONAL };
 
 /* A fresh one, never issued before by any worker of this arena. */
-struct ds_block_id objects_issue_block_id(struct worker *worker);
+struct ds_block_id objects_issue_block_id(struct session *session);
 
 /* The extent in a reply of kind `created`. */
 void objects_write_created(struct writer *writer, const struct object_view *view);

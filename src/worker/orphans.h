@@ -1,8 +1,14 @@
 /* Provisional blocks whose client died, or left, between seal and the controller's put.
  *
- * Whether such a block was put, only the queue's controller knows. It parks an ORPHANS
- * request; we answer with block ids; it then adopts those that it knows and deletes the
- * others, which it refuses from then on. */
+ * Whether such a block was put, only its queue's controller knows. It parks an ORPHANS
+ * request at its worker, which answers with block ids; it then adopts those that it knows
+ * and deletes the others, which it refuses from then on.
+ *
+ *      orphan ── its queue's controller is here ────────────► told, and again after 10 s
+ *         │  └── it is at another member ── ORPHANS_FOUND ──► that one tells it
+ *         └───── it is nowhere for 5 minutes ───────────────► told to any controller here
+ *
+ * Whose a block is, its id says. One of no queue with a name is any controller's. */
 #ifndef WORKER_ORPHANS_H
 #define WORKER_ORPHANS_H
 
@@ -15,8 +21,8 @@ void orphans_collect(struct worker *worker, uint32_t region);
  * before it and whose region is another's now. */
 void orphans_recover(struct worker *worker);
 
-/* Tell a waiting controller about those that have waited long enough for an adoption
- * that was under way. */
+/* Tell waiting controllers about those that have waited long enough for an adoption that
+ * was under way. */
 void orphans_tick(struct worker *worker, uint64_t now_ms);
 
 void orphans_close(struct worker *worker);

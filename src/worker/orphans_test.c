@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { LATER_MS = 60000 }; /* Past the grace, and past telling again. */
+enum { LATER_MS = 60000, MUCH_LATER_MS = 400000 }; /* Past the grace; past giving up. */
 
 /* ---- Blocks of a client that dies ---- */
 
@@ -18,11 +18,12 @@ struct block {
 
 /* In a child: makes two blocks, seals both, hands their ids over, and ends. */
 static void
-make_two_blocks(const struct fixture *fixture, int out)
+make_two_blocks(const struct fixture *fixture, uint16_t queue, int out)
 {
     struct caller caller;
     struct block block = {0};
     caller_open_in_child(&caller, fixture);
+    caller.queue = queue;
     say_hello(&caller);
     for (int i = 0; i < 2; i++) {
         if (call_block_create(&caller, 4096, &block.id, &block.ref) != DS_OK ||
@@ -34,7 +35,7 @@ make_two_blocks(const struct fixture *fixture, int out)
 }
 
 static void
-two_orphans(struct fixture *fixture, struct ds_block_id out[2])
+two_orphans_of(struct fixture *fixture, const char *queue, struct ds_block_id out[2])
 {
     int ends[2];
     int status = 0;
@@ -42,13 +43,19 @@ two_orphans(struct fixture *fixture, struct ds_block_id out[2])
     pid_t pid = fork();
     CHECK(pid >= 0);
     if (pid == 0)
-        make_two_blocks(fixture, ends[1]);
+        make_two_blocks(fixture, wire_queue_tag(slice_of_text(queue)), ends[1]);
     RUN_UNTIL(fixture, waitpid(pid, &status, WNOHANG) == pid);
     CHECK_INT(status, 0);
     CHECK_INT(read(ends[0], out, 2 * sizeof *out), 2 * sizeof *out);
     close(ends[0]);
     close(ends[1]);
     RUN_UNTIL(fixture, stats_of(fixture).clients == 0);
+}
+
+static void
+two_orphans(struct fixture *fixture, struct ds_block_id out[2])
+{
+    two_orphans_of(fixture, "", out);
 }
 
 /* ---- The controller ---- */
@@ -87,6 +94,19 @@ hear_orphans(struct caller *controller, const struct ds_block_id *id, bool *out_
         *out_heard |= memcmp(&next, id, sizeof next) == 0;
     }
     return count;
+}
+
+/* The controller of a queue with a name, which waits for orphans. */
+static void
+queue_open(struct caller *controller, struct fixture *fixture, const char *name)
+{
+    AUTO_WRITER(body);
+    struct queue_place place = {.name = slice_of_text(name),
+                                .address = slice_of_text("unix:/run/1.sock")};
+    controller_open(controller, fixture);
+    encode_queue_place(&body, &place);
+    CHECK_OK(caller_call(controller, MESSAGE_QUEUE_SERVE, bytes_of(&body)));
+    ask_for_orphans(controller, fixture);
 }
 
 static void
@@ -211,7 +231,7 @@ TEST(orphans_are_found_again_after_a_restart)
     pid_t pid = fork();
     CHECK(pid >= 0);
     if (pid == 0)
-        make_two_blocks(&f, ends[1]);
+        make_two_blocks(&f, 0, ends[1]);
     RUN_UNTIL(&f, stats_of(&f).objects == 2);
     fixture_stop(&f);
     CHECK(waitpid(pid, NULL, 0) == pid);
@@ -253,6 +273,101 @@ TEST(orphans_are_found_after_a_restart_though_their_region_is_anothers)
     CHECK_INT(stats_of(&f).arena.used_bytes, 4096);
 }
 
+/* What one does not know may be the other's, whose put is on its way. */
+TEST(each_controller_is_told_of_its_own_queues_blocks_only)
+{
+    FIXTURE(f, 64);
+    struct caller train, eval;
+    struct ds_block_id ids[2], others[2];
+    bool heard;
+    queue_open(&eval, &f, "eval");
+    queue_open(&train, &f, "train");
+    two_orphans_of(&f, "train", ids);
+    orphans_tick(&f.worker, clock_monotonic_ms() + LATER_MS);
+    CHECK_INT(hear_orphans(&train, &ids[1], &heard), 2);
+    CHECK(heard);
+    CHECK(!caller_is_told(&eval));
+    two_orphans_of(&f, "eval", others);
+    orphans_tick(&f.worker, clock_monotonic_ms() + LATER_MS);
+    CHECK_INT(hear_orphans(&eval, &others[0], &heard), 2);
+    CHECK(heard);
+    caller_close(&train);
+    caller_close(&eval);
+}
+
+/* It may come back with its journal; but not for ever. */
+TEST(blocks_of_a_queue_that_is_nowhere_are_kept_for_minutes)
+{
+    FIXTURE(f, 64);
+    struct caller eval;
+    struct ds_block_id ids[2];
+    bool heard;
+    queue_open(&eval, &f, "eval");
+    two_orphans_of(&f, "train", ids);
+    uint64_t now_ms = clock_monotonic_ms();
+    orphans_tick(&f.worker, now_ms + LATER_MS);
+    orphans_tick(&f.worker, now_ms + 3 * LATER_MS);
+    CHECK(!caller_is_told(&eval));
+    orphans_tick(&f.worker, now_ms + LATER_MS + MUCH_LATER_MS);
+    CHECK_INT(hear_orphans(&eval, &ids[1], &heard), 2);
+    CHECK(heard);
+    caller_close(&eval);
+}
+
+static void
+report(struct caller *other_worker, bool is_anybodys, const char *queue)
+{
+    struct block_birth birth = {7, 9, wire_queue_tag(slice_of_text(queue))};
+    struct ds_block_id ids[2] = {wire_block_id(birth, 1), wire_block_id(birth, 2)};
+    AUTO_WRITER(body);
+    encode_orphans_found(&body, is_anybodys, ids, 2);
+    CHECK_OK(caller_call(other_worker, MESSAGE_ORPHANS_FOUND, bytes_of(&body)));
+}
+
+TEST(orphans_of_another_node_are_told_to_their_controller_once)
+{
+    FIXTURE(f, 64);
+    CONTROLLER(other_worker, &f);
+    struct caller train, eval;
+    struct block_birth birth = {7, 9, wire_queue_tag(slice_of_text("train"))};
+    struct ds_block_id id = wire_block_id(birth, 2);
+    bool heard;
+    queue_open(&eval, &f, "eval");
+    queue_open(&train, &f, "train");
+    report(&other_worker, false, "train");
+    CHECK_INT(hear_orphans(&train, &id, &heard), 2);
+    CHECK(heard);
+    ask_for_orphans(&train, &f);
+    orphans_tick(&f.worker, clock_monotonic_ms() + LATER_MS);
+    CHECK(!caller_is_told(&train));
+    CHECK(!caller_is_told(&eval));
+    CHECK_INT(f.worker.foreign_orphan_count, 0);
+    caller_close(&train);
+    caller_close(&eval);
+}
+
+/* Its controller has just gone: the other node tells again. */
+TEST(orphans_of_another_node_whose_controller_is_not_here_are_forgotten)
+{
+    FIXTURE(f, 64);
+    CONTROLLER(other_worker, &f);
+    struct caller eval;
+    bool heard;
+    queue_open(&eval, &f, "eval");
+    report(&other_worker, false, "train");
+    CHECK_INT(f.worker.foreign_orphan_count, 2);
+    orphans_tick(&f.worker, clock_monotonic_ms() + LATER_MS);
+    CHECK(!caller_is_told(&eval));
+    CHECK_INT(f.worker.foreign_orphan_count, 0);
+
+    report(&other_worker, true, "train"); /* Given up there: anybody may judge. */
+    struct block_birth birth = {7, 9, wire_queue_tag(slice_of_text("train"))};
+    struct ds_block_id id = wire_block_id(birth, 1);
+    CHECK_INT(hear_orphans(&eval, &id, &heard), 2);
+    CHECK(heard);
+    caller_close(&eval);
+}
+
 TEST(a_block_goes_with_all_its_parts)
 {
     FIXTURE(f, 64);
@@ -291,4 +406,8 @@ TEST_MAIN(RUN(blocks_of_a_dead_client_are_told_to_the_controller),
           RUN(blocks_of_a_client_over_tcp_that_stays_away_are_told_to_the_controller),
           RUN(orphans_are_found_again_after_a_restart),
           RUN(orphans_are_found_after_a_restart_though_their_region_is_anothers),
+          RUN(each_controller_is_told_of_its_own_queues_blocks_only),
+          RUN(blocks_of_a_queue_that_is_nowhere_are_kept_for_minutes),
+          RUN(orphans_of_another_node_are_told_to_their_controller_once),
+          RUN(orphans_of_another_node_whose_controller_is_not_here_are_forgotten),
           RUN(a_block_goes_with_all_its_parts))

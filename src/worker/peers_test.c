@@ -180,6 +180,28 @@ HANDLER(obeys)
                       (struct ds_slice){0});
 }
 
+/* Whose orphans it was told of. */
+static atomic_int orphans_told;
+static _Atomic uint16_t orphans_queue;
+
+HANDLER(judges)
+{
+    struct orphans_found found;
+    struct ds_block_id id;
+    (void)peer;
+    (void)payload;
+    if (is_hello(header))
+        return welcome(fd, header);
+    if (header->type != MESSAGE_ORPHANS_FOUND || !decode_orphans_found(body, &found) ||
+        found.is_anybodys)
+        return false;
+    while (next_block_id(&found.ids, &id)) {
+        atomic_store(&orphans_queue, wire_block_birth(&id).queue);
+        atomic_fetch_add(&orphans_told, 1);
+    }
+    return fake_reply(fd, header, DS_OK, (struct ds_slice){0}, (struct ds_slice){0});
+}
+
 /* ---- The cluster ---- */
 
 static void
@@ -188,15 +210,22 @@ on_joined(struct worker *worker)
     (void)worker;
 }
 
-/* `other` belongs to the cluster of the worker, and the worker knows it. */
+/* `other` belongs to the cluster of the worker, and the worker knows it. It says that it
+ * has the controller of a queue. */
 static void
-join(struct fixture *fixture, struct caller *member, const struct fake_peer *other)
+join_with(struct fixture *fixture, struct caller *member, const struct fake_peer *other,
+          const char *queue)
 {
+    struct queue_place place = {.name = slice_of_text(queue),
+                                .tcp_address = slice_of_text("10.0.0.7:31600")};
+    AUTO_WRITER(queues);
+    encode_queue_place(&queues, &place);
     char address[32];
     snprintf(address, sizeof address, "127.0.0.1:%u", other->port);
     struct member_renew renewal = {.who = {.node = NODE,
                                            .incarnation = INCARNATION,
-                                           .address = slice_of_text(address)}};
+                                           .address = slice_of_text(address),
+                                           .queues = slice(queues.data, queues.len)}};
     AUTO_WRITER(body);
     CHECK_OK(membership_open(&fixture->worker, on_joined, &fixture->worker.membership,
                              NULL));
@@ -207,10 +236,17 @@ join(struct fixture *fixture, struct caller *member, const struct fake_peer *oth
 }
 
 static void
+join(struct fixture *fixture, struct caller *member, const struct fake_peer *other)
+{
+    join_with(fixture, member, other, "train");
+}
+
+static void
 send_block_lookup(struct caller *caller, uint32_t incarnation)
 {
     uint8_t key[BLOCK_KEY_BYTES];
-    wire_block_key(wire_block_id(NODE, incarnation, COUNTER), 0, key);
+    wire_block_key(wire_block_id((struct block_birth){NODE, incarnation, 0}, COUNTER),
+                   0, key);
     struct ds_slice keys = slice(key, sizeof key);
     struct lookup lookup = {.flags = LOOKUP_BLOCKS};
     AUTO_WRITER(body);
@@ -311,11 +347,11 @@ static void
 four_blocks(struct fixture *fixture, struct caller *client, struct ds_block_id out[4])
 {
     struct wire_ref ref;
-    out[0] = wire_block_id(NODE, INCARNATION, 2);
-    out[1] = wire_block_id(NODE, INCARNATION + 1, 2);
+    out[0] = wire_block_id((struct block_birth){NODE, INCARNATION, 0}, 2);
+    out[1] = wire_block_id((struct block_birth){NODE, INCARNATION + 1, 0}, 2);
     CHECK_OK(call_block_create(client, 4096, &out[2], &ref));
     CHECK_OK(call_seal(client, ref));
-    out[3] = wire_block_id(NODE, INCARNATION, 3);
+    out[3] = wire_block_id((struct block_birth){NODE, INCARNATION, 0}, 3);
     CHECK_INT(stats_of(fixture).objects, 1);
 }
 
@@ -357,7 +393,8 @@ TEST(orders_for_a_node_that_goes_are_done)
     struct caller member;
     CALLER(client, &f);
     CALLER(impatient, &f);
-    struct ds_block_id id = wire_block_id(NODE, INCARNATION, 2);
+    struct ds_block_id id =
+        wire_block_id((struct block_birth){NODE, INCARNATION, 0}, 2);
     AUTO_WRITER(body);
     fake_peer_start_tcp(&other, says_nothing);
     join(&f, &member, &other);
@@ -375,7 +412,65 @@ TEST(orders_for_a_node_that_goes_are_done)
     fake_peer_stop(&other);
 }
 
-TEST_MAIN(RUN(a_part_is_fetched_once_and_kept_as_a_copy),
+TEST(a_queue_of_another_node_is_found_there)
+{
+    FIXTURE(f, 64);
+    struct fake_peer other;
+    struct caller member;
+    CALLER(client, &f);
+    struct queue_place place = {.name = slice_of_text("train")};
+    AUTO_WRITER(body);
+    fake_peer_start_tcp(&other, obeys);
+    join_with(&f, &member, &other, "train");
+    say_hello(&client);
+    encode_queue_place(&body, &place);
+    CHECK_OK(caller_call(&client, MESSAGE_QUEUE_FIND, bytes_of(&body)));
+    CHECK(decode_queue_place(body_of(&client), &place));
+    CHECK(slice_equal(place.tcp_address, slice_of_text("10.0.0.7:31600")));
+    CHECK_INT(place.address.len, 0);
+    writer_clear(&body);
+    encode_queue_place(&body, &(struct queue_place){.name = slice_of_text("eval")});
+    CHECK_STATUS(caller_call(&client, MESSAGE_QUEUE_FIND, bytes_of(&body)),
+                 DS_NOT_FOUND);
+    caller_close(&member);
+    fake_peer_stop(&other);
+}
+
+/* A client of queue `name` seals a block, and leaves. */
+static void
+leave_an_orphan(struct fixture *fixture, const char *name)
+{
+    struct ds_block_id id;
+    struct wire_ref ref;
+    CALLER(client, fixture);
+    CALLER(farewell, fixture);
+    client.queue = wire_queue_tag(slice_of_text(name));
+    say_hello(&client);
+    CHECK_OK(call_block_create(&client, 4096, &id, &ref));
+    CHECK_OK(call_seal(&client, ref));
+    CHECK_OK(call_leave(&farewell, &client.welcome, HELLO_SHARED_MEMORY));
+}
+
+TEST(orphans_are_told_to_the_node_of_their_controller)
+{
+    FIXTURE(f, 64);
+    struct fake_peer other;
+    struct caller member;
+    atomic_store(&orphans_told, 0);
+    fake_peer_start_tcp(&other, judges);
+    join_with(&f, &member, &other, "train");
+    leave_an_orphan(&f, "eval"); /* Of a queue that is nowhere. */
+    leave_an_orphan(&f, "train");
+    RUN_UNTIL(&f, atomic_load(&orphans_told) == 1);
+    CHECK_INT(atomic_load(&orphans_queue), wire_queue_tag(slice_of_text("train")));
+    CHECK_INT(stats_of(&f).objects, 2); /* Nothing goes without its word. */
+    caller_close(&member);
+    fake_peer_stop(&other);
+}
+
+TEST_MAIN(RUN(a_queue_of_another_node_is_found_there),
+          RUN(orphans_are_told_to_the_node_of_their_controller),
+          RUN(a_part_is_fetched_once_and_kept_as_a_copy),
           RUN(a_worker_that_does_not_give_it_is_no_harm),
           RUN(a_worker_that_says_nothing_is_given_up_when_it_is_no_member),
           RUN(orders_for_blocks_go_to_the_nodes_where_they_are),

@@ -2,6 +2,7 @@
 
 #include "base/slice.h"
 #include "base/status.h"
+#include "worker/membership.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +54,42 @@ handle_queue_serve(struct session *session, const struct frame_header *header,
     memcpy(address + place.address.len, place.tcp_address.data, place.tcp_address.len);
     session->serves = queue;
     list_push_front(&session->worker->queues, &queue->link);
+    membership_queues_changed(session->worker->membership);
     conn_reply(session->conn, header, (struct ds_slice){0});
+}
+
+uint16_t
+queues_tag_of(const struct session *session)
+{
+    return session->serves == NULL ? 0 : wire_queue_tag(place_of(session->serves).name);
+}
+
+bool
+queues_have_tag(const struct worker *worker, uint16_t tag)
+{
+    LIST_FOREACH (link, &worker->queues) {
+        const struct served_queue *queue =
+            CONTAINER_OF(link, struct served_queue, link);
+        if (wire_queue_tag(place_of(queue).name) == tag)
+            return true;
+    }
+    return false;
+}
+
+/* The socket's path is of no use elsewhere. */
+void
+queues_encode(const struct worker *worker, struct writer *out, size_t bytes_max)
+{
+    LIST_FOREACH (link, &worker->queues) {
+        struct queue_place place =
+            place_of(CONTAINER_OF(link, struct served_queue, link));
+        place.address = (struct ds_slice){0};
+        AUTO_WRITER(one);
+        encode_queue_place(&one, &place);
+        if (out->len + one.len <= bytes_max)
+            write_bytes(out, slice(one.data, one.len));
+        out->failed |= one.failed;
+    }
 }
 
 static bool
@@ -77,12 +113,13 @@ handle_queue_find(struct session *session, const struct frame_header *header,
         session_reject(session, "malformed QUEUE_FIND");
         return;
     }
-    if (!find(session->worker, wanted.name, &place)) {
+    if (!find(session->worker, wanted.name, &place) &&
+        !membership_find_queue(session->worker->membership, wanted.name, &place)) {
         struct ds_error err = {0};
-        (void)ds_fail(
-            &err, DS_NOT_FOUND,
-            "no controller that is connected to this worker serves queue %.*s",
-            (int)wanted.name.len, (const char *)wanted.name.data);
+        (void)ds_fail(&err, DS_NOT_FOUND,
+                      "no controller that a worker of this cluster knows serves queue "
+                      "%.*s",
+                      (int)wanted.name.len, (const char *)wanted.name.data);
         conn_reply_error(session->conn, header, &err);
         return;
     }
@@ -99,4 +136,5 @@ queues_drop(struct session *session)
     list_remove(&session->serves->link);
     free(session->serves);
     session->serves = NULL;
+    membership_queues_changed(session->worker->membership);
 }

@@ -279,6 +279,7 @@ handle_hello(struct session *session, const struct frame_header *header,
         leave(session, header, &hello);
         return;
     }
+    session->queue = hello.queue;
     if (status == DS_OK && is_client)
         status = join(session, &hello, &err);
     if (status == DS_OK && wants_memory)
@@ -366,6 +367,7 @@ static const struct {
     [MESSAGE_BLOCK_DELETE] = {handle_block_delete, false, false},
     [MESSAGE_BLOCK_ADOPT] = {handle_block_adopt, false, false},
     [MESSAGE_ORPHANS] = {handle_orphans, false, false},
+    [MESSAGE_ORPHANS_FOUND] = {handle_orphans_found, false, false},
     [MESSAGE_FORK_CLAIM] = {handle_fork_claim, true, false},
     [MESSAGE_FILL] = {handle_fill, false, false},
     [MESSAGE_PUBLISH] = {handle_publish, false, false},

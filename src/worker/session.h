@@ -21,6 +21,7 @@ struct session {
     bool rejected;         /* It broke the protocol. */
     struct client *client; /* NULL: reserves nothing. */
     uint32_t creator;      /* Of objects made here: region + 1, or 0. */
+    uint16_t queue;        /* Tag of the queue that blocks made here are of. */
 
     struct list waiters;        /* Its parked lookups. */
     struct list parked_creates; /* Its parked creates. */
@@ -92,6 +93,8 @@ void handle_block_adopt(struct session *, const struct frame_header *, struct ds
 
 /* orphans.c */
 void handle_orphans(struct session *, const struct frame_header *, struct ds_slice);
+void
+handle_orphans_found(struct session *, const struct frame_header *, struct ds_slice);
 
 /* queues.c */
 void handle_queue_serve(struct session *, const struct frame_header *, struct ds_slice);

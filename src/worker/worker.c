@@ -79,6 +79,7 @@ stop(struct worker *worker)
     }
     clients_close(worker);
     membership_close(worker->membership);
+    worker->membership = NULL;
     if (worker->peers != NULL)
         peers_stop(worker->peers);
     populate_stop(worker->populate);
@@ -246,7 +247,8 @@ init(struct worker *worker, const struct worker_flags *flags,
         .resources = resources,
         .restarts = restarts,
         .started_ms = clock_monotonic_ms(),
-        .block_counter = (uint64_t)restarts << 40, /* Ids of this arena never repeat. */
+        .block_counter =
+            wire_block_counter(restarts), /* Ids of this arena never repeat. */
     };
     list_init(&worker->sessions);
     list_init(&worker->clients);

@@ -69,6 +69,7 @@ struct worker {
     struct hmap waiting_keys;   /* waiters.c */
     struct hmap fetches;        /* copies.c */
     struct list orphans;        /* orphans.c */
+    uint32_t foreign_orphan_count;
     struct list orphan_readers; /* Sessions of controllers that asked for orphans. */
     struct list queues;         /* queues.c */
     struct populate *populate;

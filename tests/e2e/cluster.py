@@ -136,8 +136,8 @@ class Program:
 class BlockProgram(Program):
     """Makes blocks and reads them."""
 
-    def __init__(self, cluster: Cluster, host: Host) -> None:
-        words = (host.address, str(WORKER_PORT))
+    def __init__(self, cluster: Cluster, host: Host, *queue: str) -> None:
+        words = (host.address, str(WORKER_PORT), *queue)
         super().__init__(cluster, host, "block_program.py", *words)
 
 

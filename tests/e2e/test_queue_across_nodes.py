@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from cluster import NEEDS_HOSTS, BlockProgram, Cluster, QueueProgram, await_that
-from e2e import Site
-from hosts import Network
+from e2e import Site, expect_line
+from hosts import Host, Network
 
 LEASE = ("--node_timeout_s", "2")
 SMALL, LARGE = (
@@ -102,6 +102,22 @@ def test_rows_are_put_read_overwritten_and_cleared_on_every_node(
         assert program.ask("keys") == []
 
 
+def test_a_block_whose_put_never_came_goes_on_every_node(
+    cluster: Cluster, programs: list[QueueProgram]
+) -> None:
+    """Only the controller knows that; it is on the first node."""
+    name = programs[0].ask("queue_name")
+    for host in cluster.hosts:
+        dies = BlockProgram(cluster, host, name)
+        dies.ask("put", 1, 5 << 20)
+        dies.end()
+    for node in range(3):
+        await_that(lambda node=node: bytes_used(cluster, node) == 0)
+    programs[1].ask("put", keys_of(1), 1, LARGE)  # And those of rows stay.
+    for program in programs:
+        assert program.ask("versions", keys_of(1), LARGE) == [1] * 4
+
+
 def controller_pids(cluster: Cluster) -> list[int]:
     return cluster.site.pids_of("transfer_queue_controller")
 
@@ -151,6 +167,51 @@ def test_a_node_is_cut_off_comes_back_and_another_is_lost(
         assert program.ask("versions", keys_of(1), SMALL) == [3] * 4
     assert programs[0].ask("put", keys_of(2), 2, SMALL) is None
     assert programs[1].ask("versions", keys_of(2), SMALL) == [2] * 4
+
+
+def moved_to(cluster: Cluster, host: Host, command: list[str]) -> list[str]:
+    """The command of the same queue's controller on that host."""
+    folder = cluster.site.folder / "moved"
+    folder.mkdir(mode=0o700)
+    worker = cluster.home(host) / "datasystem/uds/worker.sock"
+    changed = {
+        "--socket": str(folder / "controller.sock"),
+        "--worker_socket": str(worker),
+        "--host": host.address,
+    }
+    moved = list(command)
+    moved += ["--journal", f"{command[command.index('--socket') + 1]}.journal"]
+    for option, value in changed.items():
+        moved[moved.index(option) + 1] = value
+    return [*host.within, *moved]
+
+
+def test_clients_of_every_node_follow_a_controller_to_another_node(
+    cluster: Cluster, programs: list[QueueProgram]
+) -> None:
+    """Its journal is where both see it."""
+    for node, program in enumerate(programs):
+        program.ask("put", keys_of(node), 1, SMALL)
+    pids = controller_pids(cluster)
+    command = Path(f"/proc/{pids[0]}/cmdline").read_text().split("\0")[:-1]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    moved = cluster.site.start_command(*moved_to(cluster, cluster.hosts[1], command))
+    try:
+        expect_line(moved, "ready")
+        for program in programs:
+            await_that(lambda program=program: is_list(program.ask("keys")))
+            for node in range(3):
+                assert program.ask("versions", keys_of(node), SMALL) == [1] * 4
+        programs[2].ask("put", keys_of(2), 2, LARGE)
+        assert programs[0].ask("versions", keys_of(2), LARGE) == [2] * 4
+    finally:
+        moved.terminate()
+        moved.wait(20)
+
+
+def is_list(answer: Any) -> bool:
+    return isinstance(answer, list)
 
 
 def test_the_owners_end_is_the_queues_on_every_node(

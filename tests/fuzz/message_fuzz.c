@@ -276,12 +276,33 @@ rewrite_block_ids(struct ds_slice body, struct writer *out)
 }
 
 static bool
+rewrite_orphans_found(struct ds_slice body, struct writer *out)
+{
+    static struct ds_block_id all[LIST_MAX];
+    struct orphans_found message;
+    size_t count = 0;
+    if (!decode_orphans_found(body, &message) || message.ids.count > LIST_MAX ||
+        *(const uint8_t *)body.data > 1)
+        return false;
+    while (next_block_id(&message.ids, &all[count]))
+        count++;
+    encode_orphans_found(out, message.is_anybodys, all, count);
+    return true;
+}
+
+static bool
 rewrite_member_renew(struct ds_slice body, struct writer *out)
 {
     struct member_renew message;
     if (!decode_member_renew(body, &message))
         return false;
     DS_ASSERT(message.who.address.len <= MEMBER_ADDRESS_BYTES_MAX);
+    struct queue_place place;
+    while (next_member_queue(&message.who.queues, &place))
+        DS_ASSERT(place.name.len <= QUEUE_PLACE_NAME_MAX);
+    DS_ASSERT(message.who.queues.len == 0);
+    bool whole = decode_member_renew(body, &message);
+    DS_ASSERT(whole);
     encode_member_renew(out, &message);
     return true;
 }
@@ -293,7 +314,7 @@ rewrite_member_list(struct ds_slice body, struct writer *out)
     struct wire_member member;
     if (!decode_member_list(body, &list))
         return false;
-    encode_member_list_begin(out, list.epoch, list.lease_ms, list.count);
+    encode_member_list_begin(out, &list);
     while (next_member(&list, &member))
         encode_member(out, &member);
     DS_ASSERT(reader_done(&list.at));
@@ -325,12 +346,14 @@ rewrite_fill(struct ds_slice body, struct writer *out)
 
 /* The committed inputs go by these positions: add at the end. */
 static const rewrite_fn rewrites[] = {
-    rewrite_discovered,  rewrite_hello,     rewrite_welcome,      rewrite_create,
-    rewrite_created,     rewrite_seal,      rewrite_refs,         rewrite_keys,
-    rewrite_lookup,      rewrite_found,     rewrite_expire,       rewrite_put,
-    rewrite_flags,       rewrite_block_ids, rewrite_block_create, rewrite_fill,
-    rewrite_publish,     rewrite_fetched,   rewrite_queue_place,  rewrite_member_renew,
-    rewrite_member_list,
+    rewrite_discovered,    rewrite_hello,        rewrite_welcome,
+    rewrite_create,        rewrite_created,      rewrite_seal,
+    rewrite_refs,          rewrite_keys,         rewrite_lookup,
+    rewrite_found,         rewrite_expire,       rewrite_put,
+    rewrite_flags,         rewrite_block_ids,    rewrite_block_create,
+    rewrite_fill,          rewrite_publish,      rewrite_fetched,
+    rewrite_queue_place,   rewrite_member_renew, rewrite_member_list,
+    rewrite_orphans_found,
 };
 
 int

@@ -144,10 +144,16 @@ seed_greetings(void)
     seed_message("queue_place", writer);
 
     writer = message(19);
-    struct wire_member member = {
-        .node = 4, .incarnation = 5, .address = slice_of_text("10.0.0.1:31501")};
+    AUTO_WRITER(queues);
+    place.address = (struct ds_slice){0};
+    encode_queue_place(&queues, &place);
+    struct wire_member member = {.node = 4,
+                                 .incarnation = 5,
+                                 .address = slice_of_text("10.0.0.1:31501"),
+                                 .queues = slice(queues.data, queues.len)};
     struct member_renew renewal = {.who = member,
                                    .epoch = 7,
+                                   .version = 3,
                                    .count = 2,
                                    .wait_ms = 3000,
                                    .cluster_name = slice_of_text("blue")};
@@ -155,7 +161,8 @@ seed_greetings(void)
     seed_message("member_renew", writer);
 
     writer = message(20);
-    encode_member_list_begin(&writer, 7, 10000, 1);
+    struct member_list list = {.epoch = 7, .version = 3, .lease_ms = 10000, .count = 1};
+    encode_member_list_begin(&writer, &list);
     encode_member(&writer, &member);
     seed_message("member_list", writer);
 
@@ -181,7 +188,7 @@ seed_creation(void)
     seed_message("create", writer);
 
     writer = message(4);
-    encode_created_begin(&writer, wire_block_id(1, 9, 3), 2);
+    encode_created_begin(&writer, wire_block_id((struct block_birth){1, 9, 0}, 3), 2);
     encode_created_extent(&writer, (struct wire_extent){.ref = two_refs[0]});
     encode_created_extent(&writer,
                           (struct wire_extent){.ref = two_refs[1], .offset = 4096});
@@ -261,11 +268,16 @@ seed_keys(void)
 static void
 seed_blocks(void)
 {
-    const struct ds_block_id two_ids[] = {wire_block_id(1, 9, 3),
-                                          wire_block_id(1, 9, 4)};
+    const struct ds_block_id two_ids[] = {
+        wire_block_id((struct block_birth){1, 9, 0}, 3),
+        wire_block_id((struct block_birth){1, 9, 0}, 4)};
     struct writer writer = message(13);
     encode_block_ids(&writer, two_ids, 2);
     seed_message("block-ids", writer);
+
+    writer = message(21);
+    encode_orphans_found(&writer, true, two_ids, 2);
+    seed_message("orphans-found", writer);
 
     writer = message(14);
     encode_block_create(&writer, 30000, two_sizes, 2);

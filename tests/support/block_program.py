@@ -1,6 +1,6 @@
 """A program on one host of a cluster: makes blocks, and reads them.
 
-    block_program.py HOST PORT
+    block_program.py HOST PORT [QUEUE]
 
 One request a line, a JSON array; one answer a line, JSON. A part is known by its size
 and a seed, by which any host can tell whether its bytes are right.
@@ -24,8 +24,8 @@ def bytes_of(seed: int, size: int) -> bytes:
 
 
 class Program:
-    def __init__(self, host: str, port: int) -> None:
-        self.client = BlockClient(host, port, 9000, 30_000)
+    def __init__(self, host: str, port: int, queue: str | None) -> None:
+        self.client = BlockClient(host, port, 9000, 30_000, queue=queue)
         self.held: list[Any] = []
 
     def put(self, seed: int, *sizes: int) -> str:
@@ -61,8 +61,8 @@ class Program:
         return stats
 
 
-def main(host: str, port: str) -> None:
-    program = Program(host, int(port))
+def main(host: str, port: str, queue: str | None = None) -> None:
+    program = Program(host, int(port), queue)
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         name, *arguments = json.loads(line)

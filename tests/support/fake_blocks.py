@@ -33,7 +33,7 @@ class FakeStore:
         self.gets: list[int] = []
         self.waits_ms: list[int] = []
 
-    def open(self, _host: str, _port: int) -> FakeBlockClient:
+    def open(self, _host: str, _port: int, _queue: str | None) -> FakeBlockClient:
         return FakeBlockClient(self)
 
 

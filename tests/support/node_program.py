@@ -21,6 +21,7 @@ import torch
 from tensordict import TensorDict
 
 import transfer_queue as tq
+from transfer_queue._deadline import Deadline
 
 PARTITION = "train"
 
@@ -62,6 +63,10 @@ class Program:
 
     def clear(self, keys: list[str]) -> None:
         tq.kv_clear(keys, PARTITION)
+
+    def queue_name(self) -> str:
+        queue = tq.get_client()._queue
+        return queue.place(Deadline.after(10))[0]
 
     def close(self) -> None:
         tq.close()

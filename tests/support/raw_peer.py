@@ -66,9 +66,9 @@ NOBODY = Identity()
 
 def hello_body(flags: int = 0, who: Identity = NOBODY) -> bytes:
     return struct.pack(
-        "<IIIIQII",
+        "<IIIIQIHI",
         *(LAYOUT_VERSION, PROTOCOL_VERSION, flags),
-        *(who.client, who.token, who.incarnation, 0),
+        *(who.client, who.token, who.incarnation, 0, 0),
     )
 
 

@@ -88,11 +88,13 @@ class Client:
         no_shared_memory: bool = False,
         room_wait_ms: int = 0,
         verify: bool = False,
+        queue: str | None = None,
     ) -> None:
         """Connects. An empty host or port 0 is the environment's.
 
         create() and block_create() wait up to `room_wait_ms` when there is no room.
         verify: compare checksums of what is in shared memory on every get, too.
+        queue: name of the queue that blocks made here are for.
         """
     @property
     def uses_shared_memory(self) -> bool: ...
@@ -164,8 +166,9 @@ class QueueConnection:
         worker_port: int = 0,
     ) -> None: ...
     def call(self, request: _BufferProtocol, timeout_ms: int) -> bytes: ...
-    def tcp_address(self) -> str:
-        """Where other nodes reach the controller, as it said last; '': nowhere."""
+    def place(self) -> tuple[str, str]:
+        """The queue's name, and where other nodes reach it, as its controller said
+        last; '': none, nowhere."""
 
     def close(self) -> None:
         """End the connection and every call that waits in it. Idempotent."""

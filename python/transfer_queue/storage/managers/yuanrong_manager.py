@@ -46,14 +46,16 @@ class Client(Protocol):
     def close(self) -> None: ...
 
 
-def open_block_client(host: str, port: int) -> Client:
+def open_block_client(host: str, port: int, queue: str | None) -> Client:
     """The real client, over libdatasystem."""
     from yr.datasystem import BlockClient
 
-    return BlockClient(host, port, _CONNECT_TIMEOUT_MS, _REQUEST_TIMEOUT_MS)
+    return BlockClient(
+        host, port, _CONNECT_TIMEOUT_MS, _REQUEST_TIMEOUT_MS, queue=queue
+    )
 
 
-OpenClient = Callable[[str, int], Client]
+OpenClient = Callable[[str, int, str | None], Client]
 
 
 @StorageManagerFactory.register("Yuanrong")
@@ -72,6 +74,7 @@ class YuanrongStorageManager(StorageManager):
     ) -> None:
         super().__init__(controller_info, config)
         self._port = worker_port_of(config)
+        self._queue: str | None = config.get("queue")  # The queue's name.
         client_name = self.config.setdefault("client_name", "YuanrongStorageClient")
         if client_name not in (None, "YuanrongStorageClient"):
             raise ValueError(f"Invalid 'client_name': {client_name} in config")
@@ -123,7 +126,7 @@ class YuanrongStorageManager(StorageManager):
         with self._lock:
             if self._client is None:
                 host = self.config.get("host") or require_worker_host(self._port)
-                self._client = self._open_client(host, self._port)
+                self._client = self._open_client(host, self._port, self._queue)
                 self.block_bytes_max = _block_bytes_max(self._client)
             return self._client
 
