@@ -11,6 +11,7 @@ again by Ray and finds what it looks after where it was (`_actor_home`).
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import os
 import shutil
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from transfer_queue import _config, _session, _worker
 from transfer_queue._actor_home import ActorHome
 from transfer_queue._controller_process import Journal, Listen
+from transfer_queue._deadline import Deadline
 from transfer_queue.controller import (
     ACTOR_NAME,
     ACTOR_NAMESPACE,
@@ -160,7 +162,7 @@ class RayPlace:
             actor = _create_controller(conf, home)
         except ValueError:  # Another process was faster and has the name now.
             return self._attach_to(ray.get_actor(ACTOR_NAME, ACTOR_NAMESPACE), wait_s)
-        return self._start(_Started(home, actor), conf)
+        return self._start(_Started(home, actor, conf), conf)
 
     def _connect(self) -> None:
         import ray
@@ -170,8 +172,6 @@ class RayPlace:
             ray.init(address="auto", logging_level=logging.WARNING)
 
     def _attach_to(self, actor: Any, wait_s: float) -> _session.Session:
-        import ray
-
         end = time.monotonic() + wait_s
         config = _ask(actor.get_config)
         while config is None:
@@ -184,18 +184,15 @@ class RayPlace:
                 )
             time.sleep(_POLL_S)
             config = _ask(actor.get_config)
-        address, workers = ray.get(
-            [actor.get_address.remote(), actor.get_workers.remote()],
-            timeout=_CALL_TIMEOUT_S,
-        )
+        address = _ask(actor.get_address)
+        workers = _with_own_worker(actor, config)
         if _ask(actor.get_node_id) != _own_node_id():
             address = _ask(actor.get_tcp_address)
         if address is None:
             raise RuntimeError(
-                "The TransferQueue controller serves its own node only: its Ray "
-                "cluster had no other when it was started. Call tq.close() and "
-                "tq.init() again in the process that started it, or give it "
-                "controller.host, an address of its node."
+                "The TransferQueue controller serves its own node only, whose address "
+                "in Ray is a loopback one. Start Ray there with --node-ip-address, or "
+                "give the queue's owner controller.host, an address of its node."
             )
         return _session.Session(address, config, tuple(workers), self.description)
 
@@ -276,6 +273,7 @@ class _Started:
 
     home: ActorHome
     controller: Any
+    conf: DictConfig
     section: dict[str, Any] = field(default_factory=dict)  # Of its workers.
     hosts: list[str] = field(default_factory=list)
     worker_actors: list[Any] = field(default_factory=list)
@@ -301,6 +299,9 @@ class _Started:
     def _end_actors(self) -> None:
         import ray
 
+        if self.hosts:
+            late = partial(_stop_late_workers, self.controller, self)
+            _quietly("stop the workers of nodes that came later", late)
         _quietly("stop the controller", lambda: _ask(self.controller.stop))
         head, others = self.worker_actors[:1], self.worker_actors[1:]
         for some in (others, head):  # The head's metastore serves the others.
@@ -379,11 +380,87 @@ def _start_workers(
     by_host = dict(zip(hosts, started.worker_actors, strict=True))
     started.worker_actors = [by_host[address] for address in node_ips]
     head, *others = started.worker_actors
-    workers = [_ask(head.start, timeout_s=_WORKER_TIMEOUT_S)]
-    workers += ray.get(
-        [actor.start.remote() for actor in others], timeout=_WORKER_TIMEOUT_S
-    )
+    return [*_start_all([head]), *_start_all(others)]
+
+
+def _start_all(actors: Sequence[Any]) -> list[tuple[str, str | None]]:
+    """Starts the workers of all nodes at once; what failed on any is said of each."""
+    import ray
+
+    deadline = Deadline.after(_WORKER_TIMEOUT_S)
+    workers, failures = [], []
+    for start in [actor.start.remote() for actor in actors]:
+        try:
+            workers.append(ray.get(start, timeout=deadline.remaining_s))
+        except ray.exceptions.RayTaskError as error:
+            failures.append(str(error.cause or error))
+        except ray.exceptions.RayError as error:
+            failures.append(f"Failed to start datasystem worker on a node: {error}")
+    if failures:
+        raise RuntimeError("\n\n".join(failures))
     return workers
+
+
+def _worker_actor(
+    node_id: str, hosts: Sequence[str], home: ActorHome, conf: Any
+) -> Any:
+    """On a node that has none of the placement group's, because it came later."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return (
+        ray.remote(YuanrongWorkerActor)
+        .options(
+            num_cpus=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+            **_COMES_BACK,
+        )
+        .remote(hosts, _config.backend_section(conf, "Yuanrong"), home)
+    )
+
+
+def start_late_worker(
+    node_id: str, hosts: Sequence[str], home: ActorHome, conf: DictConfig
+) -> tuple[Any, Any]:
+    """The actor, which the caller owns, and Ray's reference of its start."""
+    actor = _worker_actor(node_id, hosts, home, conf)
+    return actor, actor.start.remote()
+
+
+def _with_own_worker(actor: Any, conf: DictConfig) -> list[str]:
+    """The addresses of all workers; this node gets one now if it came later."""
+    import ray
+
+    workers: list[str] = list(_ask(actor.get_workers))
+    if not workers:  # They are not ours: auto_init is false.
+        return workers
+    own = _own_node_id()
+    host = next(host for host, node_id in _nodes() if node_id == own)
+    if host in [split_address(worker)[0] for worker in workers]:
+        return workers
+    (start,) = _ask(actor.add_worker, own, host)
+    try:
+        address, _ = ray.get(start, timeout=_WORKER_TIMEOUT_S)
+    except ray.exceptions.RayError as error:
+        _ask(actor.note_worker, host, None)
+        raise RuntimeError(str(getattr(error, "cause", None) or error)) from error
+    _ask(actor.note_worker, host, address)
+    return [*workers, address]
+
+
+def _stop_late_workers(controller: Any, started: _Started) -> None:
+    """Those of nodes that came after the start, wherever their actors are by now."""
+    import ray
+
+    there = [split_address(worker)[0] for worker in _ask(controller.get_workers)]
+    late = [
+        _worker_actor(node_id, [started.hosts[0], host], started.home, started.conf)
+        for host, node_id in _nodes()
+        if host in there and host not in started.hosts
+    ]
+    _stop_workers(late)
+    for actor in late:
+        ray.kill(actor)
 
 
 def _own_node_id() -> str:
@@ -393,23 +470,32 @@ def _own_node_id() -> str:
 
 
 def _listen(conf: DictConfig) -> Listen:
-    """In a cluster of several nodes, for all of them."""
-    listen, nodes = Listen.of(conf), _alive_nodes()
-    if listen.host is None and len(nodes) > 1:
-        listen = replace(listen, host=nodes[0])
+    """For other nodes, also those that come later, unless Ray has none but this one."""
+    listen, host = Listen.of(conf), _alive_nodes()[0]
+    if listen.host is None and not ipaddress.ip_address(host).is_loopback:
+        listen = replace(listen, host=host)
     return listen
 
 
-def _alive_nodes() -> list[str]:
+def _nodes() -> list[tuple[str, str]]:
+    """Address and id of those that are alive, this process's first."""
     import ray
 
     own = _own_node_id()
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    alive = [node for node in nodes if node["Alive"]]
-    alive.sort(key=lambda node: node["NodeID"] != own)
-    if not alive or alive[0]["NodeID"] != own:
+    alive = [
+        (str(node["NodeManagerAddress"]), str(node["NodeID"]))
+        for node in nodes
+        if node["Alive"]
+    ]
+    alive.sort(key=lambda node: node[1] != own)
+    if not alive or alive[0][1] != own:
         raise RuntimeError("this process's own node is not among Ray's alive nodes")
-    return list(dict.fromkeys(str(node["NodeManagerAddress"]) for node in alive))
+    return alive
+
+
+def _alive_nodes() -> list[str]:
+    return list(dict.fromkeys(host for host, _ in _nodes()))
 
 
 def _reserve_group(nodes: int) -> Any:

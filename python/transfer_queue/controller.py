@@ -26,6 +26,7 @@ from transfer_queue._controller_process import (
 )
 from transfer_queue._deadline import Deadline
 from transfer_queue._queue import QueueClient
+from transfer_queue.utils.yuanrong_utils import split_address
 
 _CALL_TIMEOUT_S = 10.0
 
@@ -50,6 +51,7 @@ class TransferQueueController:
         self.polling_mode = polling_mode
         self._home = home or ActorHome()
         self._config, self._workers = _read_stored(self._stored)
+        self._late: dict[str, Any] = {}  # By host; the actors end with this one.
 
     def start(
         self,
@@ -110,6 +112,25 @@ class TransferQueueController:
     def get_workers(self) -> tuple[str, ...]:
         """Addresses of the datasystem workers that the owner started."""
         return self._workers
+
+    def add_worker(self, node_id: str, host: str) -> list[Any]:
+        """Start a worker on a node that came later. The one element of what is returned
+        is Ray's reference of its start, to be waited for and told to `note_worker`."""
+        from transfer_queue._ray import start_late_worker
+
+        if host not in self._late:
+            head = split_address(self._workers[0])[0]
+            self._late[host] = start_late_worker(
+                node_id, [head, host], self._home, self._config
+            )
+        return [self._late[host][1]]
+
+    def note_worker(self, host: str, address: str | None) -> None:
+        """The worker of that node runs; None: it could not be started."""
+        if address is None:
+            self._late.pop(host, None)
+        elif address not in self._workers:
+            self.store_config(self._config, (*self._workers, address))
 
     def get_process(self) -> tuple[int, str]:
         """The actor's pid, and where it runs."""

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from ray_hosts import RayHosts
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "multi_node.py"
 LARGE_MB = 24
-RAY_MARK = "ray-hosts"
+RAY_MARK = f"ray-hosts-{uuid.uuid4().hex}"  # What Ray's processes there carry.
 
 pytestmark = NEEDS_HOSTS
 
@@ -59,11 +61,14 @@ def exchange(name, mb):
 
 
 @pytest.fixture(scope="module")
-def ray_hosts(network: Network) -> Iterator[RayHosts]:
+def ray_hosts(
+    network: Network, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RayHosts]:
     hosts = network.hosts[:2]
     cluster = RayHosts(hosts, {**os.environ, MARK: RAY_MARK})
     yield cluster
     cluster.end()
+    Site(tmp_path_factory.mktemp("ray-hosts"), RAY_MARK).end()
 
 
 @pytest.fixture
@@ -72,8 +77,15 @@ def in_ray(site: Site, ray_hosts: RayHosts) -> Site:
     return site
 
 
+def start_on(site: Site, host: Host, code: str) -> subprocess.Popen[str]:
+    """As on a machine of its own: Ray keeps a node's address in a file that all hosts
+    of the test see."""
+    init = f"import ray\nray.init('auto', _node_ip_address='{host.address}')\n"
+    return site.start(init + textwrap.dedent(code), within=host.within)
+
+
 def run_on(site: Site, host: Host, code: str) -> Done:
-    return finish(site.start(code, within=host.within), 120)
+    return finish(start_on(site, host, code), 120)
 
 
 def daemons(program: str = "") -> list[int]:
@@ -123,7 +135,7 @@ for round in range(3):
 tq.close()
 """
     )
-    process = in_ray.start(code, within=ray_hosts.hosts[0].within)
+    process = start_on(in_ray, ray_hosts.hosts[0], code)
     expect_line(process, "ready")
     for killed in (
         *children("datasystem_worker"),
@@ -137,26 +149,71 @@ tq.close()
     assert daemons() == []
 
 
-def test_a_node_where_no_worker_starts_is_named(
+LATE = """
+tq.init(conf())
+tq.kv_batch_put(["late"], "p", TensorDict({"x": torch.ones(1, 7)}, batch_size=[1]))
+assert tq.kv_batch_get(["early"], "p")["x"].sum() == 300_000
+tq.close()
+say("done")
+"""
+
+
+def test_a_node_that_comes_later_gets_a_worker(
+    in_ray: Site, ray_hosts: RayHosts, network: Network
+) -> None:
+    """From the first who uses the queue there. The node stays for the next test."""
+    owner = start_on(
+        in_ray,
+        ray_hosts.hosts[0],
+        """
+        tq.init(conf())
+        fields = TensorDict({"x": torch.ones(1, 300_000)}, batch_size=[1])
+        tq.kv_batch_put(["early"], "p", fields)
+        say("ready")
+        wait_for_line()
+        assert tq.kv_batch_get(["late"], "p")["x"].sum() == 7
+        tq.close()
+        say("closed")
+        """,
+    )
+    expect_line(owner, "ready")
+    late = network.hosts[2]
+    ray_hosts.start(late)
+    for _ in range(2):  # The second finds the worker there.
+        done = run_on(in_ray, late, LATE)
+        assert done.code == 0, done.err
+        assert len(daemons("datasystem_worker")) == 6
+    tell(owner)
+    expect_line(owner, "closed")
+    assert daemons() == []
+    done = finish(owner)
+    assert done.code == 0, done.err
+
+
+TAKE = """
+import socket, sys
+taken = socket.create_server((sys.argv[1], int(sys.argv[2])))
+print("taken", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_all_nodes_where_no_worker_starts_are_named(
     in_ray: Site, ray_hosts: RayHosts
 ) -> None:
     """And nothing is left on the others."""
-    host = ray_hosts.hosts[1]
-    port = in_ray.worker_port
-    code = (
-        f"import socket, sys; s = socket.create_server(('{host.address}', {port}));"
-        "print('taken', flush=True); sys.stdin.readline()"
-    )
-    taker = subprocess.Popen(
-        [*host.within, sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert taker.stdout is not None and taker.stdout.readline() == "taken\n"
+    port = str(in_ray.worker_port)
+    takers = []
+    for host in ray_hosts.hosts[1:]:
+        words = [sys.executable, "-c", TAKE, host.address, port]
+        takers.append(in_ray.start_command(*host.within, *words))
+        expect_line(takers[-1], "taken")
     done = run_on(in_ray, ray_hosts.hosts[0], "tq.init(conf())")
-    taker.communicate("\n")
     assert done.code != 0
-    assert f"Failed to start datasystem worker at {host.address}:{port}" in done.err
-    assert str(taker.pid) in done.err
+    for host, taker in zip(ray_hosts.hosts[1:], takers, strict=True):
+        text = f"Failed to start datasystem worker at {host.address}:{port}"
+        assert text in done.err
+        assert f"{taker.pid} (python" in done.err
+        tell(taker)
+        finish(taker)
     assert daemons() == []

@@ -27,7 +27,7 @@ class RayHosts:
     """
 
     def __init__(self, hosts: list[Host], environment: Mapping[str, str]) -> None:
-        self.hosts = hosts
+        self.hosts: list[Host] = []
         self.folder = Path(
             f"/tmp/tq-ray-{uuid.uuid4().hex[:8]}"
         )  # Ray's sockets: short.
@@ -42,13 +42,13 @@ class RayHosts:
         self._nodes: list[subprocess.Popen[bytes]] = []
         try:
             for host in hosts:
-                self._start(host)
+                self.start(host)
         except BaseException:
             self.end()
             raise
 
     def end(self) -> None:
-        """Every node, the head last, and what they started."""
+        """Every node, the head last."""
         for node in reversed(self._nodes):
             node.send_signal(signal.SIGTERM)
         for node in self._nodes:
@@ -59,11 +59,12 @@ class RayHosts:
                 node.wait()
         subprocess.run(["rm", "-rf", str(self.folder)], check=True)
 
-    def _start(self, host: Host) -> None:
-        """Ray finds a node's address by its way to the world, so there is one."""
+    def start(self, host: Host) -> None:
+        """A node of this cluster on `host`; its address is that of the way to the
+        world, so there is one."""
         host.namespace.run("ip", "route", "replace", "default", "dev", "eth0")
         words = [*host.within, str(Path(sys.executable).parent / "ray"), "start"]
-        if host is self.hosts[0]:
+        if not self.hosts:
             words += ["--head", f"--port={PORT}", "--include-dashboard=false"]
         else:
             words += [f"--address={self.environment['RAY_ADDRESS']}"]
@@ -79,6 +80,7 @@ class RayHosts:
                 stderr=sink,
             )
         self._nodes.append(node)
+        self.hosts.append(host)
         end = time.monotonic() + _START_S
         while "Ray runtime started" not in log.read_text():
             if node.poll() is not None or time.monotonic() > end:
