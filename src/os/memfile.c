@@ -205,9 +205,13 @@ memfile_collapse(void *data, uint64_t bytes, struct ds_error *err)
 {
     if (madvise(data, bytes, MADV_COLLAPSE) == 0)
         return DS_OK;
-    return ds_fail(err, errno == EINVAL ? DS_UNSUPPORTED : DS_NO_MEMORY,
-                   "memory file: %ju bytes on huge pages: %s", (uintmax_t)bytes,
-                   strerror(errno));
+    enum ds_status status = DS_NO_MEMORY;
+    if (errno == EINVAL)
+        status = DS_UNSUPPORTED;
+    else if (errno == EAGAIN || errno == EBUSY)
+        status = DS_TIMEOUT;
+    return ds_fail(err, status, "memory file: %ju bytes on huge pages: %s",
+                   (uintmax_t)bytes, strerror(errno));
 }
 
 enum ds_status

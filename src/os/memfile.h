@@ -51,7 +51,8 @@ void memfile_prefault(const void *data, uint64_t bytes);
  * MADV_COLLAPSE). Blocks while the kernel copies (0.6 to 1.3 GB/s); whoever uses the
  * range meanwhile waits for a page at most.
  *   DS_UNSUPPORTED   the kernel cannot
- *   DS_NO_MEMORY     it has no room in one piece now */
+ *   DS_NO_MEMORY     it has no room in one piece now
+ *   DS_TIMEOUT       somebody uses a page of it in another way for a moment: try again */
 DS_MUST_USE enum ds_status
 memfile_collapse(void *data, uint64_t bytes, struct ds_error *err);
 

@@ -15,6 +15,8 @@
 enum {
     FIRST_BYTES = 64 << 20, /* Backed before the worker reports ready. */
     STEP_BYTES = 16 << 20,
+    COLLAPSE_TRIES_MAX = 100, /* Of one step, while a page of it is in other use. */
+    COLLAPSE_RETRY_MS = 100,
 };
 
 /* In the helper thread from submit to collect. */
@@ -44,6 +46,7 @@ struct populate {
     uint64_t total;
     bool wants_huge_pages;
     uint64_t collapsed; /* Up to here all is on huge pages. */
+    int collapse_tries; /* Of the step after that, all in vain. */
 };
 
 static void
@@ -84,6 +87,9 @@ static void
 finish_collapse(struct populate *populate)
 {
     const struct populate_job *job = &populate->job;
+    if (job->status == DS_TIMEOUT && ++populate->collapse_tries < COLLAPSE_TRIES_MAX)
+        return;
+    populate->collapse_tries = 0;
     populate->collapsed = job->offset + job->bytes;
     if (job->status != DS_OK) {
         populate->wants_huge_pages = false;
@@ -154,6 +160,8 @@ on_done(uv_poll_t *poll, int status, int events)
     populate->hurry = !populate_is_done(populate) &&
                       !list_is_empty(&populate->worker->parked_creates);
     uint64_t rest = populate->hurry ? 0 : pace_rest_ms(populate->job.busy_ns);
+    if (populate->collapse_tries > 0)
+        rest = max_u64(rest, COLLAPSE_RETRY_MS);
     uv_timer_start(&populate->rest, on_rest_over, rest, 0);
 }
 
