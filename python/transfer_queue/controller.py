@@ -116,7 +116,7 @@ class TransferQueueController:
     def add_worker(self, node_id: str, host: str) -> list[Any]:
         """Start a worker on a node that came later. The one element of what is returned
         is Ray's reference of its start, to be waited for and told to `note_worker`."""
-        from transfer_queue._ray import start_late_worker
+        from transfer_queue._ray_workers import start_late_worker
 
         if host not in self._late:
             head = split_address(self._workers[0])[0]
