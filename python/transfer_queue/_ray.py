@@ -269,7 +269,7 @@ def _create_controller(conf: DictConfig, home: ActorHome) -> Any:
 
 
 def _listen(conf: DictConfig) -> Listen:
-    """For other nodes, also those that come later, unless Ray has none but this one."""
+    """For other nodes, also later ones, unless Ray's address is a loopback one."""
     listen, host = Listen.of(conf), alive_hosts()[0]
     with contextlib.suppress(ValueError):  # A name: controller.host may say more.
         if listen.host is None and not ipaddress.ip_address(host).is_loopback:

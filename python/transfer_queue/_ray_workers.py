@@ -187,25 +187,28 @@ class RayWorkers:
 
     def stop_own(self) -> None:
         """That of this node, where its actor did not; without Ray."""
+        section = _config.backend_section(self.conf, "Yuanrong")
         for host in self.hosts[:1]:
-            end_worker_of(self.home, self.section, host)
-
-    @property
-    def section(self) -> dict[str, Any]:
-        return _config.backend_section(self.conf, "Yuanrong")
+            end_worker_of(self.home, section, host)
 
     def _actor_in_group(self, index: int) -> Any:
-        import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         strategy = PlacementGroupSchedulingStrategy(
             placement_group=self._group, placement_group_bundle_index=index
         )
-        return (
-            ray.remote(YuanrongWorkerActor)
-            .options(num_cpus=_CPU_PER_NODE, scheduling_strategy=strategy, **COMES_BACK)
-            .remote(self.hosts, self.section, self.home)
-        )
+        options = {"num_cpus": _CPU_PER_NODE, "scheduling_strategy": strategy}
+        return _create_actor(options, self.hosts, self.home, self.conf)
+
+
+def _create_actor(
+    options: dict[str, Any], hosts: Sequence[str], home: ActorHome, conf: DictConfig
+) -> Any:
+    import ray
+
+    section = _config.backend_section(conf, "Yuanrong")
+    actor_class = ray.remote(YuanrongWorkerActor)
+    return actor_class.options(**options, **COMES_BACK).remote(hosts, section, home)
 
 
 def _start_all(actors: Sequence[Any]) -> list[tuple[str, str | None]]:
@@ -263,21 +266,14 @@ def _remove_group(group: Any) -> None:
 
 
 def _worker_actor(
-    node_id: str, hosts: Sequence[str], home: ActorHome, conf: Any
+    node_id: str, hosts: Sequence[str], home: ActorHome, conf: DictConfig
 ) -> Any:
     """On a node that has none of the placement group's, because it came later."""
-    import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return (
-        ray.remote(YuanrongWorkerActor)
-        .options(
-            num_cpus=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-            **COMES_BACK,
-        )
-        .remote(hosts, _config.backend_section(conf, "Yuanrong"), home)
-    )
+    strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    options = {"num_cpus": 0, "scheduling_strategy": strategy}
+    return _create_actor(options, hosts, home, conf)
 
 
 def start_late_worker(

@@ -16,6 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from cluster import Cluster, await_that
 from e2e import MARK, Machine, RayCluster, Site, free_port
 from hosts import Network
 
@@ -93,6 +94,21 @@ def nothing_is_left(
             break
         time.sleep(0.1)
     assert added == {}, "the test left something behind"
+
+
+@pytest.fixture
+def cluster(network: Network, site: Site) -> Iterator[Cluster]:
+    """Three workers that know each other, with arenas of 64 MiB, and short leases."""
+    cluster = Cluster(site, network.hosts)
+    for host in network.hosts:
+        host.heal()
+        cluster.start(host, "--node_timeout_s", "2")
+    for host in network.hosts:
+        await_that(lambda host=host: "worker members=3" in cluster.log(host))
+    yield cluster
+    for host in reversed(network.hosts):
+        host.heal()
+        cluster.dscli(host, "stop", "--worker_address", cluster.address(host))
 
 
 @pytest.fixture

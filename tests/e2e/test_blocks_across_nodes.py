@@ -4,32 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 from cluster import NEEDS_HOSTS, BlockProgram, Cluster, await_that
-from e2e import Site
-from hosts import Network
 
-LEASE = ("--node_timeout_s", "2")
 MB = 1 << 20
 
 pytestmark = NEEDS_HOSTS
-
-
-@pytest.fixture
-def cluster(network: Network, site: Site) -> Iterator[Cluster]:
-    """Three workers that all know each other, with arenas of 64 MiB."""
-    cluster = Cluster(site, network.hosts)
-    for host in network.hosts:
-        host.heal()
-        cluster.start(host, *LEASE)
-    for host in network.hosts:
-        await_that(lambda host=host: "worker members=3" in cluster.log(host))
-    yield cluster
-    for host in reversed(network.hosts):
-        host.heal()
-        cluster.dscli(host, "stop", "--worker_address", cluster.address(host))
 
 
 @pytest.mark.parametrize(

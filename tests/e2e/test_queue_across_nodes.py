@@ -11,30 +11,11 @@ from typing import Any
 import pytest
 from cluster import NEEDS_HOSTS, BlockProgram, Cluster, QueueProgram, await_that
 from e2e import Site, expect_line
-from hosts import Host, Network
+from hosts import Host
 
-LEASE = ("--node_timeout_s", "2")
-SMALL, LARGE = (
-    100,
-    300_000,
-)  # Items of a row: in a block's first part, a part of its own.
+SMALL, LARGE = 100, 300_000  # Items of a row; many large ones are a part of a block.
 
 pytestmark = NEEDS_HOSTS
-
-
-@pytest.fixture
-def cluster(network: Network, site: Site) -> Iterator[Cluster]:
-    """Three workers that all know each other, with arenas of 64 MiB."""
-    cluster = Cluster(site, network.hosts)
-    for host in network.hosts:
-        host.heal()
-        cluster.start(host, *LEASE)
-    for host in network.hosts:
-        await_that(lambda host=host: "worker members=3" in cluster.log(host))
-    yield cluster
-    for host in reversed(network.hosts):
-        host.heal()
-        cluster.dscli(host, "stop", "--worker_address", cluster.address(host))
 
 
 @pytest.fixture
