@@ -27,8 +27,10 @@ find_package(Threads REQUIRED)
 # needs nothing from the host but glibc.
 find_library(LIBUV NAMES libuv_a.a libuv.a uv REQUIRED)
 find_library(LIBXXHASH NAMES libxxhash.a xxhash REQUIRED)
+find_library(LIBSODIUM NAMES libsodium.a sodium REQUIRED)
 find_path(LIBUV_INCLUDE uv.h REQUIRED)
 find_path(LIBXXHASH_INCLUDE xxhash.h REQUIRED)
+find_path(LIBSODIUM_INCLUDE sodium.h REQUIRED)
 
 # datasystem_layer(name files...): one layer as a static library. Add what it may use
 # with target_link_libraries(name PUBLIC ...), always downwards.

@@ -82,6 +82,12 @@ struct ds_client_options {
      * none. By it any worker finds the controller that knows about a block whose client
      * has died. */
     const char *queue;
+
+    /* What the cluster's key file says, without white space at its end: proven to a worker
+     * to which we connect over TCP, and it to us. At least 32 bytes; copied. Empty: that of
+     * the file which the environment's DATASYSTEM_AUTH_KEY_FILE names, if it does. A worker
+     * on this host that runs as our user asks for none. */
+    struct ds_slice auth_secret;
 };
 
 /* Connect to the worker at host:port, by its Unix socket and shared memory when it is on
@@ -401,6 +407,7 @@ struct ds_queue_options {
 
     int (*interrupted)(void *arg); /* As in ds_client_options. */
     void *interrupted_arg;
+    struct ds_slice auth_secret; /* Likewise, for the controller at a TCP address. */
 };
 
 DS_API DS_MUST_USE enum ds_status

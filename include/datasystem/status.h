@@ -29,6 +29,7 @@ enum ds_status {
     DS_INTERRUPTED, /* The caller's interrupt hook asked to stop waiting. */
     DS_UNSUPPORTED, /* This build or machine cannot do it; the text says what lacks. */
     DS_CORRUPT,     /* Bytes are not what they were when sealed; never returned. */
+    DS_NOT_AUTHORIZED, /* One side lacks the key of the other; the text says which. */
     DS_STATUS_COUNT
 };
 

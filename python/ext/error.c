@@ -29,6 +29,7 @@ static const struct code codes[DS_STATUS_COUNT] = {
     [DS_INTERRUPTED] = {11, "Interrupt detected"},
     [DS_UNSUPPORTED] = {36, "Not supported"},
     [DS_CORRUPT] = {20, "Data inconsistent between master and worker"},
+    [DS_NOT_AUTHORIZED] = {9, "Not authorized"},
 };
 
 static const struct code *

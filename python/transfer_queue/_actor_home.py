@@ -11,10 +11,19 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from transfer_queue._process import OwnerText, ProcessId
+
+
+def _make_secret() -> bytes:
+    """Random, unless the user has one for all of the cluster."""
+    named = os.environ.get("DATASYSTEM_AUTH_KEY_FILE")
+    if named:
+        return Path(named).read_bytes().rstrip(b" \t\r\n")
+    return secrets.token_hex(32).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +31,13 @@ class ActorHome:
     """Names the files of one actor, and whose queue it serves.
 
     `owner` is the process whose init() started the queue: Ray ends the actor with it.
-    `token` keeps two queues of one owner apart, and nobody can guess it.
+    `token` keeps two queues of one owner apart, and nobody can guess it. `secret` is
+    the key of all programs of the queue and of its clients, which Ray alone carries.
     """
 
     owner: ProcessId = field(default_factory=ProcessId.own)
     token: str = field(default_factory=lambda: secrets.token_hex(8))
+    secret: bytes = field(default_factory=_make_secret, repr=False)
 
     @property
     def owner_text(self) -> OwnerText:
@@ -52,6 +63,21 @@ class ActorHome:
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         return folder
+
+    @contextlib.contextmanager
+    def key_file(self, folder: Path) -> Iterator[Path]:
+        """A file with `secret`, of mode 0600, for a program that is started meanwhile:
+        it reads it once."""
+        file = folder / "auth_key"
+        with contextlib.suppress(FileNotFoundError):
+            file.unlink()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(file, flags, 0o600), "wb") as out:
+            out.write(self.secret)
+        try:
+            yield file
+        finally:
+            file.unlink(missing_ok=True)
 
 
 def _remove_folders_of_the_dead() -> None:

@@ -94,6 +94,7 @@ class ControllerOptions:
     ends_with: ProcessId | None = None
     journal: Journal = Journal()
     listen: Listen = Listen()
+    auth_key_file: Path | None = None
 
     @property
     def address(self) -> str:
@@ -191,6 +192,8 @@ def _command(options: ControllerOptions) -> list[str]:
         command += ["--journal", f"{options.journal.folder}/{name}"]
     if options.listen.host is not None:
         command += ["--host", options.listen.host, "--port", str(options.listen.port)]
+    if options.auth_key_file is not None:
+        command += ["--auth_key_file", str(options.auth_key_file)]
     if options.worker_socket:
         command += ["--worker_socket", options.worker_socket]
     if options.ends_with is not None:

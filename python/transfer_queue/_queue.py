@@ -87,14 +87,18 @@ class GetReply:
 
 
 def open_queue_connection(
-    address: str, connect_timeout_ms: int, worker: tuple[str, int] | None = None
+    address: str,
+    connect_timeout_ms: int,
+    worker: tuple[str, int] | None = None,
+    secret: bytes | None = None,
 ) -> Connection:
     """The real connection, over libdatasystem. `worker` (host, port) is asked where the
-    queue is now when nobody is at its address any more."""
+    queue is now when nobody is at its address any more. `secret` makes the key that is
+    proven to a controller at a TCP address."""
     from yr.datasystem import QueueConnection
 
     host, port = worker or (None, 0)
-    return QueueConnection(address, connect_timeout_ms, host, port)
+    return QueueConnection(address, connect_timeout_ms, host, port, secret)
 
 
 class QueueClient:

@@ -37,6 +37,7 @@ from transfer_queue._ray_workers import (
 from transfer_queue.controller import (
     ACTOR_NAME,
     ACTOR_NAMESPACE,
+    Entry,
     TransferQueueController,
     end_controller_of,
 )
@@ -118,8 +119,9 @@ class RayPlace:
 
     def _attach_to(self, actor: Any, wait_s: float) -> _session.Session:
         end = time.monotonic() + wait_s
-        config = ask(actor.get_config)
-        while config is None:
+        own = own_node_id()
+        entry: Entry | None = ask(actor.get_entry, own)
+        while entry is None:
             if time.monotonic() >= end:
                 pid, host = ask(actor.get_process)
                 raise RuntimeError(
@@ -128,18 +130,20 @@ class RayPlace:
                     f"{host}). controller.init_timeout_s sets this wait."
                 )
             time.sleep(POLL_S)
-            config = ask(actor.get_config)
-        address = ask(actor.get_address)
-        workers = with_own_worker(actor, config)
-        if ask(actor.get_node_id) != own_node_id():
-            address = ask(actor.get_tcp_address)
-        if address is None:
+            entry = ask(actor.get_entry, own)
+        if entry.address is None:
             raise RuntimeError(
                 "The TransferQueue controller serves its own node only, whose address "
                 "in Ray is a loopback one. Start Ray there with --node-ip-address, or "
                 "give the queue's owner controller.host, an address of its node."
             )
-        return _session.Session(address, config, tuple(workers), self.description)
+        return _session.Session(
+            address=entry.address,
+            config=entry.config,
+            worker_addresses=with_own_worker(actor, entry.workers),
+            place=self.description,
+            secret=entry.secret,
+        )
 
     def _start(self, started: _Started, conf: DictConfig) -> _session.Session:
         actor = started.controller
@@ -161,6 +165,7 @@ class RayPlace:
                 worker_addresses=tuple(worker for worker, _ in workers),
                 place=self.description,
                 end=started.end,
+                secret=started.workers.home.secret,
             )
             _session.publish(session)
             ask(actor.store_config, conf, session.worker_addresses)

@@ -114,9 +114,12 @@ class YuanrongWorkerActor:
         for a local controller."""
         owner = self._home.owner_text
         folder = self._home.make_folder(_worker_folder(self._host))
-        plan = _worker.plan_for(self._section, self._host, self._head, owner, folder)
-        if not _worker.is_worker_of(plan.address, owner):
-            _worker.start_worker(plan)
+        with self._home.key_file(folder) as key:
+            plan = _worker.plan_for(
+                self._section, self._host, self._head, owner, folder, key
+            )
+            if not _worker.is_worker_of(plan.address, owner):
+                _worker.start_worker(plan)
         return plan.address, _worker.find_socket(self._section, self._host)
 
     def stop(self) -> None:
@@ -284,11 +287,10 @@ def start_late_worker(
     return actor, actor.start.remote()
 
 
-def with_own_worker(actor: Any, conf: DictConfig) -> list[str]:
+def with_own_worker(actor: Any, workers: tuple[str, ...]) -> tuple[str, ...]:
     """The addresses of all workers; this node gets one now if it came later."""
     import ray
 
-    workers: list[str] = list(ask(actor.get_workers))
     if not workers:  # They are not ours: auto_init is false.
         return workers
     own = own_node_id()
@@ -302,7 +304,7 @@ def with_own_worker(actor: Any, conf: DictConfig) -> list[str]:
         ask(actor.note_worker, host, None)
         raise RuntimeError(str(getattr(error, "cause", None) or error)) from error
     ask(actor.note_worker, host, address)
-    return [*workers, address]
+    return (*workers, address)
 
 
 def _stop_late_workers(controller: Any, workers: RayWorkers) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -36,6 +36,8 @@ class Session:
 
     `end` is there for the owner only and stops everything the owner started; it does
     not raise. `worker_addresses` are those of the nodes; empty: the user's own worker.
+    `secret` is what the controller's key is made of; None: what the environment's
+    DATASYSTEM_AUTH_KEY_FILE names, if it does.
     """
 
     address: str
@@ -43,6 +45,7 @@ class Session:
     worker_addresses: tuple[str, ...]
     place: str
     end: Callable[[], None] | None = None
+    secret: bytes | None = field(default=None, repr=False)
 
 
 class Place(Protocol):

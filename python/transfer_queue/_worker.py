@@ -54,6 +54,7 @@ class WorkerPlan:
     owner: OwnerText
     arguments: Sequence[str]
     environment: Mapping[str, str]
+    auth_key_file: Path | None = None
 
     def command(self, dscli: str) -> list[str]:
         command = [dscli, "start", "-d", str(self.home)]
@@ -63,6 +64,8 @@ class WorkerPlan:
             command += ["--start_metastore_service", "true"]
         command += ["--arena_per_tenant", "1"]
         command += ["--enable_worker_worker_batch_get", "true"]
+        if self.auth_key_file is not None:
+            command += ["--auth_key_file", str(self.auth_key_file)]
         return [*command, *self.arguments, "--owner", str(self.owner)]
 
 
@@ -269,7 +272,12 @@ def find_socket(section: Mapping[str, Any], host: str | None = None) -> str | No
 
 
 def plan_for(
-    section: Mapping[str, Any], host: str, head_host: str, owner: OwnerText, home: Path
+    section: Mapping[str, Any],
+    host: str,
+    head_host: str,
+    owner: OwnerText,
+    home: Path,
+    auth_key_file: Path | None = None,
 ) -> WorkerPlan:
     """The plan of one node's worker from its Yuanrong section, which is checked."""
     port = worker_port_of(section)
@@ -282,6 +290,7 @@ def plan_for(
         owner=owner,
         arguments=build_arguments(section),
         environment=build_environment(section, os.environ),
+        auth_key_file=auth_key_file,
     )
 
 

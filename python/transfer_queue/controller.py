@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,17 @@ _CALL_TIMEOUT_S = 10.0
 
 ACTOR_NAME = "TransferQueueController"
 ACTOR_NAMESPACE = "transfer_queue"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How to use the queue from one node. `address` None: that node cannot reach the
+    controller."""
+
+    config: Any
+    address: str | None
+    workers: tuple[str, ...]
+    secret: bytes = field(repr=False)
 
 
 class TransferQueueController:
@@ -60,8 +72,23 @@ class TransferQueueController:
         listen: Listen | None = None,
     ) -> str:
         """Start the program, unless it runs already, and return its address."""
+        if find_running(self._socket) is not None:
+            return f"unix:{self._socket}"
         folder = self._home.make_folder("controller")
-        options = ControllerOptions(
+        with self._home.key_file(folder) as key:
+            options = self._options(folder, worker_socket, journal, listen, key)
+            start_controller(options)
+        return options.address
+
+    def _options(
+        self,
+        folder: Path,
+        worker_socket: str | None,
+        journal: Journal | None,
+        listen: Listen | None,
+        key: Path,
+    ) -> ControllerOptions:
+        return ControllerOptions(
             socket=self._socket,
             log=folder / "controller.log",
             owner=str(self._home.owner_text),
@@ -70,10 +97,8 @@ class TransferQueueController:
             ends_with=self._home.ends_with,
             journal=journal or Journal(),
             listen=listen or Listen(),
+            auth_key_file=key,
         )
-        if find_running(self._socket) is None:
-            start_controller(options)
-        return options.address
 
     def stop(self) -> None:
         """End the program and remove its files."""
@@ -108,6 +133,19 @@ class TransferQueueController:
         import ray
 
         return str(ray.get_runtime_context().get_node_id())
+
+    def get_entry(self, node_id: str) -> Entry | None:
+        """What a process on the node that Ray calls `node_id` needs in order to use the
+        queue; None until the owner's init() has stored the configuration."""
+        if self._config is None:
+            return None
+        is_here = node_id == self.get_node_id()
+        return Entry(
+            config=self._config,
+            address=self.get_address() if is_here else self.get_tcp_address(),
+            workers=self._workers,
+            secret=self._home.secret,
+        )
 
     def get_workers(self) -> tuple[str, ...]:
         """Addresses of the datasystem workers that the owner started."""

@@ -164,13 +164,14 @@ def _attach_client(session: Session) -> None:
 
 def _queue_of(session: Session, backend: str, section: dict[str, Any]) -> QueueClient:
     """Its controller's client; the worker finds it again should it move."""
+    connect = partial(open_queue_connection, secret=session.secret)
     if backend != "Yuanrong":
-        return QueueClient(session.address)
+        return QueueClient(session.address, connect)
     port = worker_port_of(section)
     if not section.get("host"):
         section["host"] = require_worker_host(port)
     worker = (str(section["host"]), port)
-    return QueueClient(session.address, partial(open_queue_connection, worker=worker))
+    return QueueClient(session.address, partial(connect, worker=worker))
 
 
 def _own_worker_host(worker_addresses: Sequence[str]) -> str | None:

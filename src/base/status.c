@@ -76,6 +76,7 @@ ds_status_name(enum ds_status status)
         [DS_INTERRUPTED] = "DS_INTERRUPTED",
         [DS_UNSUPPORTED] = "DS_UNSUPPORTED",
         [DS_CORRUPT] = "DS_CORRUPT",
+        [DS_NOT_AUTHORIZED] = "DS_NOT_AUTHORIZED",
     };
     if (status < 0 || status >= DS_STATUS_COUNT)
         return "DS_UNKNOWN";

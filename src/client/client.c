@@ -129,7 +129,10 @@ set_options(struct ds_client *client, const struct ds_client_options *options,
     client->verify = options->verify || verify_from_environment();
     client->interrupted = options->interrupted;
     client->interrupted_arg = options->interrupted_arg;
-    return set_address(client, options, err);
+    enum ds_status status = set_address(client, options, err);
+    return status == DS_OK
+               ? credentials_open(options->auth_secret, &client->credentials, err)
+               : status;
 }
 
 /* ---- Opening ---- */
@@ -266,6 +269,7 @@ ds_client_close(struct ds_client *client)
     library_unlock();
     janitor_end_if_unused();
     free(client->socket_path);
+    auth_key_wipe(&client->credentials.key);
     free(client->host);
     free(client);
 }

@@ -2,6 +2,7 @@
 #ifndef CLIENT_CLIENT_H
 #define CLIENT_CLIENT_H
 
+#include "client/credentials.h"
 #include "client/mapping.h"
 #include "client/pool.h"
 #include "client/wait.h"
@@ -21,6 +22,7 @@ struct ds_client {
     uint32_t request_timeout_ms;
     uint32_t room_wait_ms;
     uint16_t queue; /* Tag of the queue that its blocks are for; 0: none. */
+    struct credentials credentials;
     int (*interrupted)(void *arg);
     void *interrupted_arg;
 

@@ -27,6 +27,24 @@ enum {
     LEAVE_WAIT_MS = 250, /* A worker that hangs does not hold up a close for longer. */
 };
 
+static enum ds_status
+fail_refused(const struct ds_client *client, const char *why, struct ds_error *err)
+{
+    return ds_fail(err, DS_NOT_AUTHORIZED, "the worker at %s refuses us: %s",
+                   client->address, why);
+}
+
+/* The worker's answer is a refusal. */
+static enum ds_status
+fail_answer(const struct ds_client *client, const struct channel *channel,
+            struct ds_error *err)
+{
+    struct ds_error reason = {0};
+    enum ds_status status = channel_fail_reply(channel, &reason);
+    return status == DS_NOT_AUTHORIZED ? fail_refused(client, reason.message, err)
+                                       : ds_fail(err, status, "%s", reason.message);
+}
+
 /* Somebody was there; what happened after that is worth another try. */
 static enum ds_status
 fail_later(enum ds_status status, const struct ds_error *reason, struct ds_error *err)
@@ -94,7 +112,7 @@ read_discovered(struct ds_client *client, const struct channel *channel,
     DS_ASSERT(channel != NULL);
     struct discovered worker;
     if (channel->reply.status != DS_OK)
-        return channel_fail_reply(channel, err);
+        return fail_answer(client, channel, err);
     if (!decode_discovered(channel_body(channel), &worker))
         return ds_fail(err, DS_IO, "what answers at %s is not a datasystem_worker",
                        client->address);
@@ -111,6 +129,18 @@ read_discovered(struct ds_client *client, const struct channel *channel,
 }
 
 static enum ds_status
+prove_key(const struct ds_client *client, struct channel *channel,
+          const struct wait *wait, struct ds_error *err)
+{
+    struct ds_error reason = {0};
+    enum ds_status status =
+        credentials_prove(&client->credentials, channel, wait, &reason);
+    if (status == DS_NOT_AUTHORIZED)
+        return fail_refused(client, reason.message, err);
+    return status == DS_OK ? DS_OK : fail_later(status, &reason, err);
+}
+
+static enum ds_status
 connect_tcp(const struct ds_client *client, const struct wait *wait,
             struct channel **out, struct ds_error *err)
 {
@@ -122,14 +152,18 @@ connect_tcp(const struct ds_client *client, const struct wait *wait,
                        reason.message);
     if (reason.status != DS_OK)
         return ds_fail(err, status, "%s", reason.message);
-    if (status != DS_OK || tcp_peer_check_listener((*out)->fd, &reason) == DS_OK)
+    if (status != DS_OK)
         return status;
-    channel_destroy(*out);
-    *out = NULL;
-    return ds_fail(err, DS_INVALID,
-                   "the worker at %s belongs to another user: %s; start one of your "
-                   "own at another port",
-                   client->address, reason.message);
+    if (tcp_peer_check_listener((*out)->fd, &reason) != DS_OK)
+        status = ds_fail(err, DS_INVALID,
+                         "the worker at %s belongs to another user: %s; start one of "
+                         "your own at another port",
+                         client->address, reason.message);
+    else
+        status = prove_key(client, *out, wait, err);
+    if (status != DS_OK)
+        channel_destroy(TAKE(*out));
+    return status;
 }
 
 enum ds_status
@@ -165,14 +199,15 @@ say_hello(struct channel *channel, const struct hello *hello,
 }
 
 static enum ds_status
-hello_tcp(struct channel *channel, const struct wait *wait, struct ds_error *err)
+hello_tcp(const struct ds_client *client, struct channel *channel,
+          const struct wait *wait, struct ds_error *err)
 {
     DS_ASSERT(channel != NULL);
     struct hello hello = {.layout_version = LAYOUT_VERSION,
                           .protocol_version = PROTOCOL_VERSION};
     enum ds_status status = say_hello(channel, &hello, NULL, 0, wait, err);
     if (status == DS_OK && channel->reply.status != DS_OK)
-        status = channel_fail_reply(channel, err);
+        status = fail_answer(client, channel, err);
     return status;
 }
 
@@ -342,7 +377,7 @@ hello_known(struct ds_client *client, struct channel *channel, struct introducti
         else
             break;
     }
-    return channel_fail_reply(channel, err);
+    return fail_answer(client, channel, err);
 }
 
 static enum ds_status
@@ -430,7 +465,7 @@ client_connect(struct ds_client *client, const struct wait *wait, struct channel
     if (status != DS_OK)
         return status;
     status = wants_number(client) ? hello_member(client, channel, wait, err)
-                                  : hello_tcp(channel, wait, err);
+                                  : hello_tcp(client, channel, wait, err);
     if (status == DS_OK)
         *out = channel;
     else

@@ -8,7 +8,7 @@
  * far the first try came. Nobody at the address, or another queue, ends a call at once: a
  * controller that crashed has a supervisor that keeps its socket, so then that one is gone
  * as well. Unless the worker knows of one that goes on with our queue somewhere else. */
-#include "client/channel.h"
+#include "client/credentials.h"
 #include "client/library.h"
 #include "client/pool.h"
 
@@ -63,6 +63,7 @@ struct ds_queue {
     char *worker_host; /* Owned; NULL: no worker is asked. */
     uint16_t worker_port;
     uint32_t connect_timeout_ms;
+    struct credentials credentials;
     int (*interrupted)(void *arg);
     void *interrupted_arg;
 };
@@ -115,6 +116,9 @@ fail_trial(const struct trial *trial, enum ds_status status,
     if (status == DS_TIMEOUT)
         return ds_fail(err, status, "the controller at %s did not answer in time",
                        trial->address);
+    if (status == DS_NOT_AUTHORIZED)
+        return ds_fail(err, status, "the controller at %s refuses us: %s",
+                       trial->address, reason->message);
     if (status == DS_IO)
         return ds_fail(err, status,
                        "the controller at %s is gone (%s); start a new queue with init",
@@ -183,6 +187,15 @@ greet(struct ds_queue *queue, struct channel *channel, struct trial *trial,
     return trial->is_absent ? ds_fail(err, DS_IO, "another queue is there") : DS_OK;
 }
 
+static enum ds_status
+prove_key(const struct ds_queue *queue, struct channel *channel, struct trial *trial,
+          const struct wait *wait, struct ds_error *err)
+{
+    enum ds_status status = credentials_prove(&queue->credentials, channel, wait, err);
+    trial->again = status == DS_IO || status == DS_TIMEOUT;
+    return status;
+}
+
 /* A full backlog is a controller that is busy: it is waited for. */
 static enum ds_status
 connect_patiently(const struct place *place, const struct wait *wait,
@@ -216,6 +229,8 @@ connect_queue(struct ds_queue *queue, struct trial *trial, struct channel **out,
     trial->is_absent = status == DS_IO;
     if (status == DS_OK)
         status = check_user(channel, &place, &reason);
+    if (status == DS_OK && place.path == NULL)
+        status = prove_key(queue, channel, trial, &bounded, &reason);
     if (status == DS_OK)
         status = greet(queue, channel, trial, &bounded, &reason);
     if (status != DS_OK) {
@@ -515,6 +530,9 @@ ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
     library_lock();
     pool_init(&queue->pool);
     library_unlock();
+    status = credentials_open(options->auth_secret, &queue->credentials, err);
+    if (status != DS_OK)
+        return status;
     memcpy(queue->address, options->address, strlen(options->address));
     if (options->worker_host != NULL) {
         queue->worker_host = strdup(options->worker_host);
@@ -559,6 +577,7 @@ ds_queue_close(struct ds_queue *queue)
     free_lanes(queue);
     library_unlock();
     janitor_end_if_unused();
+    auth_key_wipe(&queue->credentials.key);
     free(queue->worker_host);
     free(queue);
 }

@@ -41,10 +41,12 @@ enum {
 /* Texts are borrowed for as long as the controller runs. */
 struct controller_options {
     const char *socket_path;
-    int listen_fd;    /* Of that socket; borrowed. */
-    const char *host; /* NULL: no TCP; else numeric, without brackets, */
-    uint16_t port;    /* the port that was asked for, or taken, */
-    int tcp_fd;       /* and its socket; borrowed; -1: none. */
+    int listen_fd;              /* Of that socket; borrowed. */
+    const char *host;           /* NULL: no TCP; else numeric, without brackets, */
+    uint16_t port;              /* the port that was asked for, or taken, */
+    int tcp_fd;                 /* and its socket; borrowed; -1: none. */
+    const char *auth_key_file;  /* NULL: as secret_file_read(), */
+    const struct auth_key *key; /* what it holds; borrowed; NULL: nobody proves one. */
     const char
         *worker_socket_path; /* NULL: whoever clears rows deletes their blocks. */
     struct journal_options journal; /* Without a path: none is kept. */

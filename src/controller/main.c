@@ -1,11 +1,14 @@
 /* transfer_queue_controller: the supervisor takes the place where the controller is
  * found, then forks it. */
 #include "base/log.h"
+#include "base/slice.h"
 #include "base/status.h"
 #include "controller/controller.h"
 #include "controller/place.h"
 #include "os/logfile.h"
 #include "os/process.h"
+#include "os/secret_file.h"
+#include "os/sockets.h"
 #include "os/supervisor.h"
 
 #include <errno.h>
@@ -28,6 +31,11 @@ static const char usage[] =
     "clients\n"
     "                        on other nodes\n"
     "  --port N              the port there (default: any that is free)\n"
+    "  --auth_key_file FILE  key that clients there prove to know: 32 bytes or more, "
+    "in "
+    "a\n"
+    "                        file of this user alone (default: the file that\n"
+    "                        DATASYSTEM_AUTH_KEY_FILE names)\n"
     "  --worker_socket PATH  Unix socket of the datasystem_worker that keeps the "
     "blocks;\n"
     "                        without it, clients delete blocks themselves\n"
@@ -59,6 +67,7 @@ enum option_code {
     SOCKET = 1,
     HOST,
     PORT,
+    AUTH_KEY_FILE,
     WORKER_SOCKET,
     JOURNAL,
     FSYNC,
@@ -75,6 +84,7 @@ static const struct option option_table[] = {
     {"socket", required_argument, NULL, SOCKET},
     {"host", required_argument, NULL, HOST},
     {"port", required_argument, NULL, PORT},
+    {"auth_key_file", required_argument, NULL, AUTH_KEY_FILE},
     {"worker_socket", required_argument, NULL, WORKER_SOCKET},
     {"journal", required_argument, NULL, JOURNAL},
     {"fsync", no_argument, NULL, FSYNC},
@@ -176,6 +186,9 @@ take_option(int code, struct controller_options *options)
         return -1;
     case PORT:
         return take_port(optarg, &options->port);
+    case AUTH_KEY_FILE:
+        options->auth_key_file = optarg;
+        return -1;
     case WORKER_SOCKET:
         options->worker_socket_path = optarg;
         return -1;
@@ -261,6 +274,36 @@ choose_journal(struct controller_options *options, char *beside, size_t bytes)
     }
 }
 
+/* Only at the TCP port is one asked for. */
+static enum ds_status
+read_key(struct controller_options *options, struct auth_key *key, struct ds_error *err)
+{
+    struct secret secret = {.len = 0};
+    enum ds_status status = DS_OK;
+    if (options->host != NULL)
+        status = secret_file_read(options->auth_key_file, AUTH_SECRET_BYTES_MIN,
+                                  &secret, err);
+    if (status == DS_OK && secret.len > 0) {
+        auth_key_derive(slice(secret.bytes, secret.len), key);
+        options->key = key;
+    }
+    secret_wipe(&secret);
+    return status;
+}
+
+static void
+warn_about_no_key(const struct controller_options *options)
+{
+    if (options->host == NULL || options->key != NULL ||
+        socket_host_is_loopback(options->host))
+        return;
+    log_warn(
+        "controller has no key: whoever reaches %s port %u may read, change and end "
+        "this queue. Start it with --auth_key_file FILE (from 'openssl rand -hex "
+        "32', mode 600), or let a firewall see to who reaches it",
+        options->host, options->port);
+}
+
 /* ---- Supervisor and child ---- */
 
 static int
@@ -305,6 +348,7 @@ supervise(struct controller_options *options)
     options->listen_fd = place.listen_fd;
     options->tcp_fd = place.tcp_fd;
     options->port = place.tcp_port;
+    warn_about_no_key(options);
     signal(SIGPIPE, SIG_IGN); /* Nobody may be left to read "ready". */
     signal(SIGXFSZ, SIG_IGN); /* A limit on files is an error like a full disk. */
     struct supervisor_options supervisor = {
@@ -331,11 +375,15 @@ main(int argc, char **argv)
     choose_journal(&options, beside, sizeof beside);
     struct logfile *log = NULL;
     struct ds_error err = {0};
-    if (open_log(options.log_dir, &log, &err) != DS_OK) {
+    struct auth_key key;
+    if (open_log(options.log_dir, &log, &err) != DS_OK ||
+        read_key(&options, &key, &err) != DS_OK) {
         fprintf(stderr, "transfer_queue_controller: %s\n", err.message);
+        logfile_close(log);
         return EXIT_FAILURE;
     }
     result = supervise(&options);
+    auth_key_wipe(&key);
     log_set_sink(NULL, NULL, LOG_NONE);
     logfile_close(log);
     return result;

@@ -488,8 +488,17 @@ drop_oldest_stranger(struct controller *controller)
     }
 }
 
+/* As a worker does: worker/session.c. */
+static void
+expect_proof(struct session *session)
+{
+    const struct auth_key *key = session->controller->options->key;
+    bool is_trusted = key == NULL || tcp_peer_is_ours(conn_fd(session->conn));
+    conn_expect_proof(session->conn, key, is_trusted);
+}
+
 static enum ds_status
-create(struct controller *controller, int fd, struct ds_error *err)
+create(struct controller *controller, int fd, bool is_tcp, struct ds_error *err)
 {
     struct session *session = calloc(1, sizeof *session);
     if (session == NULL) {
@@ -503,6 +512,8 @@ create(struct controller *controller, int fd, struct ds_error *err)
         free(session);
         return status;
     }
+    if (is_tcp)
+        expect_proof(session);
     int result = uv_timer_init(&controller->loop, &session->config_timer);
     DS_ASSERT(result == 0);
     session->config_timer.data = session;
@@ -522,7 +533,7 @@ session_open(struct controller *controller, int fd, bool is_tcp)
     if (status != DS_OK)
         socket_close(fd);
     else
-        status = create(controller, fd, &err);
+        status = create(controller, fd, is_tcp, &err);
     if (status != DS_OK &&
         status != DS_IO) /* Gone already, as a probe of the port is. */
         log_warn("controller connection refused reason=\"%s\"", err.message);

@@ -82,6 +82,7 @@ conn_create(uv_loop_t *loop, int fd, const struct conn_ops *ops, void *user,
     conn->user = user;
     conn->input.data = data;
     conn->input.capacity = INPUT_BYTES;
+    list_init(&conn->held);
     list_init(&conn->queue);
     result = uv_timer_init(loop, &conn->silence);
     DS_ASSERT(result == 0);
@@ -181,8 +182,9 @@ deliver(struct conn *conn)
     bool with_fds = input->fd_count > 0 && input_len(input) == 0;
     DS_ASSERT(with_fds || !input->fds_are_bound); /* bytes_to_ask_for() saw to it. */
     run_note_frame(conn->poll.loop);
-    conn->ops->on_frame(conn, &header, slice(body, header.body_bytes), input->fds,
-                        with_fds ? input->fd_count : 0);
+    if (!conn_auth_takes(conn, &header, slice(body, header.body_bytes)))
+        conn->ops->on_frame(conn, &header, slice(body, header.body_bytes), input->fds,
+                            with_fds ? input->fd_count : 0);
     if (with_fds)
         drop_fds(input);
 }
@@ -238,6 +240,8 @@ step(struct conn *conn)
         conn_close(conn, "the peer sent bytes that are not a message");
         return false;
     }
+    if (!conn_auth_admits(conn, &input->header))
+        return false;
     if (input_len(input) - FRAME_HEADER_BYTES < input->header.body_bytes)
         return false;
     if (input->header.payload_bytes > 0)

@@ -16,6 +16,7 @@
 #ifndef NET_CONN_H
 #define NET_CONN_H
 
+#include "wire/auth.h"
 #include "wire/frame.h"
 
 #include <datasystem/datasystem.h>
@@ -53,7 +54,21 @@ void *conn_user(const struct conn *conn);
 void conn_set_user(struct conn *conn, void *user);
 int conn_fd(const struct conn *conn);
 
-/* The peer has proven who it is: no more silence timer. */
+/* ---- Proving a key (wire/auth.h), before anything else
+ *
+ * To be called right after conn_create(); `key` is borrowed for as long as the connection
+ * lives. A peer that is refused hears why, DS_NOT_AUTHORIZED, and the log has a line. */
+
+/* Of a connection that we have accepted: no body of a frame is looked at before the peer
+ * has proven `key`. One that is trusted without may prove it, and has to do so right if it
+ * tries. NULL: there is none, so peers are trusted; who wants to prove one is refused. */
+void conn_expect_proof(struct conn *conn, const struct auth_key *key, bool is_trusted);
+
+/* Of a connection that we have made: what is sent waits until both ends have proven `key`.
+ * A peer that cannot closes the connection. NULL: nothing is proven. */
+void conn_prove(struct conn *conn, const struct auth_key *key);
+
+/* The peer has said who it is: no more silence timer. */
 void conn_accept_peer(struct conn *conn);
 
 /* Queue one frame; `body` is copied. Descriptors are dup()ed. A payload is borrowed

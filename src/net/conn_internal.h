@@ -5,6 +5,7 @@
 #include "net/conn.h"
 
 #include "base/list.h"
+#include "wire/auth.h"
 
 enum { CONN_REASON_BYTES = 256 };
 
@@ -26,6 +27,22 @@ struct conn_input {
     bool fds_are_bound; /* To the frame at start; nothing behind it is read yet. */
 };
 
+/* How far the proof of a key has come (conn_auth.c). */
+enum conn_auth_step {
+    CONN_AUTH_OVER,     /* There is nothing (more) to prove. */
+    CONN_AUTH_ASKED,    /* We have connected: our challenge is out, */
+    CONN_AUTH_PROVING,  /* then our proof. */
+    CONN_AUTH_EXPECTED, /* We have accepted: a challenge is to come, */
+    CONN_AUTH_ANSWERED, /* then the peer's proof. */
+    CONN_AUTH_REFUSED,  /* The peer was told why. */
+};
+struct conn_auth {
+    enum conn_auth_step step;
+    bool is_trusted;            /* Of one we accepted: it may prove a key, or not. */
+    const struct auth_key *key; /* NULL: we have none. */
+    struct auth_nonces nonces;
+};
+
 /* Invariant: handles_open counts the uv handles whose close callback has not run; the
  * connection is freed with the last one. */
 struct conn {
@@ -40,10 +57,13 @@ struct conn {
     bool has_reason;
     char reason[CONN_REASON_BYTES];
 
+    struct conn_auth auth;
     struct conn_input input;
 
-    struct list queue;        /* Of struct outgoing, owned. */
-    size_t queued_bytes;      /* Of memory in them, payloads not counted. */
+    struct list held;    /* Of struct outgoing, owned: goes into the queue once both
+                         ends have proven their key. */
+    struct list queue;   /* Of struct outgoing, owned. */
+    size_t queued_bytes; /* Of memory in both, payloads not counted. */
     bool is_polling_writable; /* Exactly while the queue is not empty. */
 };
 
@@ -55,5 +75,21 @@ void conn_flush(struct conn *conn);
 
 /* Gives every queued payload back and empties the queue. */
 void conn_drop_queue(struct conn *conn);
+
+/* What conn_send() held goes out now. */
+void conn_send_held(struct conn *conn);
+
+/* ---- Proving a key (conn_auth.c) ---- */
+
+/* This frame of ours has to wait for the proof. */
+bool conn_auth_holds(const struct conn *conn, const struct frame_header *header);
+
+/* The header of a frame has arrived. False, and a closing connection: it is none that may
+ * come now, or too large. */
+bool conn_auth_admits(struct conn *conn, const struct frame_header *header);
+
+/* A whole frame. True if it was for us: on_frame shall not see it. */
+bool conn_auth_takes(struct conn *conn, const struct frame_header *header,
+                     struct ds_slice body);
 
 #endif

@@ -109,11 +109,18 @@ outgoing_finish(struct conn *conn, struct outgoing *outgoing)
     free(outgoing);
 }
 
+static void
+drop_all(struct conn *conn, struct list *list)
+{
+    LIST_FOREACH (link, list)
+        outgoing_finish(conn, CONTAINER_OF(link, struct outgoing, link));
+}
+
 void
 conn_drop_queue(struct conn *conn)
 {
-    LIST_FOREACH (link, &conn->queue)
-        outgoing_finish(conn, CONTAINER_OF(link, struct outgoing, link));
+    drop_all(conn, &conn->held);
+    drop_all(conn, &conn->queue);
     DS_ASSERT(list_is_empty(&conn->queue)); /* Nothing is queued on a closing one. */
 }
 
@@ -201,7 +208,8 @@ struct request {
 
 /* Appends what is left of a frame after its first `sent` bytes. NULL: out of memory. */
 static struct outgoing *
-enqueue(struct conn *conn, const struct request *request, uint64_t sent)
+enqueue(struct conn *conn, struct list *list, const struct request *request,
+        uint64_t sent)
 {
     size_t payloads_bytes = request->payload_count * sizeof *request->payloads;
     size_t head_bytes = FRAME_HEADER_BYTES + request->body.len;
@@ -223,7 +231,7 @@ enqueue(struct conn *conn, const struct request *request, uint64_t sent)
     if (request->body.len > 0)
         memcpy(outgoing->head + FRAME_HEADER_BYTES, request->body.data,
                request->body.len);
-    list_push_back(&conn->queue, &outgoing->link);
+    list_push_back(list, &outgoing->link);
     conn->queued_bytes += memory_bytes;
     return outgoing;
 }
@@ -240,11 +248,12 @@ dup_fds(struct outgoing *outgoing, const struct request *request)
     return true;
 }
 
-/* The rest of a frame waits until the socket is writable. */
+/* The rest of a frame waits in `list`. */
 static void
-send_later(struct conn *conn, const struct request *request, uint64_t sent)
+send_later(struct conn *conn, struct list *list, const struct request *request,
+           uint64_t sent)
 {
-    struct outgoing *outgoing = enqueue(conn, request, sent);
+    struct outgoing *outgoing = enqueue(conn, list, request, sent);
     if (outgoing == NULL) {
         conn_close(conn, "out of memory for a message to the peer");
         give_back(request->payloads, request->payload_count);
@@ -258,7 +267,17 @@ send_later(struct conn *conn, const struct request *request, uint64_t sent)
         conn_close(conn, "the peer does not read what is sent to it");
         return;
     }
-    poll_writable(conn, true);
+    poll_writable(conn, !list_is_empty(&conn->queue));
+}
+
+void
+conn_send_held(struct conn *conn)
+{
+    LIST_FOREACH (link, &conn->held) {
+        list_remove(link);
+        list_push_back(&conn->queue, link);
+    }
+    conn_flush(conn);
 }
 
 /* Offers the frame to the socket without a copy. Bytes taken, or negative when the
@@ -315,12 +334,13 @@ conn_send(struct conn *conn, const struct frame_header *header, struct ds_slice 
     request.total += filled.payload_bytes;
 
     ssize_t done = 0;
-    if (list_is_empty(&conn->queue))
+    bool holds = conn_auth_holds(conn, header);
+    if (!holds && list_is_empty(&conn->queue))
         done = send_now(conn, &request);
     if (done < 0 || (uint64_t)done == request.total)
         give_back(payloads, payload_count);
     else
-        send_later(conn, &request, (uint64_t)done);
+        send_later(conn, holds ? &conn->held : &conn->queue, &request, (uint64_t)done);
 }
 
 void

@@ -156,6 +156,19 @@ turn(void)
         }                                                       \
     } while (0)
 
+/* Two connections with each other; neither has a raw end. */
+static inline void
+sides_open_joined(struct side *one, struct side *other)
+{
+    struct ds_error err = {0};
+    int ends[2];
+    *one = *other = (struct side){.peer = -1};
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) ==
+          0);
+    CHECK_OK(conn_create(&test_loop, ends[0], &noting, one, &one->conn, &err));
+    CHECK_OK(conn_create(&test_loop, ends[1], &noting, other, &other->conn, &err));
+}
+
 static inline void
 side_open(struct side *side)
 {

@@ -5,8 +5,11 @@
 #include "base/status.h"
 #include "os/process.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -145,4 +148,28 @@ socket_peer(int fd, struct peer *out, struct ds_error *err)
     }
     *out = peer;
     return DS_OK;
+}
+
+void
+socket_peer_text(int fd, char out[SOCKET_ADDRESS_TEXT_BYTES])
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } peer = {0};
+    socklen_t len = sizeof peer;
+    char host[INET6_ADDRSTRLEN] = "";
+    snprintf(out, SOCKET_ADDRESS_TEXT_BYTES, "?");
+    if (getpeername(fd, &peer.any, &len) < 0)
+        return;
+    if (peer.any.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &peer.v4.sin_addr, host, sizeof host);
+        snprintf(out, SOCKET_ADDRESS_TEXT_BYTES, "%s:%u", host,
+                 ntohs(peer.v4.sin_port));
+    } else if (peer.any.sa_family == AF_INET6) {
+        inet_ntop(AF_INET6, &peer.v6.sin6_addr, host, sizeof host);
+        snprintf(out, SOCKET_ADDRESS_TEXT_BYTES, "[%s]:%u", host,
+                 ntohs(peer.v6.sin6_port));
+    }
 }

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "os/process.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -375,6 +376,16 @@ parse_port(const char *text, uint16_t *out)
         return false;
     *out = (uint16_t)value;
     return true;
+}
+
+bool
+socket_host_is_loopback(const char *host)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (inet_pton(AF_INET, host, &v4) == 1)
+        return ntohl(v4.s_addr) >> 24 == 127;
+    return inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
 }
 
 enum ds_status

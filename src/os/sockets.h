@@ -43,6 +43,9 @@ DS_MUST_USE enum ds_status
 socket_parse_address(const char *text, char *out_host, size_t out_host_bytes,
                      uint16_t *out_port, struct ds_error *err);
 
+/* Whether a numeric address, without brackets, is reached from this host alone. */
+bool socket_host_is_loopback(const char *host);
+
 /* Bytes moved; 0 when the socket would block; negative: DS_IO with `err` filled in.
  * *out_eof tells that the peer closed. Up to `fds_max` descriptors that came along are
  * stored (close-on-exec) and owned by the caller; more than that are closed. */
@@ -68,6 +71,11 @@ DS_MUST_USE enum ds_status socket_peer(int fd, struct peer *out, struct ds_error
 
 /* Only its user: opens no descriptor and reads nothing from /proc. */
 DS_MUST_USE enum ds_status socket_peer_user(int fd, uid_t *out, struct ds_error *err);
+
+/* "host:port" or "[v6]:port" of the other end of a TCP connection, for a log; what cannot
+ * be told is "?". */
+enum { SOCKET_ADDRESS_TEXT_BYTES = 64 };
+void socket_peer_text(int fd, char out[SOCKET_ADDRESS_TEXT_BYTES]);
 
 void socket_close(int fd); /* Accepts -1. */
 

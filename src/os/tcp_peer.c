@@ -120,6 +120,15 @@ tcp_peer_check_user(int fd, struct ds_error *err)
                    geteuid());
 }
 
+bool
+tcp_peer_is_ours(int fd)
+{
+    struct tcp_ends ends = {0};
+    uid_t uid = 0;
+    return ends_of(fd, &ends, NULL) == DS_OK && find_peer(&ends, &uid) == TCP_OWNED &&
+           uid == geteuid();
+}
+
 /* ---- Whom we have connected to ---- */
 
 enum ds_status

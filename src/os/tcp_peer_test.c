@@ -170,6 +170,7 @@ our_own(void)
         enum ds_status status = tcp_peer_check_user(connection.server, &err);
         CHECK_TEXT(err.message, "");
         CHECK_OK(status);
+        CHECK(tcp_peer_is_ours(connection.server));
         CHECK_OK(tcp_peer_check_listener(connection.client, &err));
         connection_close(&connection);
     }
@@ -256,6 +257,7 @@ closed_before_the_check(void)
     wait_for(connection.server, POLLIN); /* Its end has arrived: FIN_WAIT2 there. */
     CHECK_STATUS(tcp_peer_check_user(connection.server, &err), DS_IO);
     CHECK_CONTAINS(err.message, "has closed its socket already");
+    CHECK(!tcp_peer_is_ours(connection.server));
     connection_close(&connection);
 }
 
@@ -419,8 +421,10 @@ as_nobody(void)
     struct ds_error err = {0};
     CHECK(seteuid(NOBODY) == 0);
     enum ds_status status = tcp_peer_check_user(of_the_parent.server, &err);
+    bool is_ours = tcp_peer_is_ours(of_the_parent.server);
     CHECK(seteuid(0) == 0);
     CHECK_OK(status);
+    CHECK(!is_ours);
 }
 
 TEST(root_is_let_in_by_everybody)
@@ -482,6 +486,7 @@ is_not_here(void)
     struct ds_error err = {0};
     CHECK_STATUS(tcp_peer_check_user(of_the_parent.server, &err), DS_INVALID);
     CHECK_CONTAINS(err.message, "has no socket in this network namespace");
+    CHECK(!tcp_peer_is_ours(of_the_parent.server));
 }
 
 TEST(a_loopback_peer_of_another_namespace_is_refused)
@@ -500,7 +505,11 @@ not_by_loopback(void)
     struct ds_error err = {0};
     struct other_user other = connect_as(NOBODY, "10.9.8.7", "10.9.8.7", false);
     CHECK_OK(tcp_peer_check_user(other.server, &err));
+    CHECK(!tcp_peer_is_ours(other.server));
     other_user_end(&other);
+    struct connection own = connect_both("10.9.8.7", "10.9.8.7");
+    CHECK(tcp_peer_is_ours(own.server));
+    connection_close(&own);
 }
 
 TEST(a_peer_at_no_loopback_address_counts_as_another_host)

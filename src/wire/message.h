@@ -7,6 +7,7 @@
  * through it.
  *
  *   type          request                 reply
+ *   AUTH_*        see wire/auth.h
  *   DISCOVER      (empty)                 discovered
  *   HELLO         hello                   welcome, on a Unix socket with descriptors;
  *                                         from a controller: queue_place

@@ -43,6 +43,7 @@ struct worker_flags {
     int64_t node_timeout_s;
     const char *owner;
     const char *home;
+    const char *auth_key_file;
 
     int64_t shared_memory_size_mb;
     bool shared_memory_populate;

@@ -76,7 +76,7 @@
 #define L2       "the second-level store"
 #define DEVICE   "transfer to and from devices"
 #define RDMA     "RDMA transport"
-#define SECURITY "authentication"
+#define SECURITY "authentication of tenants"
 #define MONITOR  "monitoring"
 
 static const struct flag flag_table[] = {
@@ -327,6 +327,10 @@ static const struct flag flag_table[] = {
     INERT_STRING(sc_encrypt_secret_key, "", "streams: encryption key"),
 
     /* Who may connect: today the user of the worker on its own node. */
+    USED_STRING(
+        auth_key_file, "",
+        "file with the key that both ends of a TCP connection prove to know, 32 "
+        "bytes or more, this user's alone; default $DATASYSTEM_AUTH_KEY_FILE"),
     LATER_STRING(system_access_key, "", SECURITY, "access key of components"),
     LATER_STRING(system_secret_key, "", SECURITY, "secret key of components"),
     LATER_STRING(system_data_key, "", SECURITY, "key that encrypts the keys above"),

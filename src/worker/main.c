@@ -3,6 +3,7 @@
 #include "base/status.h"
 #include "os/files.h"
 #include "os/logfile.h"
+#include "os/sockets.h"
 #include "os/supervisor.h"
 #include "worker/flags.h"
 #include "worker/resources.h"
@@ -56,6 +57,19 @@ warn_about_ignored(void)
         log_warn("worker flags without effect here: %s", names);
 }
 
+/* Once, when it starts: the guide's commands name no key. */
+static void
+warn_about_no_key(void)
+{
+    if (resources.has_key || socket_host_is_loopback(resources.host))
+        return;
+    log_warn(
+        "worker has no key: whoever reaches %s may read, change and delete what is "
+        "kept here. Start all workers with --auth_key_file FILE (from 'openssl rand "
+        "-hex 32', mode 600), or let a firewall see to who reaches them",
+        flags.worker_address);
+}
+
 /* Proxies are for the outside world; nodes talk to each other directly. */
 static void
 ignore_proxies(void)
@@ -105,6 +119,7 @@ main(int argc, char **argv)
         resources_open(&flags, &resources, &err) != DS_OK)
         return fail(&err);
     warn_about_ignored();
+    warn_about_no_key();
     struct supervisor_options options = {
         .child = run_child,
         .on_crash = on_crash,

@@ -373,6 +373,7 @@ connect_to_metastore(struct membership *membership)
         return;
     }
     membership->handles_open++;
+    conn_prove(membership->conn, resources_key(membership->worker->resources));
     struct hello hello = {
         .layout_version = LAYOUT_VERSION,
         .protocol_version = PROTOCOL_VERSION,

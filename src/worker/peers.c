@@ -90,6 +90,10 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
         conn_accept_peer(conn);
         return;
     }
+    if (header->type == MESSAGE_HELLO) {
+        conn_close(conn, "another worker refuses us"); /* Its log has the reason. */
+        return;
+    }
     if (request == NULL || request->ops->type != header->type) {
         conn_close(conn, "another worker sent a message out of turn");
         return;
@@ -191,6 +195,7 @@ peer_new(struct peers *peers, const struct member *member)
         return NULL;
     }
     list_push_back(&peers->links, &peer->link);
+    conn_prove(peer->conn, resources_key(peers->worker->resources));
     say_hello(peer);
     return peer;
 }

@@ -3,11 +3,13 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/numeric.h"
+#include "base/slice.h"
 #include "base/status.h"
 #include "os/files.h"
 #include "os/memfile.h"
 #include "os/memory_limit.h"
 #include "os/random.h"
+#include "os/secret_file.h"
 #include "os/sockets.h"
 
 #include <stdio.h>
@@ -249,6 +251,20 @@ prepare_home(struct resources *resources, struct ds_error *err)
 }
 
 static enum ds_status
+read_key(const struct worker_flags *flags, struct resources *resources,
+         struct ds_error *err)
+{
+    struct secret secret;
+    enum ds_status status =
+        secret_file_read(flags->auth_key_file, AUTH_SECRET_BYTES_MIN, &secret, err);
+    resources->has_key = status == DS_OK && secret.len > 0;
+    if (resources->has_key)
+        auth_key_derive(slice(secret.bytes, secret.len), &resources->key);
+    secret_wipe(&secret);
+    return status;
+}
+
+static enum ds_status
 refuse_missing(const struct worker_flags *flags, struct ds_error *err)
 {
     if (flags->enable_rdma)
@@ -268,6 +284,8 @@ resources_open(const struct worker_flags *flags, struct resources *resources,
                struct ds_error *err)
 {
     enum ds_status status = refuse_missing(flags, err);
+    if (status == DS_OK)
+        status = read_key(flags, resources, err);
     if (status == DS_OK)
         status = prepare_home(resources, err);
     if (status == DS_OK)
@@ -297,6 +315,7 @@ resources_close(struct resources *resources)
             close(*fds[i]);
         *fds[i] = -1;
     }
+    auth_key_wipe(&resources->key);
     if (resources->lock_fd >= 0)
         close(resources->lock_fd);
     resources->lock_fd = -1;

@@ -5,6 +5,7 @@
 #define WORKER_RESOURCES_H
 
 #include "store/store.h"
+#include "wire/auth.h"
 #include "worker/flags.h"
 
 #include <limits.h>
@@ -28,7 +29,17 @@ struct resources {
 
     struct store_geometry geometry;
     uint64_t huge_page_bytes;
+
+    bool has_key;
+    struct auth_key key; /* Of the cluster, for connections over TCP. */
 };
+
+/* What to prove with; NULL: nothing. */
+static inline const struct auth_key *
+resources_key(const struct resources *resources)
+{
+    return resources->has_key ? &resources->key : NULL;
+}
 
 /* Resolve folders and addresses: pure arithmetic on the flags, so that the log can be
  * opened before anything can fail. */
@@ -36,10 +47,13 @@ DS_MUST_USE enum ds_status
 resources_resolve(const struct worker_flags *flags, struct resources *out,
                   struct ds_error *err);
 
-/* Check the memory, then lock, listen and create. On failure everything is closed
- * again. DS_NO_MEMORY    the arena does not fit; names sizes and what limits them
+/* Read the key, check the memory, then lock, listen and create. On failure everything is
+ * closed again.
+ *
+ *   DS_NO_MEMORY    the arena does not fit; names sizes and what limits them
  *   DS_EXISTS       another worker has this home or port; names it
- *   DS_UNSUPPORTED  a flag asks for what this machine lacks */
+ *   DS_UNSUPPORTED  a flag asks for what this machine lacks
+ *   as secret_file_read() */
 DS_MUST_USE enum ds_status
 resources_open(const struct worker_flags *flags, struct resources *resources,
                struct ds_error *err);

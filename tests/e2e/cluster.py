@@ -19,6 +19,8 @@ WORKER_PORT, METASTORE_PORT, CONTROLLER_PORT = 31501, 2379, 31600
 NEEDS_HOSTS = pytest.mark.skipif(
     why_impossible() is not None, reason=why_impossible() or ""
 )
+NOT_AUTHORIZED = 14  # Of enum ds_status.
+NO_KEY = "no key was proven, and one is asked for here"
 EVENT_S = 20.0  # Several times what anything here may take.
 
 
@@ -159,6 +161,17 @@ class QueueProgram(Program):
             TQ_TIMEOUT_S=str(timeout_s),
             XDG_RUNTIME_DIR=str(folder),
         )
+
+
+def ask_as_stranger(
+    site: Site, host: Host, address: str, port: int
+) -> list[tuple[int, str]]:
+    """What a port answers to somebody on `host` who says something without a proof."""
+    program = Path(__file__).parents[1] / "support" / "stranger.py"
+    words = (sys.executable, str(program), address, str(port))
+    done = site.command(*host.within, *words)
+    assert done.code == 0, done.err
+    return [(status, text) for status, text in json.loads(done.out)]
 
 
 def await_that(condition: Callable[[], bool]) -> None:

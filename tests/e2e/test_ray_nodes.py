@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import NEEDS_HOSTS
+from cluster import NEEDS_HOSTS, NO_KEY, NOT_AUTHORIZED, ask_as_stranger
 from e2e import MARK, Done, Site, expect_line, finish, pids_of, tell
 from hosts import Host, Network
 from ray_hosts import RayHosts
@@ -120,6 +120,42 @@ def test_rows_go_both_ways(in_ray: Site, ray_hosts: RayHosts) -> None:
     done = run_on(in_ray, ray_hosts.hosts[1], code)
     assert done.code == 0, done.err
     assert daemons() == []
+
+
+def test_who_is_not_in_the_ray_cluster_gets_nothing(
+    in_ray: Site, ray_hosts: RayHosts, network: Network
+) -> None:
+    """All ports ask for a key, which Ray carries and nothing else shows."""
+    host, stranger = ray_hosts.hosts[0], network.hosts[2]
+    code = """
+        import ray
+        tq.init(conf())
+        actor = ray.get_actor("TransferQueueController", "transfer_queue")
+        say(ray.get(actor.get_tcp_address.remote()).rpartition(":")[2])
+        say(tq.interface._TQ_CONTROLLER.secret.decode())
+        wait_for_line()
+        tq.close()
+    """
+    process = start_on(in_ray, host, code)
+    assert process.stdout is not None
+    controller_port, secret = (process.stdout.readline().strip() for _ in range(2))
+    for port in (in_ray.worker_port, in_ray.metastore_port, int(controller_port)):
+        for status, text in ask_as_stranger(in_ray, stranger, host.address, port):
+            assert (status, NO_KEY in text) == (NOT_AUTHORIZED, True)
+    assert len(secret) == 64
+    for pid in daemons():
+        for name in ("cmdline", "environ"):
+            assert secret.encode() not in Path(f"/proc/{pid}/{name}").read_bytes()
+    files = [
+        path
+        for folder in Path("/tmp").glob("transfer_queue-*-ray-*")
+        for path in folder.rglob("*")
+        if path.is_file()
+    ]
+    assert any(path.name == "controller.log" for path in files)
+    assert [path for path in files if secret.encode() in path.read_bytes()] == []
+    tell(process)
+    assert finish(process).code == 0
 
 
 def test_killed_processes_of_both_nodes_are_not_noticed(

@@ -4,9 +4,11 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/slice.h"
 #include "controller/controller.h"
 #include "net/run.h"
 #include "os/random.h"
+#include "os/secret_file.h"
 #include "os/sockets.h"
 #include "store/store.h"
 #include "wire/message.h"
@@ -55,6 +57,12 @@ open_resources(void)
         .table_fd = memory_file_open(store_table_bytes(&geometry)),
         .pins_fd = memory_file_open(store_pins_bytes(&geometry)),
     };
+    struct secret secret;
+    enum ds_status status = secret_file_read("", AUTH_SECRET_BYTES_MIN, &secret, NULL);
+    DS_ASSERT(status == DS_OK);
+    resources.has_key = secret.len > 0;
+    if (resources.has_key)
+        auth_key_derive(slice(secret.bytes, secret.len), &resources.key);
     struct store_memory memory = {
         .table = memory_file_data(resources.table_fd),
         .table_bytes = store_table_bytes(&geometry),
@@ -200,6 +208,7 @@ node_start(bool with_controller)
     node = (struct node){0};
     has_controller = with_controller;
     choose_geometry();
+    machine_choose_secret();
     open_resources();
     start_worker();
     if (with_controller) {

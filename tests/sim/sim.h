@@ -139,10 +139,14 @@ bool sockets_break_one(void);
 void sockets_refuse_until(uint64_t ns);
 
 int memory_file_open(uint64_t bytes);
+
 void *memory_file_data(int fd);
 int socket_listen_any(const char *name); /* "unix:PATH" or "tcp:PORT" */
 int mailbox_object_open(void *box);
 void mailbox_object_ready(int fd, bool is_ready);
 int lock_object_open(const char *path); /* -1: somebody has it. */
+
+/* Whether this run has a key that everybody knows, and proves over TCP. */
+void machine_choose_secret(void);
 
 #endif

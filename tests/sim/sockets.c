@@ -521,6 +521,12 @@ socket_peer(int fd, struct peer *out, struct ds_error *err)
     return DS_OK;
 }
 
+void
+socket_peer_text(int fd, char out[SOCKET_ADDRESS_TEXT_BYTES])
+{
+    snprintf(out, SOCKET_ADDRESS_TEXT_BYTES, "descriptor %d", fd);
+}
+
 enum ds_status
 socket_peer_user(int fd, uid_t *out, struct ds_error *err)
 {

@@ -18,7 +18,7 @@ HEADER = struct.Struct("<IHHIIQ")
 BODY_BYTES_MAX = 16 << 20
 PAYLOAD_BYTES_MAX = (1 << 64) - 1
 LAYOUT_VERSION = 3
-PROTOCOL_VERSION = 11
+PROTOCOL_VERSION = 12
 
 DISCOVER = 1
 HELLO = 2
@@ -31,7 +31,7 @@ PUT = 12
 FETCH = 13
 ORPHANS = 17
 FILL = 20
-TYPES = range(1, 22)  # All that a header may have.
+TYPES = range(1, 30)  # All that a header may have.
 
 SHARED_MEMORY = 1
 

@@ -164,6 +164,7 @@ class QueueConnection:
         connect_timeout_ms: int,
         worker_host: str | None = None,
         worker_port: int = 0,
+        auth_secret: bytes | None = None,
     ) -> None: ...
     def call(self, request: _BufferProtocol, timeout_ms: int) -> bytes: ...
     def place(self) -> tuple[str, str]:

@@ -36,7 +36,7 @@ _PORT_MAX = 65535
 _DEFAULT_MODE = WriteMode.NONE_L2_CACHE
 _DEFAULT_MODE_VALUE = _DEFAULT_MODE.value  # An attribute of an Enum takes its time.
 
-# Arguments of KVClient that only matter once there is authentication.
+# Arguments of KVClient that only matter once there is authentication of tenants.
 _CREDENTIALS = (
     "token",
     "client_public_key",
@@ -458,8 +458,9 @@ def _warn_of_options_without_effect(arguments: dict[str, Any]) -> None:
     ]
     if given:
         warnings.warn(
-            f"{', '.join(given)}: authentication is not built yet. This has no effect; "
-            "a worker serves every process of its user.",
+            f"{', '.join(given)}: authentication of tenants is not built yet. This has "
+            "no effect; a worker serves every process of its user on its node, and "
+            "others that prove its key (DATASYSTEM_AUTH_KEY_FILE).",
             RuntimeWarning,
             stacklevel=3,
         )
