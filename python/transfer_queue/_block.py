@@ -1,8 +1,9 @@
 """The block: what one put writes, and the only place that knows its format.
 
 A block is a few parts, all objects. Part 0 begins with the header. Each payload of
-a column (_columns.py) stands in part 0, 64-byte aligned, or, from 1 MiB on, is a part
-of its own, so that it can be mapped and freed by itself.
+a column (_columns.py) stands in part 0, 64-byte aligned, or is a part of its own, so
+that it can be fetched from another node, mapped and freed by itself: from 64 KiB on, in
+a block of 1 MiB or more. A smaller one is a single part, which one message puts.
 
     part 0:  magic 8 | version u32 | header size u32 | header CRC-32 u32 | 0 u32
              header (MessagePack) | payloads, each 64-byte aligned
@@ -35,7 +36,9 @@ from transfer_queue._dtypes import DTYPE_OF_NAME
 from transfer_queue._errors import BlockCorruptError
 from yr.datasystem import copy_pieces
 
-OWN_PART_BYTES_MIN = 1 << 20  # A payload of this size is a part of its own.
+OWN_PART_BYTES_MIN = 64 << 10  # A payload of this size is a part of its own,
+OWN_PARTS_FROM_BYTES = 1 << 20  # where those of a block have so many together.
+VIEW_BYTES_MIN = 1 << 20  # From here on mapping a payload is faster than copying it.
 PARTS_MAX = 4096  # Most parts of one block (DS_BLOCK_PARTS_MAX).
 
 _MAGIC = b"TQBLOCK\0"
@@ -114,7 +117,7 @@ class EncodedBlock:
     def __init__(self, rows: int, columns: Sequence[EncodedColumn]) -> None:
         self.field_names = [column.name for column in columns]
         self.field_bytes = [column.nbytes for column in columns]
-        layout = _Layout()
+        layout = _Layout(sum(self.field_bytes) >= OWN_PARTS_FROM_BYTES)
         stored = [layout.place_column(column) for column in columns]
         header = _HEADER_ENCODER.encode(_Header(rows, layout.own_sizes, stored))
         prefix = _PREFIX.pack(_MAGIC, _VERSION, len(header), zlib.crc32(header), 0)
@@ -144,7 +147,8 @@ class EncodedBlock:
 class _Layout:
     """Hands out places for payloads."""
 
-    def __init__(self) -> None:
+    def __init__(self, has_own_parts: bool) -> None:
+        self._has_own_parts = has_own_parts
         self.own_sizes: list[int] = []
         self.shared_bytes = 0
         self.placed: list[tuple[Segment, Payload]] = []
@@ -167,7 +171,8 @@ class _Layout:
 
     def _place(self, payload: Payload) -> Segment:
         size = payload.nbytes
-        if size >= OWN_PART_BYTES_MIN and len(self.own_sizes) + 1 < PARTS_MAX:
+        is_large = self._has_own_parts and size >= OWN_PART_BYTES_MIN
+        if is_large and len(self.own_sizes) + 1 < PARTS_MAX:
             self.own_sizes.append(size)
             segment = Segment(len(self.own_sizes), 0, size)
         else:

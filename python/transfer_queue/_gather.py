@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
-from transfer_queue._block import OWN_PART_BYTES_MIN, Column, aligned
+from transfer_queue._block import VIEW_BYTES_MIN, Column, aligned
 from transfer_queue._columns import Kind, varying_dims
 from transfer_queue._dtypes import DTYPE_OF_NAME, carrier_of
 from transfer_queue._errors import BlockCorruptError
@@ -313,12 +313,12 @@ def _give_memory(planned: Sequence[_Planned]) -> None:
     """Small columns lie in one buffer: memory by itself costs more than they do."""
     together = 0
     for plan in planned:
-        if plan.nbytes < OWN_PART_BYTES_MIN:
+        if plan.nbytes < VIEW_BYTES_MIN:
             plan.start = aligned(together)
             together = plan.start + plan.nbytes
     buffer = warm_memory.take(together)
     for plan in planned:
-        is_small = plan.nbytes < OWN_PART_BYTES_MIN
+        is_small = plan.nbytes < VIEW_BYTES_MIN
         plan.memory = buffer if is_small else warm_memory.take(plan.nbytes)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer_queue._block import BlockReader, Segment
+from transfer_queue._block import VIEW_BYTES_MIN, BlockReader, Segment
 from transfer_queue._errors import BlockCorruptError
 
 
@@ -55,9 +55,9 @@ class StoredColumn:
         return self.block.parts[segment.part], self.block.reader.place_of(segment).start
 
     def private_view(self) -> Any | None:
-        """A writable mapping of the rows, if they are a part by themselves."""
+        """A writable mapping of the rows, if they are worth it."""
         segment = self.description.data
-        if segment.part == 0:
+        if segment.part == 0 or segment.nbytes < VIEW_BYTES_MIN:
             return None
         return self.block.parts[segment.part].view()
 

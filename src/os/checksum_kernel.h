@@ -45,11 +45,6 @@ end_streaming(void)
     _mm_sfence(); /* Before whatever tells others that the bytes are there. */
 }
 
-static bool
-is_streamed(const uint8_t *to, size_t bytes)
-{
-    return bytes >= COPY_STREAM_BYTES && (uintptr_t)to % KERNEL_LINE_BYTES == 0;
-}
 #else
 static void
 copy_chunk_streaming(uint8_t *to, const uint8_t *from, size_t bytes)
@@ -61,14 +56,6 @@ static void
 end_streaming(void)
 {
 }
-
-static bool
-is_streamed(const uint8_t *to, size_t bytes)
-{
-    (void)to;
-    (void)bytes;
-    return false;
-}
 #endif
 
 static uint64_t
@@ -78,7 +65,7 @@ kernel_of(const void *data, size_t bytes)
 }
 
 static uint64_t
-kernel_copy(uint8_t *to, const uint8_t *from, size_t bytes)
+kernel_copy(uint8_t *to, const uint8_t *from, size_t bytes, bool is_streamed)
 {
     if (bytes <= CHUNK_BYTES) {
         uint64_t checksum = XXH3_64bits(from, bytes);
@@ -87,22 +74,22 @@ kernel_copy(uint8_t *to, const uint8_t *from, size_t bytes)
     }
     XXH3_state_t state;
     XXH3_64bits_reset(&state);
-    bool streamed = is_streamed(to, bytes);
-    size_t step = streamed ? STREAM_CHUNK_BYTES : CHUNK_BYTES;
+    size_t step = is_streamed ? STREAM_CHUNK_BYTES : CHUNK_BYTES;
     for (size_t at = 0; at < bytes; at += step) {
         size_t part = bytes - at < step ? bytes - at : step;
         XXH3_64bits_update(&state, from + at, part);
-        if (streamed)
+        if (is_streamed)
             copy_chunk_streaming(to + at, from + at, part);
         else
             memcpy(to + at, from + at, part);
     }
-    if (streamed)
+    if (is_streamed)
         end_streaming();
     return XXH3_64bits_digest(&state);
 }
 
-static_assert(sizeof(XXH3_state_t) <= sizeof(struct checksum_run), "room for a state");
+static_assert(sizeof(XXH3_state_t) <= sizeof((struct checksum_run *)0)->piece,
+              "room for a state");
 static_assert(alignof(XXH3_state_t) <= alignof(struct checksum_run), "its alignment");
 
 static void

@@ -71,13 +71,36 @@ TEST(a_checksum_in_steps_is_that_of_all)
     CHECK_INT(checksum_end(&run), checksum_of(from, BYTES));
 }
 
+/* As the header says it. */
+TEST(beyond_a_piece_it_is_the_checksum_of_those_of_the_pieces)
+{
+    enum { PIECE = CHECKSUM_PIECE_BYTES };
+    static const size_t sizes[] = {PIECE, PIECE + 1, 2 * PIECE, BYTES};
+    fill();
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        uint64_t pieces[BYTES / PIECE + 1];
+        size_t count = 0;
+        for (size_t at = 0; at < sizes[i]; at += PIECE)
+            pieces[count++] =
+                checksum_of(from + at, sizes[i] - at < PIECE ? sizes[i] - at : PIECE);
+        uint64_t whole = checksum_of(from, sizes[i]);
+        CHECK_INT(whole, checksum_of_pieces(pieces, count));
+        CHECK_INT(whole,
+                  count == 1 ? pieces[0] : checksum_of(pieces, count * sizeof *pieces));
+    }
+}
+
 static void
 check_kernel(const struct checksum_kernel *kernel)
 {
     for (size_t bytes = 0; bytes < 3000; bytes += bytes < 300 ? 1 : 97)
         CHECK_INT(kernel->of(from, bytes), checksum_of(from, bytes));
-    CHECK_INT(kernel->copy(to, from, BYTES), checksum_of(from, BYTES));
-    CHECK(memcmp(to, from, BYTES) == 0);
+    for (int is_streamed = 0; is_streamed < 2; is_streamed++) {
+        memset(to, 0, CHECKSUM_PIECE_BYTES);
+        CHECK_INT(kernel->copy(to, from, CHECKSUM_PIECE_BYTES, is_streamed != 0),
+                  checksum_of(from, CHECKSUM_PIECE_BYTES));
+        CHECK(memcmp(to, from, CHECKSUM_PIECE_BYTES) == 0);
+    }
 }
 
 /* A worker and a client may run different kernels, in an emulator for example. */
@@ -106,5 +129,6 @@ TEST(a_flipped_bit_changes_the_checksum)
 
 TEST_MAIN(RUN(checksums_are_those_of_xxh3), RUN(a_copy_has_the_checksum_of_its_bytes),
           RUN(a_checksum_in_steps_is_that_of_all),
+          RUN(beyond_a_piece_it_is_the_checksum_of_those_of_the_pieces),
           RUN(every_kernel_gives_the_same_number),
           RUN(a_flipped_bit_changes_the_checksum))

@@ -3,7 +3,7 @@
 
 #include <assert.h>
 
-enum { OBJECT_BYTES = 29, VALUE_BYTES = 17 };
+enum { OBJECT_BYTES = 29, VALUE_BYTES = 34 };
 static_assert(LOOKUP_KEYS_MAX * OBJECT_BYTES + 4 <= FRAME_BODY_BYTES_MAX, "reply");
 
 void
@@ -58,7 +58,10 @@ encode_fetched_value(struct writer *writer, const struct wire_value *value)
 {
     write_u8(writer, value->found);
     write_u64(writer, value->size);
+    write_u64(writer, value->total);
     write_u64(writer, value->checksum);
+    write_u8(writer, value->whole.known);
+    write_u64(writer, value->whole.value);
 }
 
 bool
@@ -80,6 +83,9 @@ next_value(struct fetched *list, struct wire_value *out)
         return false;
     out->found = read_u8(&list->at) != 0;
     out->size = read_u64(&list->at);
+    out->total = read_u64(&list->at);
     out->checksum = read_u64(&list->at);
+    out->whole.known = read_u8(&list->at) != 0;
+    out->whole.value = read_u64(&list->at);
     return reader_ok(&list->at);
 }

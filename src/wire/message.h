@@ -243,6 +243,8 @@ bool decode_keys(struct ds_slice body, struct key_list *out);
 
 enum lookup_flags {
     LOOKUP_BLOCKS = 1 << 0, /* Keys are block part keys: see wire_block_key(). */
+    LOOKUP_RANGE = 1 << 1,  /* FETCH by a worker: what the range has beyond a value is
+                               cut off; a checksum of the whole is enough. */
 };
 struct lookup {
     uint32_t flags;
@@ -274,8 +276,11 @@ bool next_object(struct found *list, struct wire_object *out);
 /* What FETCH sends of an object. */
 struct wire_value {
     bool found;
-    uint64_t size;
-    uint64_t checksum; /* Of these bytes; the client compares. */
+    uint64_t size;              /* Of what is sent, */
+    uint64_t total;             /* and of the object. */
+    uint64_t checksum;          /* Of what is sent; who gets it compares. */
+    struct wire_checksum whole; /* Of the object. Known, and LOOKUP_RANGE: it takes the
+                                   place of `checksum`, which is 0. */
 };
 struct fetched {
     uint32_t count;

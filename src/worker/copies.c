@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/checksum.h"
@@ -15,19 +16,52 @@
 #include <string.h>
 #include <xxhash.h>
 
-/* A part on its way. Owner: the peers. */
-struct fetch {
-    struct peer_request request;
-    struct hmap_node by_key; /* In worker->fetches. */
-    uint8_t key[BLOCK_KEY_BYTES];
-    bool is_arriving; /* In `view`, which is reserved, and held. */
-    struct object_view view;
+/* A range is asked for, and compared, as one, while it is in a cache. So many of a part
+ * are under way at once: all connections to its node have the next one waiting. */
+enum {
+    RANGE_BYTES = 2 * CHECKSUM_PIECE_BYTES,
+    RANGES_MAX = 8,
 };
 
-static struct fetch *
-fetch_of(struct peer_request *request)
+/* First parts, of which most are small, are asked for together: so much of each. */
+enum {
+    BATCH_PARTS_MAX = 64,
+    BATCH_BYTES_EACH = 64 << 10,
+};
+
+/* A part on its way. Owner: its ranges under way together. Invariants: `view` is reserved,
+ * and held, exactly while `pieces` is there; bytes [0, asked) were asked for. */
+struct copy {
+    struct hmap_node by_key; /* In worker->copies. */
+    struct list unasked;     /* In worker->copies_unasked, or in none. */
+    uint8_t key[BLOCK_KEY_BYTES];
+    struct object_view view;
+    uint64_t *pieces; /* Owned; checksums of what has arrived. */
+    struct wire_checksum whole;
+    uint64_t asked;
+    uint32_t under_way;
+    bool has_failed; /* It ends when nothing is under way any more. */
+};
+
+/* Owner: the peers. */
+struct range {
+    struct peer_request request;
+    struct copy *copy;
+    uint64_t offset;
+};
+
+/* Owner: the peers. */
+struct batch {
+    struct peer_request request;
+    uint8_t *bytes; /* Owned; the beginnings of all, one behind the other. */
+    uint32_t count;
+    struct copy *copies[BATCH_PARTS_MAX];
+};
+
+static struct range *
+range_of(struct peer_request *request)
 {
-    return CONTAINER_OF(request, struct fetch, request);
+    return CONTAINER_OF(request, struct range, request);
 }
 
 static uint64_t
@@ -39,151 +73,439 @@ hash_of(const uint8_t key[BLOCK_KEY_BYTES])
 static bool
 is_asked(const struct worker *worker, const uint8_t key[BLOCK_KEY_BYTES])
 {
-    struct hmap_node *node = hmap_chain(&worker->fetches, hash_of(key));
+    struct hmap_node *node = hmap_chain(&worker->copies, hash_of(key));
     for (; node != NULL; node = node->next) {
-        if (memcmp(CONTAINER_OF(node, struct fetch, by_key)->key, key,
+        if (memcmp(CONTAINER_OF(node, struct copy, by_key)->key, key,
                    BLOCK_KEY_BYTES) == 0)
             return true;
     }
     return false;
 }
 
-/* ---- The request ---- */
+/* ---- Asking ---- */
+
+static const struct peer_request_ops range_ops;
 
 static void
 encode(const struct peer_request *request, struct writer *body)
 {
-    const struct fetch *fetch = CONTAINER_OF(request, const struct fetch, request);
-    struct lookup lookup = {.flags = LOOKUP_BLOCKS};
-    struct ds_slice key = slice(fetch->key, BLOCK_KEY_BYTES);
+    const struct range *range = CONTAINER_OF(request, const struct range, request);
+    struct lookup lookup = {.flags = LOOKUP_BLOCKS | LOOKUP_RANGE,
+                            .range_offset = range->offset,
+                            .range_bytes = RANGE_BYTES};
+    struct ds_slice key = slice(range->copy->key, BLOCK_KEY_BYTES);
     encode_lookup(body, &lookup, &key, 1);
 }
 
+static struct block_birth
+birth_of(const uint8_t key[BLOCK_KEY_BYTES])
+{
+    struct ds_block_id block;
+    memcpy(&block, key, sizeof block); /* The key begins with it. */
+    return wire_block_birth(&block);
+}
+
+/* The next range; false: nobody can be asked. */
+static bool
+ask_next(struct worker *worker, struct copy *copy)
+{
+    struct block_birth birth = birth_of(copy->key);
+    struct range *range = calloc(1, sizeof *range);
+    if (range == NULL)
+        return false;
+    *range = (struct range){.request = {.ops = &range_ops,
+                                        .node = birth.node,
+                                        .incarnation = birth.incarnation},
+                            .copy = copy,
+                            .offset = copy->asked};
+    if (!peers_ask(worker->peers, &range->request)) {
+        free(range);
+        return false;
+    }
+    copy->asked += RANGE_BYTES;
+    copy->under_way++;
+    return true;
+}
+
+static void
+ask_more(struct worker *worker, struct copy *copy)
+{
+    DS_ASSERT(copy->pieces != NULL);
+    while (!copy->has_failed && copy->under_way < RANGES_MAX &&
+           copy->asked < copy->view.size)
+        copy->has_failed = !ask_next(worker, copy);
+}
+
+/* ---- A range arrives ---- */
+
 /* False: it is not there, or the answer is malformed. */
 static bool
-read_answer(const struct peer_answer *answer, struct wire_value *out)
+read_answer(const struct range *range, const struct peer_answer *answer,
+            struct wire_value *out)
 {
     struct fetched list;
-    return answer->header->status == DS_OK && decode_fetched(answer->body, &list) &&
-           list.count == 1 && next_value(&list, out) && out->found &&
+    if (answer->header == NULL || answer->header->status != DS_OK ||
+        !decode_fetched(answer->body, &list) || list.count != 1 ||
+        !next_value(&list, out) || !out->found || out->total <= range->offset)
+        return false;
+    return out->size == min_u64(RANGE_BYTES, out->total - range->offset) &&
            out->size == answer->header->payload_bytes;
 }
 
 static enum ds_status
-reserve(struct worker *worker, struct fetch *fetch, uint64_t bytes,
-        struct ds_error *err)
+reserve(struct worker *worker, struct copy *copy, uint64_t bytes, struct ds_error *err)
 {
-    struct create_request request = {.key = slice(fetch->key, BLOCK_KEY_BYTES),
+    struct create_request request = {.key = slice(copy->key, BLOCK_KEY_BYTES),
                                      .size = bytes,
                                      .flags = SLOT_FLAG_BLOCK | SLOT_FLAG_COPY};
     enum ds_status status =
-        store_create(worker->store, &request, clock_boot_ds(), &fetch->view, err);
+        store_create(worker->store, &request, clock_boot_ds(), &copy->view, err);
     while (status == DS_FULL && creates_populate_for(worker, bytes))
         status =
-            store_create(worker->store, &request, clock_boot_ds(), &fetch->view, err);
+            store_create(worker->store, &request, clock_boot_ds(), &copy->view, err);
     worker->counters.out_of_memory += status == DS_FULL;
     return status;
 }
 
+static enum ds_status
+begin_arriving(struct worker *worker, struct copy *copy, uint64_t bytes,
+               struct ds_error *err)
+{
+    uint64_t count = (bytes + CHECKSUM_PIECE_BYTES - 1) / CHECKSUM_PIECE_BYTES;
+    uint64_t *pieces = calloc(count, sizeof *pieces);
+    if (pieces == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for its checksums");
+    enum ds_status status = reserve(worker, copy, bytes, err);
+    if (status != DS_OK) {
+        free(pieces);
+        return status;
+    }
+    store_hold(worker->store, &copy->view);
+    copy->pieces = pieces;
+    ask_more(worker, copy);
+    return DS_OK;
+}
+
+static void
+say_no_room(uint64_t bytes, const struct ds_error *err)
+{
+    log_warn("worker cannot copy a block's part bytes=%ju reason=\"%s\"",
+             (uintmax_t)bytes, err->message);
+}
+
+/* Of the first range the size of the part is known by: its place is reserved then. */
 static void *
 on_payload_begin(struct worker *worker, struct peer_request *request,
                  const struct peer_answer *answer)
 {
-    struct fetch *fetch = fetch_of(request);
+    struct range *range = range_of(request);
+    struct copy *copy = range->copy;
     struct wire_value value;
     struct ds_error err = {0};
-    if (!read_answer(answer, &value))
+    if (copy->has_failed || !read_answer(range, answer, &value))
         return NULL;
-    if (fetch->is_arriving) /* Some of it had arrived before the connection ended. */
-        return value.size == fetch->view.size ? worker->arena + fetch->view.offset
-                                              : NULL;
-    if (reserve(worker, fetch, value.size, &err) != DS_OK) {
-        log_warn("worker cannot copy a block's part bytes=%ju reason=\"%s\"",
-                 (uintmax_t)value.size, err.message);
+    if (copy->pieces == NULL &&
+        begin_arriving(worker, copy, value.total, &err) != DS_OK) {
+        say_no_room(value.total, &err);
         return NULL;
     }
-    fetch->is_arriving = true;
-    store_hold(worker->store, &fetch->view);
-    return worker->arena + fetch->view.offset;
+    return value.total == copy->view.size
+               ? worker->arena + copy->view.offset + range->offset
+               : NULL;
 }
 
-/* Seals the copy if it is what was sent. */
 static enum ds_status
-take_part(struct worker *worker, const struct fetch *fetch, uint64_t checksum,
-          struct ds_error *err)
+fail_damaged(struct worker *worker, struct ds_error *err)
 {
-    const struct object_view *view = &fetch->view;
-    uint64_t found = checksum_of(worker->arena + view->offset, view->size);
-    struct objects_seal seal = {.ref = view->ref, .checksum = {true, found}};
-    if (found == checksum)
-        return objects_seal(worker, &seal, err);
     worker->counters.damaged++;
     return ds_fail(err, DS_CORRUPT, "its checksum is not the one that was sent");
 }
 
-/* The last byte has arrived, or none will. */
-static void
-stop_arriving(struct worker *worker, struct fetch *fetch,
-              const struct peer_answer *answer)
+/* It lies where it belongs. */
+static enum ds_status
+take_range(struct worker *worker, const struct range *range,
+           const struct peer_answer *answer, struct ds_error *err)
 {
+    struct copy *copy = range->copy;
     struct wire_value value;
-    struct ds_error err = {0};
-    fetch->is_arriving = false;
-    enum ds_status status = answer->header != NULL && read_answer(answer, &value)
-                                ? take_part(worker, fetch, value.checksum, &err)
-                                : ds_fail(&err, DS_IO, "its bytes did not all arrive");
-    if (status != DS_OK) {
+    if (copy->pieces == NULL || !read_answer(range, answer, &value) ||
+        value.total != copy->view.size)
+        return ds_fail(err, DS_IO, "its bytes did not all arrive");
+    uint64_t *pieces = copy->pieces + range->offset / CHECKSUM_PIECE_BYTES;
+    const uint8_t *bytes = worker->arena + copy->view.offset + range->offset;
+    size_t count = 0;
+    for (uint64_t at = 0; at < value.size; at += CHECKSUM_PIECE_BYTES)
+        pieces[count++] =
+            checksum_of(bytes + at, min_u64(CHECKSUM_PIECE_BYTES, value.size - at));
+    if (value.whole.known)
+        copy->whole = value.whole;
+    else if (checksum_of_pieces(pieces, count) != value.checksum)
+        return fail_damaged(worker, err);
+    return DS_OK;
+}
+
+/* ---- The end ---- */
+
+/* Seals the copy if it is what was sent. */
+static enum ds_status
+take_part(struct worker *worker, const struct copy *copy, struct ds_error *err)
+{
+    const struct object_view *view = &copy->view;
+    size_t count = (view->size + CHECKSUM_PIECE_BYTES - 1) / CHECKSUM_PIECE_BYTES;
+    uint64_t found = checksum_of_pieces(copy->pieces, count);
+    struct objects_seal seal = {.ref = view->ref, .checksum = {true, found}};
+    if (copy->whole.known && copy->whole.value != found)
+        return fail_damaged(worker, err);
+    return objects_seal(worker, &seal, err);
+}
+
+static void
+give_up(struct copy *copy, const struct ds_error *err)
+{
+    if (copy->pieces != NULL && !copy->has_failed)
         log_warn("worker gives up a copy of a block's part bytes=%ju reason=\"%s\"",
-                 (uintmax_t)fetch->view.size, err.message);
-        store_abort(worker->store, fetch->view.ref);
-    }
-    store_unhold(worker->store, fetch->view.offset);
+                 (uintmax_t)copy->view.size, err->message);
+    copy->has_failed = true;
 }
 
 /* Whoever waits looks again: at what is there now, or at nothing. */
 static void
+finish(struct worker *worker, struct copy *copy)
+{
+    struct ds_error err = {0};
+    if (!copy->has_failed && take_part(worker, copy, &err) != DS_OK)
+        give_up(copy, &err);
+    if (copy->pieces != NULL) {
+        if (copy->has_failed)
+            store_abort(worker->store, copy->view.ref);
+        store_unhold(worker->store, copy->view.offset);
+    }
+    hmap_remove(&worker->copies, &copy->by_key);
+    waiters_key_appeared(worker, slice(copy->key, BLOCK_KEY_BYTES));
+    free(copy->pieces);
+    free(copy);
+}
+
+static void
 end(struct worker *worker, struct peer_request *request,
     const struct peer_answer *answer)
 {
-    struct fetch *fetch = fetch_of(request);
-    if (fetch->is_arriving)
-        stop_arriving(worker, fetch, answer);
-    hmap_remove(&worker->fetches, &fetch->by_key);
-    waiters_key_appeared(worker, slice(fetch->key, BLOCK_KEY_BYTES));
-    free(fetch);
+    struct range *range = range_of(request);
+    struct copy *copy = range->copy;
+    struct ds_error err = {0};
+    copy->under_way--;
+    if (take_range(worker, range, answer, &err) != DS_OK)
+        give_up(copy, &err);
+    else
+        ask_more(worker, copy);
+    free(range);
+    if (copy->under_way == 0)
+        finish(worker, copy);
 }
 
-static const struct peer_request_ops fetch_ops = {
+static const struct peer_request_ops range_ops = {
     .type = MESSAGE_FETCH,
     .tries_max = 2,
+    .in_any_order = true,
     .encode = encode,
     .on_payload_begin = on_payload_begin,
     .end = end,
 };
+
+/* ---- Several at once ---- */
+
+static void
+encode_batch(const struct peer_request *request, struct writer *body)
+{
+    const struct batch *batch = CONTAINER_OF(request, const struct batch, request);
+    struct lookup lookup = {.flags = LOOKUP_BLOCKS | LOOKUP_RANGE,
+                            .range_bytes = BATCH_BYTES_EACH};
+    struct ds_slice keys[BATCH_PARTS_MAX];
+    for (uint32_t i = 0; i < batch->count; i++)
+        keys[i] = slice(batch->copies[i]->key, BLOCK_KEY_BYTES);
+    encode_lookup(body, &lookup, keys, batch->count);
+}
+
+/* False: the answer is malformed. */
+static bool
+read_batch(const struct batch *batch, const struct peer_answer *answer,
+           struct fetched *out)
+{
+    struct wire_value value;
+    uint64_t bytes = 0;
+    if (answer->header == NULL || answer->header->status != DS_OK ||
+        !decode_fetched(answer->body, out) || out->count != batch->count)
+        return false;
+    struct fetched list = *out;
+    while (next_value(&list, &value)) {
+        if (value.size != (value.found ? min_u64(BATCH_BYTES_EACH, value.total) : 0) ||
+            (value.found && value.size == 0))
+            return false;
+        bytes += value.size;
+    }
+    return bytes == answer->header->payload_bytes;
+}
+
+static void *
+on_batch_begin(struct worker *worker, struct peer_request *request,
+               const struct peer_answer *answer)
+{
+    struct batch *batch = CONTAINER_OF(request, struct batch, request);
+    struct fetched list;
+    (void)worker;
+    if (batch->bytes == NULL && read_batch(batch, answer, &list))
+        batch->bytes = malloc((size_t)BATCH_PARTS_MAX * BATCH_BYTES_EACH);
+    return batch->bytes != NULL && read_batch(batch, answer, &list) ? batch->bytes
+                                                                    : NULL;
+}
+
+/* All of it has come, or the rest is asked for. */
+static void
+take_beginning(struct worker *worker, struct copy *copy, const struct wire_value *value,
+               const uint8_t *bytes)
+{
+    struct ds_error err = {0};
+    if (!value->found) {
+        copy->has_failed = true;
+    } else if (value->size < value->total) {
+        copy->has_failed = !ask_next(worker, copy);
+    } else {
+        copy->asked = value->total;
+        copy->has_failed = begin_arriving(worker, copy, value->total, &err) != DS_OK;
+        if (copy->has_failed) {
+            say_no_room(value->total, &err);
+            return;
+        }
+        copy->pieces[0] =
+            checksum_copy(worker->arena + copy->view.offset, bytes, value->size);
+        copy->whole = value->whole.known
+                          ? value->whole
+                          : (struct wire_checksum){true, value->checksum};
+    }
+}
+
+static void
+end_batch(struct worker *worker, struct peer_request *request,
+          const struct peer_answer *answer)
+{
+    struct batch *batch = CONTAINER_OF(request, struct batch, request);
+    struct fetched list = {0};
+    bool is_whole = batch->bytes != NULL && read_batch(batch, answer, &list);
+    size_t at = 0;
+    for (uint32_t i = 0; i < batch->count; i++) {
+        struct copy *copy = batch->copies[i];
+        struct wire_value value = {0};
+        if (is_whole && next_value(&list, &value)) {
+            take_beginning(worker, copy, &value, batch->bytes + at);
+            at += value.size;
+        } else {
+            copy->has_failed = true;
+        }
+        if (copy->under_way == 0)
+            finish(worker, copy);
+    }
+    free(batch->bytes);
+    free(batch);
+}
+
+static const struct peer_request_ops batch_ops = {
+    .type = MESSAGE_FETCH,
+    .tries_max = 2,
+    .in_any_order = true,
+    .encode = encode_batch,
+    .on_payload_begin = on_batch_begin,
+    .end = end_batch,
+};
+
+/* Up to so many that are not asked for yet, of the node of the first. */
+static uint32_t
+choose(struct worker *worker, struct copy *out[BATCH_PARTS_MAX])
+{
+    uint32_t count = 0;
+    struct block_birth birth = {0};
+    LIST_FOREACH (link, &worker->copies_unasked) {
+        struct copy *copy = CONTAINER_OF(link, struct copy, unasked);
+        struct block_birth its = birth_of(copy->key);
+        if (count == 0)
+            birth = its;
+        if (its.node != birth.node || its.incarnation != birth.incarnation)
+            continue;
+        list_remove(&copy->unasked);
+        out[count++] = copy;
+        if (count == BATCH_PARTS_MAX)
+            break;
+    }
+    return count;
+}
+
+static bool
+ask_batch(struct worker *worker, struct copy *const *copies, uint32_t count)
+{
+    struct block_birth birth = birth_of(copies[0]->key);
+    struct batch *batch = calloc(1, sizeof *batch);
+    if (batch == NULL)
+        return false;
+    batch->request = (struct peer_request){
+        .ops = &batch_ops, .node = birth.node, .incarnation = birth.incarnation};
+    batch->count = count;
+    memcpy(batch->copies, copies, count * sizeof(struct copy *));
+    if (peers_ask(worker->peers, &batch->request))
+        return true;
+    free(batch);
+    return false;
+}
+
+void
+copies_ask(struct worker *worker)
+{
+    struct copy *copies[BATCH_PARTS_MAX];
+    uint32_t count;
+    while ((count = choose(worker, copies)) > 0) {
+        bool is_asked_for =
+            count == 1 ? ask_next(worker, copies[0]) : ask_batch(worker, copies, count);
+        for (uint32_t i = 0; i < count && !is_asked_for; i++) {
+            copies[i]->has_failed = true;
+            finish(worker, copies[i]);
+        }
+    }
+}
+
+/* ---- Beginning ---- */
+
+static bool
+is_first_part(const uint8_t key[BLOCK_KEY_BYTES])
+{
+    static const uint8_t zero[BLOCK_KEY_BYTES - sizeof(struct ds_block_id)];
+    return memcmp(key + sizeof(struct ds_block_id), zero, sizeof zero) == 0;
+}
 
 bool
 copies_fetch(struct worker *worker, struct ds_slice key)
 {
     if (key.len != BLOCK_KEY_BYTES)
         return false;
-    struct block_birth birth = wire_block_birth(key.data); /* The key begins with it. */
-    if (birth.node == store_header(worker->store)->node)
+    struct block_birth birth = birth_of(key.data);
+    if (birth.node == store_header(worker->store)->node ||
+        !peers_know(worker->peers, birth.node, birth.incarnation))
         return false;
     if (is_asked(worker, key.data))
         return true;
-    struct fetch *fetch = calloc(1, sizeof *fetch);
-    if (fetch == NULL)
+    struct copy *copy = calloc(1, sizeof *copy);
+    if (copy == NULL)
         return false;
-    fetch->request = (struct peer_request){
-        .ops = &fetch_ops, .node = birth.node, .incarnation = birth.incarnation};
-    memcpy(fetch->key, key.data, BLOCK_KEY_BYTES);
-    if (!hmap_insert(&worker->fetches, &fetch->by_key, hash_of(fetch->key))) {
-        free(fetch);
+    memcpy(copy->key, key.data, BLOCK_KEY_BYTES);
+    list_init(&copy->unasked);
+    if (!hmap_insert(&worker->copies, &copy->by_key, hash_of(copy->key))) {
+        free(copy);
         return false;
     }
-    if (peers_ask(worker->peers, &fetch->request))
+    if (is_first_part(copy->key)) {
+        list_push_back(&worker->copies_unasked, &copy->unasked);
         return true;
-    hmap_remove(&worker->fetches, &fetch->by_key);
-    free(fetch);
+    }
+    if (ask_next(worker, copy))
+        return true;
+    hmap_remove(&worker->copies, &copy->by_key);
+    free(copy);
     return false;
 }

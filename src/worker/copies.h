@@ -11,9 +11,14 @@
 
 #include "worker/worker.h"
 
-/* `key`, of a block's part (wire_block_key()), is not here. True: it is being fetched, and
- * waiters_key_appeared() will be called for it, whatever comes of it. False: it cannot be
- * had, as it was born here, or no member has that arena (any more). */
+/* `key`, of a block's part (wire_block_key()), is not here. True: it is being fetched once
+ * copies_ask() has been called, and waiters_key_appeared() will be called for it, whatever
+ * comes of it. False: it cannot be had, as it was born here, or no member has that arena
+ * (any more). */
 bool copies_fetch(struct worker *worker, struct ds_slice key);
+
+/* Asks for what copies_fetch() has gathered: the first parts of several blocks of a node
+ * by one request. Who waits for them is parked by then. */
+void copies_ask(struct worker *worker);
 
 #endif

@@ -91,6 +91,8 @@ park_for_missing(struct session *session, const struct frame_header *header,
         status = waiters_park(session, header, body,
                               is_blocks ? FETCH_WAIT_MS : message->wait_ms, missing,
                               count, answer_lookup, err);
+    if (is_blocks)
+        copies_ask(session->worker);
     free(missing);
     *out_parked = count > 0;
     return status;

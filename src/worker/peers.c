@@ -12,6 +12,9 @@
 
 #include <stdlib.h>
 
+/* To one node. One alone takes less than two thirds of what the wire can do. */
+enum { LINKS_MAX = 4 };
+
 struct peers {
     struct worker *worker;
     struct list links;   /* Of struct peer_link. */
@@ -28,6 +31,7 @@ struct peer_link {
     uint32_t incarnation;
     struct conn *conn;
     struct list requests; /* In the order in which they were asked. */
+    uint32_t request_count;
 };
 
 /* ---- Requests ---- */
@@ -47,6 +51,7 @@ send_request(struct peer_link *peer, struct peer_request *request)
     request->ops->encode(request, &body);
     request->tries++;
     list_push_back(&peer->requests, &request->link);
+    peer->request_count++;
     if (body.failed) {
         conn_close(peer->conn, "out of memory for a request to another worker");
         return;
@@ -99,6 +104,7 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
         return;
     }
     list_remove(&request->link);
+    peer->request_count--;
     request->ops->end(peer->peers->worker, request, &answer);
 }
 
@@ -200,25 +206,44 @@ peer_new(struct peers *peers, const struct member *member)
     return peer;
 }
 
+/* The connection to that worker with the fewest requests under way; a new one while all
+ * are busy and there may be more. NULL: it cannot be made, and there is none. */
 static struct peer_link *
-peer_for(struct peers *peers, const struct member *member)
+peer_for(struct peers *peers, const struct member *member, uint32_t links_max)
 {
+    struct peer_link *best = NULL;
+    uint32_t count = 0;
     LIST_FOREACH (link, &peers->links) {
         struct peer_link *peer = CONTAINER_OF(link, struct peer_link, link);
-        if (peer->node == member->node && peer->incarnation == member->incarnation)
-            return peer;
+        if (peer->node != member->node || peer->incarnation != member->incarnation)
+            continue;
+        count++;
+        if (count <= links_max &&
+            (best == NULL || peer->request_count < best->request_count))
+            best = peer;
     }
-    return peer_new(peers, member);
+    if (best != NULL && (best->request_count == 0 || count >= links_max))
+        return best;
+    struct peer_link *another = peer_new(peers, member);
+    return another != NULL ? another : best;
 }
 
 /* ---- Asking ---- */
+
+bool
+peers_know(const struct peers *peers, uint32_t node, uint32_t incarnation)
+{
+    return !peers->stopping && member_of(peers, node, incarnation) != NULL;
+}
 
 bool
 peers_ask(struct peers *peers, struct peer_request *request)
 {
     const struct member *member = member_of(peers, request->node, request->incarnation);
     struct peer_link *peer =
-        peers->stopping || member == NULL ? NULL : peer_for(peers, member);
+        peers->stopping || member == NULL
+            ? NULL
+            : peer_for(peers, member, request->ops->in_any_order ? LINKS_MAX : 1);
     if (peer == NULL)
         return false;
     if (request->tries > 0)

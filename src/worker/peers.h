@@ -25,7 +25,8 @@ struct peer_answer {
 
 struct peer_request_ops {
     enum message_type type;
-    int tries_max; /* 0: as long as its node is a member. */
+    int tries_max;     /* 0: as long as its node is a member. */
+    bool in_any_order; /* Of those to one node: over several connections. */
 
     void (*encode)(const struct peer_request *request, struct writer *body);
 
@@ -60,6 +61,9 @@ void peers_close(struct peers *peers);
 /* `ops`, `node` and `incarnation` are set. False: no member has that arena, and nothing
  * was taken over. `end` is not called before this returns. */
 bool peers_ask(struct peers *peers, struct peer_request *request);
+
+/* Whether a member has that arena now. */
+bool peers_know(const struct peers *peers, uint32_t node, uint32_t incarnation);
 
 void peers_tick(struct peers *peers);
 

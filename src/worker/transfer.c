@@ -43,29 +43,34 @@ static enum ds_status
 cut(const struct lookup *message, const struct object_view *view, uint64_t *out_bytes,
     struct ds_error *err)
 {
-    uint64_t offset = message->range_offset;
-    if (offset >= view->size || message->range_bytes > view->size - offset)
+    uint64_t offset = message->range_offset, wanted = message->range_bytes;
+    uint64_t left = offset < view->size ? view->size - offset : 0;
+    bool is_cut = wanted > left && (message->flags & LOOKUP_RANGE) == 0;
+    if (left == 0 || is_cut)
         return ds_fail(err, DS_OUT_OF_RANGE,
                        "bytes [%ju, +%ju) are outside an object of %ju bytes",
-                       (uintmax_t)offset, (uintmax_t)message->range_bytes,
-                       (uintmax_t)view->size);
-    *out_bytes = message->range_bytes == 0 ? view->size - offset : message->range_bytes;
+                       (uintmax_t)offset, (uintmax_t)wanted, (uintmax_t)view->size);
+    *out_bytes = wanted == 0 ? left : min_u64(wanted, left);
     return DS_OK;
 }
 
-/* What the table says of the whole object finds damage of any kind. A part of one, and
- * what nobody has computed a checksum of yet, gets one here. */
-static uint64_t
-checksum_to_send(struct worker *worker, const struct object_view *view, uint64_t offset,
-                 uint64_t bytes)
+/* What the table says of the whole object finds damage of any kind, so a worker gets that
+ * of ranges as well. What it does not say is computed here. */
+static void
+say_checksums(struct worker *worker, const struct lookup *message,
+              const struct object_view *view, struct wire_value *value)
 {
-    bool is_whole = bytes == view->size;
-    if (is_whole && (view->flags & SLOT_FLAG_CHECKSUM) != 0)
-        return view->checksum;
-    uint64_t checksum = checksum_of(worker->arena + view->offset + offset, bytes);
-    if (is_whole)
-        (void)store_set_checksum(worker->store, view->ref, checksum);
-    return checksum;
+    const uint8_t *bytes = worker->arena + view->offset + message->range_offset;
+    bool is_range = (message->flags & LOOKUP_RANGE) != 0;
+    bool is_whole = value->size == view->size;
+    if ((view->flags & SLOT_FLAG_CHECKSUM) != 0)
+        value->whole = (struct wire_checksum){true, view->checksum};
+    if (value->whole.known && (is_whole || is_range))
+        value->checksum = is_range ? 0 : view->checksum;
+    else
+        value->checksum = checksum_of(bytes, value->size);
+    if (!value->whole.known && is_whole)
+        (void)store_set_checksum(worker->store, view->ref, value->checksum);
 }
 
 static enum ds_status
@@ -100,7 +105,8 @@ fetch_one(struct session *session, const struct lookup *message, struct ds_slice
     fetch->bytes += bytes;
     value.found = true;
     value.size = bytes;
-    value.checksum = checksum_to_send(worker, &view, message->range_offset, bytes);
+    value.total = view.size;
+    say_checksums(worker, message, &view, &value);
     encode_fetched_value(&fetch->fetched, &value);
     return DS_OK;
 }

@@ -228,8 +228,8 @@ fini(struct worker *worker)
     metastore_close(worker->metastore);
     peers_close(worker->peers);
     hmap_fini(&worker->waiting_keys);
-    DS_ASSERT(worker->fetches.count == 0);
-    hmap_fini(&worker->fetches);
+    DS_ASSERT(worker->copies.count == 0);
+    hmap_fini(&worker->copies);
     store_close(worker->store);
     memfile_unmap(worker->memory.table, worker->memory.table_bytes);
     memfile_unmap(worker->memory.pins, worker->memory.pins_bytes);
@@ -258,7 +258,8 @@ init(struct worker *worker, const struct worker_flags *flags,
     list_init(&worker->orphan_readers);
     list_init(&worker->queues);
     hmap_init(&worker->waiting_keys);
-    hmap_init(&worker->fetches);
+    hmap_init(&worker->copies);
+    list_init(&worker->copies_unasked);
 }
 
 enum ds_status

@@ -67,7 +67,8 @@ struct worker {
     uint32_t unseen_count;
     struct list parked_creates; /* Those that wait for room: creates.c. */
     struct hmap waiting_keys;   /* waiters.c */
-    struct hmap fetches;        /* copies.c */
+    struct hmap copies;         /* copies.c */
+    struct list copies_unasked; /* Empty between two requests. */
     struct list orphans;        /* orphans.c */
     uint32_t foreign_orphan_count;
     struct list orphan_readers; /* Sessions of controllers that asked for orphans. */

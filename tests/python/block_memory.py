@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from transfer_queue._block import OWN_PART_BYTES_MIN, encode_fields
+from transfer_queue._block import VIEW_BYTES_MIN, encode_fields
 from transfer_queue._gather import gather
 
 
@@ -191,5 +191,5 @@ def random_bits(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.
 
 
 def large(rows: int) -> torch.Tensor:
-    """A column of exactly the size from which a column is a part of its own."""
-    return torch.arange(OWN_PART_BYTES_MIN // 4, dtype=torch.int32).view(rows, -1)
+    """A column of exactly the size from which a column is a private view."""
+    return torch.arange(VIEW_BYTES_MIN // 4, dtype=torch.int32).view(rows, -1)

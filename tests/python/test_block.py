@@ -28,7 +28,13 @@ from block_memory import (
     same,
 )
 from transfer_queue import _block
-from transfer_queue._block import OWN_PART_BYTES_MIN, BlockReader, encode_fields
+from transfer_queue._block import (
+    OWN_PART_BYTES_MIN,
+    OWN_PARTS_FROM_BYTES,
+    VIEW_BYTES_MIN,
+    BlockReader,
+    encode_fields,
+)
 from transfer_queue._dtypes import DTYPE_OF_NAME
 from transfer_queue._errors import (
     PickleRefusedError,
@@ -381,9 +387,32 @@ def test_results_are_whole_tensordicts() -> None:
 def test_large_columns_are_parts_of_their_own() -> None:
     fields = TensorDict({"small": torch.ones(4), "large": large(4)}, batch_size=[4])
     block = encode_fields(fields, 4)
-    assert block.part_sizes[1:] == [OWN_PART_BYTES_MIN]
+    assert block.part_sizes[1:] == [VIEW_BYTES_MIN]
     assert block.field_names == ["small", "large"]
-    assert block.field_bytes == [16, OWN_PART_BYTES_MIN]
+    assert block.field_bytes == [16, VIEW_BYTES_MIN]
+
+
+@pytest.mark.parametrize(
+    ("columns", "own_parts"),
+    [
+        ([OWN_PART_BYTES_MIN] * 15, 0),  # Together less than what is divided.
+        ([OWN_PART_BYTES_MIN] * 16, 16),
+        ([OWN_PART_BYTES_MIN - 4] * 17, 0),  # Each too small.
+        ([OWN_PARTS_FROM_BYTES - OWN_PART_BYTES_MIN, OWN_PART_BYTES_MIN, 4], 2),
+    ],
+)
+def test_columns_of_a_large_block_are_parts_of_their_own(
+    columns: list[int], own_parts: int
+) -> None:
+    blocks = Blocks()
+    fields = {f"f{i}": torch.arange(n // 4) for i, n in enumerate(columns)}
+    rows = {name: column.int().view(1, -1) for name, column in fields.items()}
+    block = blocks.put(TensorDict(rows, batch_size=[1]))
+    assert len(blocks.parts[block]) == 1 + own_parts
+    back = blocks.get(list(rows), [block], [0, 0, 1])
+    for name, column in rows.items():
+        assert same(rows_of(back[name]), list(column.unbind()))
+    assert all(part.views == 0 for part in blocks.parts[block])
 
 
 def test_parts_needed_are_those_of_the_fields() -> None:
@@ -409,8 +438,8 @@ def test_a_whole_large_column_is_a_private_view(ragged: bool) -> None:
 
 def test_a_large_dense_vector_is_a_private_view() -> None:
     blocks = Blocks()
-    block = blocks.put(TensorDict({"x": large(1)[0]}, [OWN_PART_BYTES_MIN // 4]))
-    back = blocks.get(["x"], [block], [0, 0, OWN_PART_BYTES_MIN // 4])["x"]
+    block = blocks.put(TensorDict({"x": large(1)[0]}, [VIEW_BYTES_MIN // 4]))
+    back = blocks.get(["x"], [block], [0, 0, VIEW_BYTES_MIN // 4])["x"]
     assert blocks.parts[block][1].views == 1 and same(back, large(1)[0])
 
 

@@ -12,7 +12,7 @@ from fake_queue import FakeQueue
 from tensordict import NonTensorStack, TensorDict
 
 from block_memory import Blocks, jagged, same
-from transfer_queue._block import OWN_PART_BYTES_MIN
+from transfer_queue._block import VIEW_BYTES_MIN
 from transfer_queue._compact import copy_of_rows
 from transfer_queue._errors import BlockCorruptError
 from transfer_queue._stored import OpenBlock
@@ -29,7 +29,7 @@ COLUMNS: dict[str, Any] = {
     "shaped": NonTensorStack(*(torch.full((n % 3, n), n) for n in range(ROWS))),
     "objects": NonTensorStack(*({"n": n, "text": "x" * n} for n in range(ROWS))),
     "mixed": NonTensorStack(*[7, torch.tensor(7), None, "ä"] * 2),
-    "large": torch.arange(ROWS * OWN_PART_BYTES_MIN // 8).view(ROWS, -1),
+    "large": torch.arange(ROWS * VIEW_BYTES_MIN // 8).view(ROWS, -1),
 }
 
 

@@ -26,7 +26,13 @@ class RayHosts:
     what a user's program on one of the hosts needs in order to find the cluster.
     """
 
-    def __init__(self, hosts: list[Host], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        hosts: list[Host],
+        environment: Mapping[str, str],
+        programs: Path = Path(sys.executable).parent,
+    ) -> None:
+        self._programs = programs
         self.hosts: list[Host] = []
         self.folder = Path(
             f"/tmp/tq-ray-{uuid.uuid4().hex[:8]}"
@@ -63,7 +69,7 @@ class RayHosts:
         """A node of this cluster on `host`; its address is that of the way to the
         world, so there is one."""
         host.namespace.run("ip", "route", "replace", "default", "dev", "eth0")
-        words = [*host.within, str(Path(sys.executable).parent / "ray"), "start"]
+        words = [*host.within, str(self._programs / "ray"), "start"]
         if not self.hosts:
             words += ["--head", f"--port={PORT}", "--include-dashboard=false"]
         else:

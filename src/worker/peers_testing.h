@@ -1,0 +1,87 @@
+/* A worker and another one of its cluster, which is scripted. Included once by each test
+ * file. */
+#ifndef WORKER_PEERS_TESTING_H
+#define WORKER_PEERS_TESTING_H
+
+#include "worker/peers.h"
+
+#include "fake_peer.h"
+#include "worker/fixture.h"
+#include "worker/membership.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+enum { NODE = 7, INCARNATION = 9 }; /* Of the other one. */
+
+/* How often it still hangs up before it answers. */
+static atomic_int hang_ups_left;
+
+static inline bool
+is_hello(const struct frame_header *header)
+{
+    return header->type == MESSAGE_HELLO;
+}
+
+static inline bool
+welcome(int fd, const struct frame_header *header)
+{
+    AUTO_WRITER(body);
+    encode_welcome(&body, &(struct welcome){.node = NODE, .incarnation = INCARNATION});
+    return fake_reply(fd, header, DS_OK, slice(body.data, body.len),
+                      (struct ds_slice){0});
+}
+
+#define HANDLER(name)                                                         \
+    static bool name(struct fake_peer *peer, int fd,                          \
+                     const struct frame_header *header, struct ds_slice body, \
+                     struct ds_slice payload)
+
+HANDLER(says_nothing)
+{
+    (void)peer;
+    (void)body;
+    (void)payload;
+    return !is_hello(header) || welcome(fd, header);
+}
+
+/* ---- The cluster ---- */
+
+static inline void
+on_joined(struct worker *worker)
+{
+    (void)worker;
+}
+
+/* `other` belongs to the cluster of the worker, and the worker knows it. It says that it
+ * has the controller of a queue. */
+static inline void
+join_with(struct fixture *fixture, struct caller *member, const struct fake_peer *other,
+          const char *queue)
+{
+    struct queue_place place = {.name = slice_of_text(queue),
+                                .tcp_address = slice_of_text("10.0.0.7:31600")};
+    AUTO_WRITER(queues);
+    encode_queue_place(&queues, &place);
+    char address[32];
+    snprintf(address, sizeof address, "127.0.0.1:%u", other->port);
+    struct member_renew renewal = {.who = {.node = NODE,
+                                           .incarnation = INCARNATION,
+                                           .address = slice_of_text(address),
+                                           .queues = slice(queues.data, queues.len)}};
+    AUTO_WRITER(body);
+    CHECK_OK(membership_open(&fixture->worker, on_joined, &fixture->worker.membership,
+                             NULL));
+    encode_member_renew(&body, &renewal);
+    caller_open_metastore(member, fixture);
+    CHECK_OK(caller_call(member, MESSAGE_MEMBER_RENEW, bytes_of(&body)));
+    RUN_UNTIL(fixture, membership_find(fixture->worker.membership, NODE) != NULL);
+}
+
+static inline void
+join(struct fixture *fixture, struct caller *member, const struct fake_peer *other)
+{
+    join_with(fixture, member, other, "train");
+}
+
+#endif
