@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cluster test test-c test-py asan tsan fuzz soak kill-matrix bench lint fmt flags \
+.PHONY: help setup demo demo-cluster test test-c test-py asan tsan fuzz soak kill-matrix bench bench-cluster lint fmt flags \
 	check wheel install clean
 
 help: ## list the targets
@@ -49,6 +49,10 @@ kill-matrix: setup ## every process killed in every state, KILLS (20) times each
 bench: setup ## measure us and the peers; writes docs/benchmarks.md
 	@bench/setup_peers.sh
 	$(BIN)/python bench/run.py
+
+bench-cluster: setup ## the same between two nodes, as network namespaces (root)
+	@bench/setup_peers.sh
+	$(BIN)/python bench/across_nodes.py
 
 lint: setup ## formatters, type checker, clang-tidy, structure
 	@tools/lint.sh

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,8 @@ class Side:
         self._script = script
         self._arguments = arguments
         self._daemons: list[Daemon] = []
+        self.within: Sequence[str] = ()  # A command that runs another.
+        self.environment: Mapping[str, str] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="tqbench-")
         self.folder = Path(self._folder.name)
         self.hello: dict[str, Any] = {}
@@ -249,13 +252,18 @@ class Side:
 
     def start(self) -> None:
         """Starts the driver and waits until it is ready."""
-        environment = dict(os.environ)
+        environment = {**os.environ, **self.environment}
         environment["PATH"] = f"{self._python.parent}:{environment['PATH']}"
         for daemon in self._daemons:
             environment.update(daemon.environment)
         log = (self.folder / "driver.log").open("w")
         self._process = subprocess.Popen(
-            [str(self._python), str(ROOT / "bench" / self._script), *self._arguments],
+            [
+                *self.within,
+                str(self._python),
+                str(ROOT / "bench" / self._script),
+                *self._arguments,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

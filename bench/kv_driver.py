@@ -31,7 +31,8 @@ import transfer_queue as tq
 def configuration(backend: str) -> Any:
     """Both sides get the same arena, and ports of their own."""
     yuanrong = {
-        "worker_args": "--shared_memory_size_mb 4096",
+        "worker_args": "--shared_memory_size_mb "
+        + os.environ.get("BENCH_ARENA_MB", "4096"),
         "worker_port": int(os.environ["BENCH_WORKER_PORT"]),
         "metastore_port": int(os.environ["BENCH_METASTORE_PORT"]),
     }

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs the peers that `make bench` measures beside us into .venv-peers: their Python
-# packages from PyPI, redis-server from Debian. Idempotent.
+# packages from PyPI, redis-server and iperf3 from Debian. Idempotent.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv-peers
 stamp=$venv/.stamp-3
 [ -e "$stamp" ] && exit 0
 # Mooncake's programs are linked against the RDMA libraries, also for TCP.
-packages=(redis-server libibverbs1 librdmacm1 libnuma1 libcurl4)
+packages=(redis-server iperf3 libibverbs1 librdmacm1 libnuma1 libcurl4)
 if ! dpkg-query -W "${packages[@]}" >/dev/null 2>&1; then
     if [ "$(id -u)" = 0 ]; then
         DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \

@@ -1,0 +1,41 @@
+"""The round trip of one byte over TCP: run twice by bench/across_nodes.py.
+
+ping_pong.py HOST              answers one connection; prints its port
+ping_pong.py HOST PORT COUNT   asks so often; prints the median in microseconds
+"""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import sys
+import time
+
+
+def answer(host: str) -> None:
+    with socket.create_server((host, 0)) as server:
+        print(server.getsockname()[1], flush=True)
+        connection, _ = server.accept()
+        with connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while byte := connection.recv(1):
+                connection.sendall(byte)
+
+
+def ask(host: str, port: int, count: int) -> float:
+    times = []
+    with socket.create_connection((host, port), 30) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(count):
+            begin = time.perf_counter_ns()
+            connection.sendall(b"x")
+            connection.recv(1)
+            times.append(time.perf_counter_ns() - begin)
+    return statistics.median(times) / 1e3
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        answer(sys.argv[1])
+    else:
+        print(f"{ask(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])):.1f}")
