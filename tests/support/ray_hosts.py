@@ -77,10 +77,13 @@ class RayHosts:
         words += ["--block", f"--node-ip-address={host.address}", *_SMALL, *_QUIET]
         words += [f'--resources={{"node:{host.address}": 1}}']
         log = self.folder / f"host{host.number}.log"
+        own = self.folder / f"host{host.number}"  # As on a machine of its own.
+        own.mkdir()
         with log.open("wb") as sink:
             node = subprocess.Popen(
                 words,
                 env=self._own_environment,
+                cwd=own,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
