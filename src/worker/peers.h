@@ -5,8 +5,9 @@
  *                     ▼   └── the next tick, as long as it is to be tried again
  *                  [waiting] ◄── the connection ended
  *
- * One connection for each node, made when it is needed. Requests go out one behind the
- * other and are answered in their order. Owner: loop thread. */
+ * A connection to a node is made when it is needed; what may come in any order has up to
+ * 4. On each, requests go out one behind the other and are answered in their order.
+ * Owner: loop thread. */
 #ifndef WORKER_PEERS_H
 #define WORKER_PEERS_H
 
@@ -26,7 +27,7 @@ struct peer_answer {
 struct peer_request_ops {
     enum message_type type;
     int tries_max;     /* 0: as long as its node is a member. */
-    bool in_any_order; /* Of those to one node: over several connections. */
+    bool in_any_order; /* Over whichever connection has least to do. */
 
     void (*encode)(const struct peer_request *request, struct writer *body);
 

@@ -24,7 +24,9 @@ from raw_peer import (
     DISCOVER,
     FETCH,
     HELLO,
+    HOLDERS,
     LOOKUP,
+    MEMBERS,
     ORPHANS,
     PAYLOAD_BYTES_MAX,
     PING,
@@ -223,7 +225,8 @@ def test_before_hello_only_discover_is_answered(target: Target, port: str) -> No
 
 
 def test_the_metastores_port_has_no_objects(target: Target) -> None:
-    others = [kind for kind in TYPES if kind not in (DISCOVER, HELLO, STATS)]
+    answered = (DISCOVER, HELLO, STATS, HOLDERS, MEMBERS)
+    others = [kind for kind in TYPES if kind not in answered]
     with closes(target, len(others)):
         for kind in others:
             with target.connect("metastore") as peer:

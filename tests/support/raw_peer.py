@@ -31,6 +31,8 @@ PUT = 12
 FETCH = 13
 ORPHANS = 17
 FILL = 20
+HOLDERS = 22
+MEMBERS = 26
 TYPES = range(1, 30)  # All that a header may have.
 
 SHARED_MEMORY = 1
