@@ -39,6 +39,21 @@ def stop_process(process: subprocess.Popen[Any]) -> None:
         process.wait()
 
 
+def worker_status(
+    address: str, programs: Path = OURS, within: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What our worker says of itself; `within` is a command that runs another."""
+    command = [*within, str(programs / "dscli"), "status", "--json"]
+    command += ["--worker_address", address]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
+def has_populated(status: dict[str, Any]) -> bool:
+    """Whether it has touched all its memory."""
+    return bool(status["memory_populated_bytes"] == status["memory_total_bytes"])
+
+
 class Daemon:
     """What a side needs beside its driver. Owner: the side."""
 
@@ -91,16 +106,12 @@ class DscliDaemon(Daemon):
 
     def status(self) -> dict[str, Any]:
         """What our worker says of itself; the peer's has no such command."""
-        command = [str(self._programs / "dscli"), "status", "--json"]
-        command += ["--worker_address", self.address]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return dict(json.loads(done.stdout))
+        return worker_status(self.address, self._programs)
 
     def is_populated(self) -> bool:
         if self._programs != OURS:
             return True
-        status = self.status()
-        return bool(status["memory_populated_bytes"] == status["memory_total_bytes"])
+        return has_populated(self.status())
 
     def supervisor_pid(self) -> int:
         """Of our worker; the process that serves is its child."""

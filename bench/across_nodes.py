@@ -20,7 +20,17 @@ import time
 from functools import partial
 from pathlib import Path
 
-from _sides import OURS, PEERS, ROOT, Daemon, Side, free_port, wait_until
+from _sides import (
+    OURS,
+    PEERS,
+    ROOT,
+    Daemon,
+    Side,
+    free_port,
+    has_populated,
+    wait_until,
+    worker_status,
+)
 from run import progress, us, write_section
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
@@ -125,11 +135,7 @@ class Pair:
 
 def is_populated(host: Host, address: str) -> bool:
     """Whether our worker there has touched all its memory."""
-    words = [*host.within, str(OURS / "dscli"), "status", "--json"]
-    words += ["--worker_address", address]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    status = json.loads(done.stdout)
-    return bool(status["memory_populated_bytes"] == status["memory_total_bytes"])
+    return has_populated(worker_status(address, within=host.within))
 
 
 def received_bytes(host: Host) -> int:

@@ -5,8 +5,6 @@
 #include "os/random.h"
 #include "os/secret_file.h"
 
-#include <string.h>
-
 enum ds_status
 credentials_open(struct ds_slice secret, struct credentials *out, struct ds_error *err)
 {
@@ -57,11 +55,7 @@ credentials_prove(const struct credentials *credentials, struct channel *channel
                                  AUTH_ANSWER_BYTES, wait, err);
     if (status != DS_OK)
         return status;
-    const uint8_t *answer = channel_body(channel).data;
-    memcpy(nonces.of[AUTH_ACCEPTED], answer, AUTH_NONCE_BYTES);
-    if (!auth_check(&credentials->key, &nonces, AUTH_ACCEPTED,
-                    answer + AUTH_NONCE_BYTES))
+    if (!auth_answer(&credentials->key, &nonces, channel_body(channel).data, proof))
         return ds_fail(err, DS_NOT_AUTHORIZED, "its key is not ours");
-    auth_prove(&credentials->key, &nonces, AUTH_CONNECTED, proof);
     return step(channel, MESSAGE_AUTH_PROVE, slice(proof, sizeof proof), 0, wait, err);
 }

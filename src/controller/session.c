@@ -488,15 +488,6 @@ drop_oldest_stranger(struct controller *controller)
     }
 }
 
-/* As a worker does: worker/session.c. */
-static void
-expect_proof(struct session *session)
-{
-    const struct auth_key *key = session->controller->options->key;
-    bool is_trusted = key == NULL || tcp_peer_is_ours(conn_fd(session->conn));
-    conn_expect_proof(session->conn, key, is_trusted);
-}
-
 static enum ds_status
 create(struct controller *controller, int fd, bool is_tcp, struct ds_error *err)
 {
@@ -513,7 +504,7 @@ create(struct controller *controller, int fd, bool is_tcp, struct ds_error *err)
         return status;
     }
     if (is_tcp)
-        expect_proof(session);
+        conn_expect_proof_over_tcp(session->conn, controller->options->key);
     int result = uv_timer_init(&controller->loop, &session->config_timer);
     DS_ASSERT(result == 0);
     session->config_timer.data = session;

@@ -64,6 +64,10 @@ int conn_fd(const struct conn *conn);
  * tries. NULL: there is none, so peers are trusted; who wants to prove one is refused. */
 void conn_expect_proof(struct conn *conn, const struct auth_key *key, bool is_trusted);
 
+/* The same of one over TCP: a process of our user on this host is trusted, as it could read
+ * the key out of our memory. */
+void conn_expect_proof_over_tcp(struct conn *conn, const struct auth_key *key);
+
 /* Of a connection that we have made: what is sent waits until both ends have proven `key`.
  * A peer that cannot closes the connection. NULL: nothing is proven. */
 void conn_prove(struct conn *conn, const struct auth_key *key);

@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "os/random.h"
 #include "os/sockets.h"
+#include "os/tcp_peer.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -104,6 +105,12 @@ conn_expect_proof(struct conn *conn, const struct auth_key *key, bool is_trusted
         .step = CONN_AUTH_EXPECTED, .is_trusted = is_trusted, .key = key};
 }
 
+void
+conn_expect_proof_over_tcp(struct conn *conn, const struct auth_key *key)
+{
+    conn_expect_proof(conn, key, key == NULL || tcp_peer_is_ours(conn->fd));
+}
+
 /* ---- Of a connection that we have made ---- */
 
 static void
@@ -130,15 +137,11 @@ static void
 take_answer(struct conn *conn, struct ds_slice body)
 {
     struct conn_auth *auth = &conn->auth;
-    const uint8_t *answer = body.data;
     uint8_t proof[AUTH_PROOF_BYTES];
-    memcpy(auth->nonces.of[AUTH_ACCEPTED], answer, AUTH_NONCE_BYTES);
-    if (!auth_check(auth->key, &auth->nonces, AUTH_ACCEPTED,
-                    answer + AUTH_NONCE_BYTES)) {
+    if (!auth_answer(auth->key, &auth->nonces, body.data, proof)) {
         conn_close(conn, "the key of the other side is not ours");
         return;
     }
-    auth_prove(auth->key, &auth->nonces, AUTH_CONNECTED, proof);
     auth->step = CONN_AUTH_PROVING;
     send_proof(conn, MESSAGE_AUTH_PROVE, proof, sizeof proof);
 }

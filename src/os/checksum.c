@@ -2,8 +2,6 @@
 
 #include "base/check.h"
 
-enum { LINE_BYTES = 64 };
-
 CHECKSUM_KERNEL(checksum_kernel_plain);
 
 static const struct checksum_kernel *
@@ -104,7 +102,7 @@ static bool
 is_streamed(const uint8_t *to, size_t bytes)
 {
 #ifdef __SSE2__
-    return bytes >= COPY_STREAM_BYTES && (uintptr_t)to % LINE_BYTES == 0;
+    return bytes >= COPY_STREAM_BYTES && (uintptr_t)to % KERNEL_LINE_BYTES == 0;
 #else
     (void)to;
     (void)bytes;

@@ -83,3 +83,15 @@ auth_check(const struct auth_key *key, const struct auth_nonces *nonces,
     sodium_memzero(expected, sizeof expected);
     return is_right;
 }
+
+bool
+auth_answer(const struct auth_key *key, struct auth_nonces *nonces,
+            const uint8_t answer[AUTH_ANSWER_BYTES],
+            uint8_t out_proof[AUTH_PROOF_BYTES])
+{
+    memcpy(nonces->of[AUTH_ACCEPTED], answer, AUTH_NONCE_BYTES);
+    if (!auth_check(key, nonces, AUTH_ACCEPTED, answer + AUTH_NONCE_BYTES))
+        return false;
+    auth_prove(key, nonces, AUTH_CONNECTED, out_proof);
+    return true;
+}

@@ -50,4 +50,10 @@ void auth_prove(const struct auth_key *key, const struct auth_nonces *nonces,
 bool auth_check(const struct auth_key *key, const struct auth_nonces *nonces,
                 enum auth_end end, const uint8_t proof[AUTH_PROOF_BYTES]);
 
+/* Of who has connected: the answer to its challenge brings the other nonce and proof. True
+ * if that proof is right; then *out_proof is what to prove with. */
+bool auth_answer(const struct auth_key *key, struct auth_nonces *nonces,
+                 const uint8_t answer[AUTH_ANSWER_BYTES],
+                 uint8_t out_proof[AUTH_PROOF_BYTES]);
+
 #endif

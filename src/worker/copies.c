@@ -167,30 +167,31 @@ reserve(struct worker *worker, struct copy *copy, uint64_t bytes, struct ds_erro
     return status;
 }
 
-static enum ds_status
-begin_arriving(struct worker *worker, struct copy *copy, uint64_t bytes,
-               struct ds_error *err)
+static size_t
+piece_count(const struct copy *copy)
 {
-    uint64_t count = (bytes + CHECKSUM_PIECE_BYTES - 1) / CHECKSUM_PIECE_BYTES;
-    uint64_t *pieces = calloc(count, sizeof *pieces);
-    if (pieces == NULL)
-        return ds_fail(err, DS_NO_MEMORY, "out of memory for its checksums");
-    enum ds_status status = reserve(worker, copy, bytes, err);
-    if (status != DS_OK) {
-        free(pieces);
-        return status;
-    }
-    store_hold(worker->store, &copy->view);
-    copy->pieces = pieces;
-    ask_more(worker, copy);
-    return DS_OK;
+    return (copy->view.size + CHECKSUM_PIECE_BYTES - 1) / CHECKSUM_PIECE_BYTES;
 }
 
-static void
-say_no_room(uint64_t bytes, const struct ds_error *err)
+/* False, with a line in the log: there is no room for so many. */
+static bool
+begin_arriving(struct worker *worker, struct copy *copy, uint64_t bytes)
 {
+    struct ds_error err = {0};
+    enum ds_status status = reserve(worker, copy, bytes, &err);
+    if (status == DS_OK) {
+        copy->pieces = calloc(piece_count(copy), sizeof *copy->pieces);
+        if (copy->pieces != NULL) {
+            store_hold(worker->store, &copy->view);
+            ask_more(worker, copy);
+            return true;
+        }
+        store_abort(worker->store, copy->view.ref);
+        (void)ds_fail(&err, DS_NO_MEMORY, "out of memory for its checksums");
+    }
     log_warn("worker cannot copy a block's part bytes=%ju reason=\"%s\"",
-             (uintmax_t)bytes, err->message);
+             (uintmax_t)bytes, err.message);
+    return false;
 }
 
 /* Of the first range the size of the part is known by: its place is reserved then. */
@@ -201,14 +202,10 @@ on_payload_begin(struct worker *worker, struct peer_request *request,
     struct range *range = range_of(request);
     struct copy *copy = range->copy;
     struct wire_value value;
-    struct ds_error err = {0};
     if (copy->has_failed || !read_answer(range, answer, &value))
         return NULL;
-    if (copy->pieces == NULL &&
-        begin_arriving(worker, copy, value.total, &err) != DS_OK) {
-        say_no_room(value.total, &err);
+    if (copy->pieces == NULL && !begin_arriving(worker, copy, value.total))
         return NULL;
-    }
     return value.total == copy->view.size
                ? worker->arena + copy->view.offset + range->offset
                : NULL;
@@ -251,8 +248,7 @@ static enum ds_status
 take_part(struct worker *worker, const struct copy *copy, struct ds_error *err)
 {
     const struct object_view *view = &copy->view;
-    size_t count = (view->size + CHECKSUM_PIECE_BYTES - 1) / CHECKSUM_PIECE_BYTES;
-    uint64_t found = checksum_of_pieces(copy->pieces, count);
+    uint64_t found = checksum_of_pieces(copy->pieces, piece_count(copy));
     struct objects_seal seal = {.ref = view->ref, .checksum = {true, found}};
     if (copy->whole.known && copy->whole.value != found)
         return fail_damaged(worker, err);
@@ -353,10 +349,11 @@ on_batch_begin(struct worker *worker, struct peer_request *request,
     struct batch *batch = CONTAINER_OF(request, struct batch, request);
     struct fetched list;
     (void)worker;
-    if (batch->bytes == NULL && read_batch(batch, answer, &list))
-        batch->bytes = malloc((size_t)BATCH_PARTS_MAX * BATCH_BYTES_EACH);
-    return batch->bytes != NULL && read_batch(batch, answer, &list) ? batch->bytes
-                                                                    : NULL;
+    if (!read_batch(batch, answer, &list))
+        return NULL;
+    if (batch->bytes == NULL) /* The connection had not ended in the middle. */
+        batch->bytes = malloc((size_t)batch->count * BATCH_BYTES_EACH);
+    return batch->bytes;
 }
 
 /* All of it has come, or the rest is asked for. */
@@ -364,24 +361,20 @@ static void
 take_beginning(struct worker *worker, struct copy *copy, const struct wire_value *value,
                const uint8_t *bytes)
 {
-    struct ds_error err = {0};
     if (!value->found) {
         copy->has_failed = true;
     } else if (value->size < value->total) {
         copy->has_failed = !ask_next(worker, copy);
     } else {
         copy->asked = value->total;
-        copy->has_failed = begin_arriving(worker, copy, value->total, &err) != DS_OK;
-        if (copy->has_failed) {
-            say_no_room(value->total, &err);
-            return;
-        }
-        copy->pieces[0] =
-            checksum_copy(worker->arena + copy->view.offset, bytes, value->size);
-        copy->whole = value->whole.known
-                          ? value->whole
-                          : (struct wire_checksum){true, value->checksum};
+        copy->has_failed = !begin_arriving(worker, copy, value->total);
     }
+    if (copy->pieces == NULL)
+        return;
+    copy->pieces[0] =
+        checksum_copy(worker->arena + copy->view.offset, bytes, value->size);
+    copy->whole = value->whole.known ? value->whole
+                                     : (struct wire_checksum){true, value->checksum};
 }
 
 static void

@@ -60,13 +60,9 @@ read_fetch(const struct frame_header *header, struct ds_slice body, struct asked
     return true;
 }
 
-HANDLER(has_it)
+WELCOMING(has_it)
 {
     struct asked asked;
-    (void)peer;
-    (void)payload;
-    if (is_hello(header))
-        return welcome(fd, header);
     return read_fetch(header, body, &asked) &&
            reply_value(fd, header, asked.value, asked.bytes);
 }
@@ -74,13 +70,9 @@ HANDLER(has_it)
 /* It knows the checksum of all of it, and says that alone. */
 static _Atomic uint64_t whole_checksum;
 
-HANDLER(says_one_checksum)
+WELCOMING(says_one_checksum)
 {
     struct asked asked;
-    (void)peer;
-    (void)payload;
-    if (is_hello(header))
-        return welcome(fd, header);
     if (!read_fetch(header, body, &asked))
         return false;
     asked.value.checksum = 0;
@@ -97,12 +89,10 @@ HANDLER(hangs_up_before_a_later_range)
     return has_it(peer, fd, header, body, payload);
 }
 
-HANDLER(has_it_not)
+WELCOMING(has_it_not)
 {
-    (void)peer;
     (void)body;
-    (void)payload;
-    return is_hello(header) ? welcome(fd, header) : reply_not_found(fd, header);
+    return reply_not_found(fd, header);
 }
 
 HANDLER(loses_it_after_the_first_range)
@@ -141,24 +131,17 @@ HANDLER(sends_less_than_it_says)
     return reply_value(fd, header, asked.value, asked.bytes);
 }
 
-HANDLER(sends_bytes_of_nothing)
+WELCOMING(sends_bytes_of_nothing)
 {
-    (void)peer;
     (void)body;
-    (void)payload;
-    return is_hello(header) ? welcome(fd, header)
-                            : reply_value(fd, header, (struct wire_value){0},
-                                          slice(part_bytes, 1000));
+    return reply_value(fd, header, (struct wire_value){0}, slice(part_bytes, 1000));
 }
 
-HANDLER(says_that_it_is_empty)
+WELCOMING(says_that_it_is_empty)
 {
     struct wire_value nothing = {.found = true};
-    (void)peer;
     (void)body;
-    (void)payload;
-    return is_hello(header) ? welcome(fd, header)
-                            : reply_value(fd, header, nothing, (struct ds_slice){0});
+    return reply_value(fd, header, nothing, (struct ds_slice){0});
 }
 
 /* More than any arena has; nothing is reserved, nor asked for. */
@@ -171,25 +154,18 @@ HANDLER(says_that_it_is_huge)
     return reply_value(fd, header, asked.value, asked.bytes);
 }
 
-HANDLER(sends_nonsense)
+WELCOMING(sends_nonsense)
 {
-    (void)peer;
     (void)body;
-    (void)payload;
-    return is_hello(header) ? welcome(fd, header)
-                            : fake_reply(fd, header, DS_OK, slice(part_bytes, 77),
-                                         slice(part_bytes, 1000));
+    return fake_reply(fd, header, DS_OK, slice(part_bytes, 77),
+                      slice(part_bytes, 1000));
 }
 
-HANDLER(refuses)
+WELCOMING(refuses)
 {
-    (void)peer;
     (void)body;
-    (void)payload;
-    return is_hello(header)
-               ? welcome(fd, header)
-               : fake_reply(fd, header, DS_NO_MEMORY, slice_of_text("not now"),
-                            (struct ds_slice){0});
+    return fake_reply(fd, header, DS_NO_MEMORY, slice_of_text("not now"),
+                      (struct ds_slice){0});
 }
 
 HANDLER(hangs_up)

@@ -326,7 +326,7 @@ static const struct flag flag_table[] = {
     INERT_BOOL(enable_stream_data_verification, "false", "streams: check order"),
     INERT_STRING(sc_encrypt_secret_key, "", "streams: encryption key"),
 
-    /* Who may connect: today the user of the worker on its own node. */
+    /* Who may connect: the user of the worker on its own node, and who proves the key. */
     USED_STRING(
         auth_key_file, "",
         "file with the key that both ends of a TCP connection prove to know, 32 "

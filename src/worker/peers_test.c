@@ -6,15 +6,11 @@
 /* Ids of even counters are there. It hangs up some times before it answers. */
 static atomic_int orders_seen;
 
-HANDLER(obeys)
+WELCOMING(obeys)
 {
     struct block_id_list ids;
     struct ds_block_id id;
     AUTO_WRITER(flags);
-    (void)peer;
-    (void)payload;
-    if (is_hello(header))
-        return welcome(fd, header);
     if (atomic_fetch_sub(&hang_ups_left, 1) > 0 || !decode_block_ids(body, &ids))
         return false;
     encode_flags_begin(&flags, ids.count);
@@ -34,14 +30,10 @@ HANDLER(obeys)
 static atomic_int orphans_told;
 static _Atomic uint16_t orphans_queue;
 
-HANDLER(judges)
+WELCOMING(judges)
 {
     struct orphans_found found;
     struct ds_block_id id;
-    (void)peer;
-    (void)payload;
-    if (is_hello(header))
-        return welcome(fd, header);
     if (header->type != MESSAGE_ORPHANS_FOUND || !decode_orphans_found(body, &found) ||
         found.is_anybodys)
         return false;

@@ -37,6 +37,20 @@ welcome(int fd, const struct frame_header *header)
                      const struct frame_header *header, struct ds_slice body, \
                      struct ds_slice payload)
 
+/* One that answers HELLO as it should, and anything else by what follows. */
+#define WELCOMING(name)                                                       \
+    static bool name##_after_hello(int fd, const struct frame_header *header, \
+                                   struct ds_slice body);                     \
+    HANDLER(name)                                                             \
+    {                                                                         \
+        (void)peer;                                                           \
+        (void)payload;                                                        \
+        return is_hello(header) ? welcome(fd, header)                         \
+                                : name##_after_hello(fd, header, body);       \
+    }                                                                         \
+    static bool name##_after_hello(int fd, const struct frame_header *header, \
+                                   struct ds_slice body)
+
 HANDLER(says_nothing)
 {
     (void)peer;

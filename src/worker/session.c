@@ -491,15 +491,6 @@ check_peer(int fd, enum session_kind kind, struct ds_error *err)
                    geteuid());
 }
 
-/* A process of our user on this host could read the key out of our memory. */
-static void
-expect_proof(struct session *session)
-{
-    const struct auth_key *key = resources_key(session->worker->resources);
-    bool is_trusted = key == NULL || tcp_peer_is_ours(conn_fd(session->conn));
-    conn_expect_proof(session->conn, key, is_trusted);
-}
-
 /* Too many have not said HELLO: the one that had the most time to makes room, so that
  * who does say it gets in. */
 static void
@@ -544,7 +535,7 @@ session_open(struct worker *worker, int fd, enum session_kind kind)
         return;
     }
     if (kind != SESSION_UNIX)
-        expect_proof(session);
+        conn_expect_proof_over_tcp(session->conn, resources_key(worker->resources));
     if (worker->unproven_count >= WORKER_UNPROVEN_MAX)
         drop_oldest_stranger(worker);
     session->is_stranger = true;
