@@ -111,8 +111,8 @@ TEST(another_layout_is_refused_and_both_versions_are_named)
     CHECK_STATUS(try_open("127.0.0.1", peer.port, &err), DS_MISMATCH);
     CHECK_CONTAINS(err.message, "9.9.9");
     CHECK_CONTAINS(err.message, DS_VERSION);
-    CHECK_CONTAINS(err.message, "layout 80");
-    CHECK_CONTAINS(err.message, "layout 3,");
+    CHECK_CONTAINS(err.message, "layout 81");
+    CHECK_CONTAINS(err.message, "layout 4,");
     fake_peer_stop(&peer);
 }
 

@@ -90,8 +90,8 @@ open_found(struct mapping *mapping, const struct wire_object *object,
     return buffer_open(&extent, BUFFER_SEALED, out, out_stale, err);
 }
 
-/* In the table, without the worker. *out_missing: it was not seen there, or changed
- * while it was looked at. Lock held. */
+/* In the table, without the worker. *out_missing: it was not seen there, changed while it
+ * was looked at, or may have been changed elsewhere. Lock held. */
 static enum ds_status
 open_present(struct mapping *mapping, struct ds_slice key, bool is_block,
              uint64_t now_ds, struct ds_buffer **out, bool *out_missing,
@@ -110,7 +110,8 @@ open_present(struct mapping *mapping, struct ds_slice key, bool is_block,
     };
     enum ds_status status = buffer_open(&extent, BUFFER_SEALED, out, out_missing, err);
     if (status != DS_OK || *out_missing ||
-        table_reader_confirms(&mapping->reader, &hit))
+        (table_reader_confirms(&mapping->reader, &hit) &&
+         (is_block || table_reader_is_current(&mapping->reader, clock_boot_ds()))))
         return status;
     buffer_release_locked(*out);
     *out = NULL;

@@ -11,6 +11,7 @@
 struct entry {
     struct member member; /* Its `queues` are owned. */
     uint64_t lease_until_ms;
+    uint64_t renewed_ms;
     bool is_old; /* Belonged already to the epoch that we settle. */
 };
 
@@ -27,6 +28,7 @@ struct members {
     uint32_t old_count; /* Of those that belonged to `epoch`, */
     uint32_t old_found; /* and of those among them that have renewed. */
     uint64_t settled_at_ms;
+    uint64_t lapse_ms; /* Until then one that is none any more may serve. */
 };
 
 static void
@@ -59,6 +61,8 @@ members_create(uint64_t lease_ms, struct members_past past, uint64_t now_ms,
     members->epoch = past.epoch;
     if (past.count > 0)
         settle_later(members, past, now_ms);
+    if (past.epoch > 0) /* Who was lost last is not known any more. */
+        members->lapse_ms = now_ms + member_key_lease_ms(lease_ms);
     *out = members;
     return DS_OK;
 }
@@ -109,6 +113,14 @@ find_address(struct members *members, const char *address)
     return NULL;
 }
 
+/* It is gone without a word. */
+static void
+note_lapse(struct members *members, const struct entry *entry)
+{
+    uint64_t end = entry->renewed_ms + member_key_lease_ms(members->lease_ms);
+    members->lapse_ms = max_u64(members->lapse_ms, end);
+}
+
 static void
 remove_entry(struct members *members, struct entry *entry)
 {
@@ -155,6 +167,13 @@ change(struct members *members)
         members->epoch++;
 }
 
+/* The one that a change just made, or settling will. */
+static uint64_t
+next_epoch(const struct members *members)
+{
+    return members->settling ? members->epoch + 1 : members->epoch;
+}
+
 /* If it is settling, and `is_time`: all are here, or have had their time. */
 static void
 settle_if(struct members *members, bool is_time)
@@ -197,6 +216,7 @@ note_old(struct members *members, struct entry *entry, struct members_past past)
     if (!members->settling || entry->is_old || past.epoch != members->epoch)
         return;
     entry->is_old = true;
+    entry->member.since = members->epoch;
     members->old_found++;
 }
 
@@ -214,6 +234,7 @@ make_way(struct members *members, const struct member *who, struct ds_error *err
         return ds_fail(err, DS_NO_MEMORY, "out of memory for a member");
     struct entry *same_address = find_address(members, who->address);
     if (same_address != NULL && same_address->member.node != who->node) {
+        note_lapse(members, same_address);
         remove_entry(members, same_address);
         change(members);
     }
@@ -231,14 +252,22 @@ members_renew(struct members *members, const struct member *who,
         return status;
     learn_past(members, past, now_ms);
     struct entry *entry = find(members, who->node);
+    bool is_new = entry == NULL || entry->member.incarnation != who->incarnation;
     if (entry == NULL) {
         entry = insert(members, who);
         change(members);
-    } else if (entry->member.incarnation != who->incarnation) {
+    } else if (entry->member.incarnation != who->incarnation ||
+               entry->member.restarts != who->restarts) {
+        if (is_new)
+            note_lapse(members, entry);
         entry->member.incarnation = who->incarnation;
+        entry->member.restarts = who->restarts;
         change(members);
     }
     entry->lease_until_ms = now_ms + members->lease_ms;
+    entry->renewed_ms = now_ms;
+    if (is_new)
+        entry->member.since = next_epoch(members);
     note_old(members, entry, past);
     settle_if(members, members->old_found >= members->old_count);
     return note_queues(members, entry, who->queues, err);
@@ -278,10 +307,12 @@ members_tick(struct members *members, uint64_t now_ms)
 {
     size_t kept = 0;
     for (size_t i = 0; i < members->count; i++) {
-        if (now_ms < members->entries[i].lease_until_ms)
+        if (now_ms < members->entries[i].lease_until_ms) {
             members->entries[kept++] = members->entries[i];
-        else
+        } else {
+            note_lapse(members, &members->entries[i]);
             entry_fini(&members->entries[i]);
+        }
     }
     bool changed = kept < members->count;
     members->count = kept;
@@ -314,6 +345,12 @@ uint64_t
 members_lease_ms(const struct members *members)
 {
     return members->lease_ms;
+}
+
+uint64_t
+members_lapse_ms(const struct members *members, uint64_t now_ms)
+{
+    return members->lapse_ms > now_ms ? members->lapse_ms - now_ms : 0;
 }
 
 struct members_past

@@ -3,13 +3,14 @@
  *      renew ──► [member] ── renew before the lease ends ──► [member]
  *                   └── leave, or the lease ends ──► gone
  *
- * A member is a worker: the arena {node, incarnation} at an address. Each change of who
- * belongs makes a new epoch; epochs never go back, whatever happens to the metastore. What
- * else changes makes a new version.
+ * A member is a worker: the arena {node, incarnation} at an address, and the process that
+ * has it. Each change of who belongs makes a new epoch; epochs never go back, whatever
+ * happens to the metastore. What else changes makes a new version.
  *
  * A metastore that was started again knows nobody, and who is missing in its first answer
  * would be taken for lost. So it settles first: renewals keep their leases, and nobody is
  * told of an epoch until as many as there were before have renewed, or a lease has passed.
+ * Who knows the last epoch then has belonged to it, and belongs to the next without a gap.
  *
  *      members_create ──► [settling] ──► [settled]
  *
@@ -27,9 +28,20 @@ enum { MEMBER_ADDRESS_MAX = 280 }; /* "host:port". */
 
 struct members;
 
+/* How long a member that has renewed may serve what others may want to change: shorter
+ * than its lease, so that they need not wait for long once it is none any more. */
+static inline uint64_t
+member_key_lease_ms(uint64_t lease_ms)
+{
+    return lease_ms < 4000 ? lease_ms : 4000;
+}
+
 struct member {
     uint32_t node; /* 0 is nobody's. */
     uint32_t incarnation;
+    uint32_t restarts; /* Of its process. */
+    uint64_t
+        since; /* The first epoch of those that it has belonged to without a gap. */
     char address[MEMBER_ADDRESS_MAX + 1];
     struct ds_slice queues; /* What it says of the queues that it has; kept as it is. */
 };
@@ -77,6 +89,9 @@ uint64_t members_lease_ms(const struct members *members);
 
 /* What to know after a restart. */
 struct members_past members_past(const struct members *members);
+
+/* Nobody that is no member any more serves anything after so long. */
+uint64_t members_lapse_ms(const struct members *members, uint64_t now_ms);
 
 /* In the order of their nodes; borrowed until the next change. */
 size_t members_count(const struct members *members);

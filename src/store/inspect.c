@@ -14,6 +14,7 @@ view_of(const struct store *store, uint32_t index, struct object_view *out)
         .size = slot->size,
         .version = slot->version,
         .checksum = slot->checksum,
+        .expires_ds = slot->expires_ds,
         .flags = place_flags(slot->place),
     };
 }

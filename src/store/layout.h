@@ -29,7 +29,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LAYOUT_VERSION        3u
+#define LAYOUT_VERSION        4u
 #define TABLE_MAGIC           0x454c424154534431u /* "1DSTABLE" read as bytes. */
 #define PINS_MAGIC            0x20534e4950534431u /* "1DSPINS " */
 #define EXTENT_UNIT_BYTES     64u
@@ -39,6 +39,7 @@
 #define PINS_HEADER_BYTES     MAP_UNIT_BYTES
 #define KEY_INLINE_BYTES      20u
 #define SLOT_NONE             UINT32_MAX
+#define LEASE_NEVER_ENDS      UINT64_MAX
 
 /* Processes share these words: a lock inside one process would guard nothing. */
 static_assert(ATOMIC_INT_LOCK_FREE == 2, "32-bit atomics need no lock");
@@ -169,12 +170,15 @@ struct table_header {
     uint64_t slots_off;
     uint64_t key_heap_off;
     uint64_t key_heap_bytes;
-    uint64_t huge_page_bytes;     /* 0: the arena has small pages. */
-    _Atomic uint64_t slots_used;  /* Slots ever used: the rest is untouched memory. */
-    _Atomic uint64_t populated;   /* Arena bytes backed by memory, from 0 up. */
-    _Atomic uint64_t lease_until; /* Reserved for many nodes: CLOCK_BOOTTIME ns. */
-    _Atomic uint64_t epoch;       /* Odd while a worker makes the chains anew. */
-    uint64_t reserved[14];
+    uint64_t huge_page_bytes;    /* 0: the arena has small pages. */
+    _Atomic uint64_t slots_used; /* Slots ever used: the rest is untouched memory. */
+    _Atomic uint64_t populated;  /* Arena bytes backed by memory, from 0 up. */
+    _Atomic uint64_t
+        lease_until;        /* Until then the table says what users' keys are: tenths
+                                     of a second of CLOCK_BOOTTIME, or LEASE_NEVER_ENDS. */
+    _Atomic uint64_t epoch; /* Odd while a worker makes the chains anew. */
+    _Atomic uint64_t known_epoch; /* Of its cluster's members; 0: none yet. */
+    uint64_t reserved[13];
 };
 static_assert(sizeof(struct table_header) == 240, "table header layout");
 

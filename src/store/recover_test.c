@@ -299,7 +299,7 @@ TEST(another_layout_version_is_refused_by_name)
     raw_header(&f)->layout_version = 77;
     CHECK_STATUS(reopen(&f, &err), DS_MISMATCH);
     CHECK_CONTAINS(err.message, "layout version 77");
-    CHECK_CONTAINS(err.message, "this build has version 3");
+    CHECK_CONTAINS(err.message, "this build has version 4");
 }
 
 TEST(another_slot_size_is_refused)

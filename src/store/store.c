@@ -18,6 +18,18 @@ store_alignment(const struct store *store, uint64_t size)
 }
 
 void
+store_set_lease(struct store *store, uint64_t until_ds)
+{
+    STEP_RELEASE(&store->table.header->lease_until, until_ds, "lease");
+}
+
+void
+store_set_known_epoch(struct store *store, uint64_t epoch)
+{
+    STEP_RELEASE(&store->table.header->known_epoch, epoch, "known epoch");
+}
+
+void
 store_set_populated(struct store *store, uint64_t populated_bytes)
 {
     struct table_header *header = store->table.header;

@@ -73,6 +73,14 @@ void store_close(struct store *store);
 /* Arena bytes [0, populated) exist now. */
 void store_set_populated(struct store *store, uint64_t populated_bytes);
 
+/* Until then, in tenths of a second of CLOCK_BOOTTIME, readers may believe the table about
+ * users' keys: nobody changes them elsewhere. LEASE_NEVER_ENDS: there is no elsewhere. 0 in
+ * a new table. */
+void store_set_lease(struct store *store, uint64_t until_ds);
+
+/* What is in the table is as of this epoch of the cluster's members (its header has it). */
+void store_set_known_epoch(struct store *store, uint64_t epoch);
+
 /* ---- Objects ---- */
 
 /* Names one slot in one life; stale ones are recognised. */
@@ -88,6 +96,7 @@ struct object_view {
     uint64_t size;
     uint64_t version;
     uint64_t checksum;
+    uint32_t expires_ds; /* 0: never. */
     uint8_t flags;
 };
 

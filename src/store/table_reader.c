@@ -131,3 +131,10 @@ table_reader_confirms(const struct table_reader *reader, const struct table_hit 
     step_reached("read epoch again");
     return epoch == hit->epoch;
 }
+
+bool
+table_reader_is_current(const struct table_reader *reader, uint64_t now_ds)
+{
+    return now_ds <
+           atomic_load_explicit(&reader->header->lease_until, memory_order_acquire);
+}

@@ -51,6 +51,10 @@ struct table_hit {
 bool table_reader_find(const struct table_reader *reader, struct ds_slice key,
                        bool is_block, uint64_t now_ds, struct table_hit *out);
 
+/* After a hit, and with a clock that was read after it: the node was told of every change of
+ * users' keys until then. */
+bool table_reader_is_current(const struct table_reader *reader, uint64_t now_ds);
+
 /* After the pin: no worker has rebuilt the chains since the hit. */
 bool
 table_reader_confirms(const struct table_reader *reader, const struct table_hit *hit);

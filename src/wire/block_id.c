@@ -77,3 +77,37 @@ wire_is_block_key(struct ds_slice key)
     return part[3] == 0 && part[2] == 0 &&
            (part[0] | part[1] << 8) < DS_BLOCK_PARTS_MAX;
 }
+
+enum { OBJECT_BIT = 31 };
+
+void
+wire_object_key(const struct object_name *name, uint8_t out[BLOCK_KEY_BYTES])
+{
+    DS_ASSERT(name->slot >> OBJECT_BIT == 0);
+    put_le(out, name->node, 4);
+    put_le(out + 4, name->incarnation, 4);
+    put_le(out + 8, name->generation, 8);
+    put_le(out + 16, 1u << OBJECT_BIT | name->slot, 4);
+}
+
+bool
+wire_object_name(struct ds_slice key, struct object_name *out)
+{
+    struct reader reader = reader_of(key.data, key.len);
+    struct object_name name = {.node = read_u32(&reader)};
+    name.incarnation = read_u32(&reader);
+    name.generation = read_u64(&reader);
+    name.slot = read_u32(&reader);
+    if (!reader_done(&reader) || name.slot >> OBJECT_BIT == 0)
+        return false;
+    name.slot &= ~(1u << OBJECT_BIT);
+    *out = name;
+    return true;
+}
+
+bool
+object_name_equal(const struct object_name *one, const struct object_name *two)
+{
+    return one->node == two->node && one->incarnation == two->incarnation &&
+           one->slot == two->slot && one->generation == two->generation;
+}

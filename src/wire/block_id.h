@@ -40,4 +40,20 @@ struct ds_block_id wire_block_id_after(struct ds_block_id id, uint64_t count);
 void wire_block_key(struct ds_block_id id, uint32_t part, uint8_t out[BLOCK_KEY_BYTES]);
 bool wire_is_block_key(struct ds_slice key);
 
+/* A user's object, which never changes, under a name by which every node can ask for it
+ * and keep a copy. It looks like the key of a block's part, but is none of one:
+ *
+ *      {node 32 | incarnation 32 | generation 64 | 1 | slot 31}   little endian */
+struct object_name {
+    uint32_t node;
+    uint32_t incarnation;
+    uint32_t slot; /* Below 2^31. */
+    uint64_t generation;
+};
+void wire_object_key(const struct object_name *name, uint8_t out[BLOCK_KEY_BYTES]);
+
+/* False if it is none. */
+bool wire_object_name(struct ds_slice key, struct object_name *out);
+bool object_name_equal(const struct object_name *one, const struct object_name *two);
+
 #endif

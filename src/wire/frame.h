@@ -16,7 +16,7 @@
 #define FRAME_MAGIC          0x31575344u /* "DSW1" read as bytes. */
 #define FRAME_HEADER_BYTES   24u
 #define FRAME_BODY_BYTES_MAX (16u << 20)
-#define PROTOCOL_VERSION     13u
+#define PROTOCOL_VERSION     14u
 
 /* Requests; values never change. Who may send which is in worker/session.c. */
 enum message_type {
@@ -49,6 +49,8 @@ enum message_type {
     MESSAGE_ORPHANS_FOUND = 27,  /* To another worker. */
     MESSAGE_AUTH_CHALLENGE = 28, /* Before any other: see wire/auth.h. */
     MESSAGE_AUTH_PROVE = 29,
+    MESSAGE_KEY_ORDERS = 30, /* To another worker. */
+    MESSAGE_KEY_REPORT = 31, /* To another worker. */
     MESSAGE_TYPE_COUNT
 };
 

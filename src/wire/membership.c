@@ -20,6 +20,8 @@ encode_member(struct writer *writer, const struct wire_member *member)
 {
     write_u32(writer, member->node);
     write_u32(writer, member->incarnation);
+    write_u32(writer, member->restarts);
+    write_u64(writer, member->since);
     write_short_bytes(writer, member->address);
     write_short_bytes(writer, member->queues);
 }
@@ -49,6 +51,8 @@ read_member(struct reader *reader, struct wire_member *out)
 {
     out->node = read_u32(reader);
     out->incarnation = read_u32(reader);
+    out->restarts = read_u32(reader);
+    out->since = read_u64(reader);
     out->address = read_short_bytes(reader);
     out->queues = read_short_bytes(reader);
     return reader_ok(reader) && out->node != 0 && is_address(out->address) &&
@@ -92,6 +96,7 @@ encode_member_list_begin(struct writer *writer, const struct member_list *messag
     write_u64(writer, message->epoch);
     write_u64(writer, message->version);
     write_u32(writer, message->lease_ms);
+    write_u32(writer, message->lapse_ms);
     write_u32(writer, message->count);
 }
 
@@ -108,6 +113,7 @@ decode_member_list(struct ds_slice body, struct member_list *out)
     struct member_list message = {.epoch = read_u64(&reader)};
     message.version = read_u64(&reader);
     message.lease_ms = read_u32(&reader);
+    message.lapse_ms = read_u32(&reader);
     message.count = read_u32(&reader);
     message.at = reader;
     struct member_list probe = message;

@@ -37,6 +37,7 @@
  *   QUEUE_FIND    queue_place             queue_place
  *   MEMBER_RENEW  member_renew            member_list; parked until it is another one
  *   MEMBERS       (empty)                 JSON text
+ *   KEY_*         see wire/bindings.h
  *   QUEUE_CALL    queue_call or nothing, payload: MessagePack; the same comes back
  */
 #ifndef WIRE_MESSAGE_H
@@ -353,6 +354,9 @@ bool decode_queue_place(struct ds_slice body, struct queue_place *out);
 struct wire_member {
     uint32_t node;
     uint32_t incarnation;
+    uint32_t restarts; /* Of its process; what was only in that one's memory is gone. */
+    uint64_t since; /* The epoch since which it has belonged without a gap; not used in
+                          a renewal. */
     struct ds_slice address; /* "host:port" of printable ASCII without '"' and '\\', */
     struct ds_slice queues;  /* Places of the queues whose controllers it has, encoded
                                 one behind the other; u16 bytes. */
@@ -386,6 +390,7 @@ struct member_list {
     uint64_t version;  /* Of the list. Both as in the request: it is empty, as nothing
                           is new. */
     uint32_t lease_ms; /* From when the renewal was sent. */
+    uint32_t lapse_ms; /* From now: then nobody serves any more who is no member. */
     uint32_t count;
     struct reader at;
 };

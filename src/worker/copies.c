@@ -8,8 +8,8 @@
 #include "os/checksum.h"
 #include "os/clock.h"
 #include "worker/creates.h"
-#include "worker/objects.h"
 #include "worker/peers.h"
+#include "worker/seal.h"
 #include "worker/waiters.h"
 
 #include <stdlib.h>
@@ -23,7 +23,8 @@ enum {
     RANGES_MAX = 8,
 };
 
-/* First parts, of which most are small, are asked for together: so much of each. */
+/* First parts, and users' objects, of which most are small, are asked for together: so much
+ * of each. */
 enum {
     BATCH_PARTS_MAX = 64,
     BATCH_BYTES_EACH = 64 << 10,
@@ -466,9 +467,12 @@ copies_ask(struct worker *worker)
 /* ---- Beginning ---- */
 
 static bool
-is_first_part(const uint8_t key[BLOCK_KEY_BYTES])
+is_mostly_small(const uint8_t key[BLOCK_KEY_BYTES])
 {
     static const uint8_t zero[BLOCK_KEY_BYTES - sizeof(struct ds_block_id)];
+    struct object_name name;
+    if (wire_object_name(slice(key, BLOCK_KEY_BYTES), &name))
+        return true;
     return memcmp(key + sizeof(struct ds_block_id), zero, sizeof zero) == 0;
 }
 
@@ -492,7 +496,7 @@ copies_fetch(struct worker *worker, struct ds_slice key)
         free(copy);
         return false;
     }
-    if (is_first_part(copy->key)) {
+    if (is_mostly_small(copy->key)) {
         list_push_back(&worker->copies_unasked, &copy->unasked);
         return true;
     }

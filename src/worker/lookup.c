@@ -6,7 +6,8 @@
 #include "base/status.h"
 #include "os/clock.h"
 #include "worker/copies.h"
-#include "worker/session.h"
+#include "worker/elsewhere.h"
+#include "worker/objects.h"
 #include "worker/transfer.h"
 #include "worker/waiters.h"
 
@@ -16,19 +17,25 @@
  * up sooner. */
 enum { FETCH_WAIT_MS = 60000 };
 
+/* A user's object that another node is to have a copy of goes by its name. */
 bool
 lookup_find(struct worker *worker, const struct lookup *message, struct ds_slice key,
             struct object_view *out)
 {
-    bool legal = (message->flags & LOOKUP_BLOCKS) != 0 ? key.len == BLOCK_KEY_BYTES
-                                                       : wire_user_key_is_legal(key);
-    return legal && store_find(worker->store, key, clock_boot_ds(), out);
+    struct object_name name;
+    bool is_block = key.len == BLOCK_KEY_BYTES;
+    if ((message->flags & LOOKUP_BLOCKS) != 0 ? !is_block
+                                              : !wire_user_key_is_legal(key))
+        return false;
+    if ((message->flags & LOOKUP_BLOCKS) != 0 && wire_object_name(key, &name) &&
+        objects_find_named(worker, &name, out))
+        return true;
+    return store_find(worker->store, key, clock_boot_ds(), out);
 }
 
 /* Answers with what is there now. */
 static void
-answer_lookup(struct session *session, const struct frame_header *header,
-              struct ds_slice body)
+answer(struct session *session, const struct frame_header *header, struct ds_slice body)
 {
     struct worker *worker = session->worker;
     struct lookup message;
@@ -58,6 +65,14 @@ answer_lookup(struct session *session, const struct frame_header *header,
     session_reply(session, header, &writer);
 }
 
+void
+lookup_answer(struct session *session, const struct frame_header *header,
+              struct ds_slice body, uint32_t left_ms)
+{
+    (void)left_ms;
+    answer(session, header, body);
+}
+
 /* It is missing, and may come: a user's key when somebody puts it, a block's part when it
  * is being fetched from another node. */
 static bool
@@ -72,10 +87,9 @@ may_come(struct session *session, const struct lookup *message, struct ds_slice 
 /* Parks if anything is missing that may come; *out_parked tells. */
 static enum ds_status
 park_for_missing(struct session *session, const struct frame_header *header,
-                 struct ds_slice body, const struct lookup *message, bool *out_parked,
-                 struct ds_error *err)
+                 struct ds_slice body, const struct lookup *message, uint32_t wait_ms,
+                 waiter_answer_fn on_there, bool *out_parked, struct ds_error *err)
 {
-    bool is_blocks = (message->flags & LOOKUP_BLOCKS) != 0;
     struct ds_slice *missing = calloc((size_t)message->keys.count + 1, sizeof *missing);
     if (missing == NULL)
         return ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
@@ -88,14 +102,71 @@ park_for_missing(struct session *session, const struct frame_header *header,
     }
     enum ds_status status = DS_OK;
     if (count > 0)
-        status = waiters_park(session, header, body,
-                              is_blocks ? FETCH_WAIT_MS : message->wait_ms, missing,
-                              count, answer_lookup, err);
-    if (is_blocks)
+        status =
+            waiters_park(session, header, body, wait_ms, missing, count, on_there, err);
+    if ((message->flags & LOOKUP_BLOCKS) != 0)
         copies_ask(session->worker);
     free(missing);
     *out_parked = count > 0;
     return status;
+}
+
+/* ---- Users' keys ---- */
+
+/* Other nodes have a say in what it is. */
+static bool
+is_elsewhere(struct worker *worker, const struct lookup *message)
+{
+    struct key_list keys = message->keys;
+    struct ds_slice key;
+    struct object_view view;
+    bool is_current = owners_is_current(worker);
+    while (worker->membership != NULL && next_key(&keys, &key)) {
+        bool is_found = is_current && lookup_find(worker, message, key, &view);
+        if (wire_user_key_is_legal(key) && !is_found && !directory_is_here(worker, key))
+            return true;
+    }
+    return false;
+}
+
+void
+lookup_user_keys(struct session *session, const struct frame_header *header,
+                 struct ds_slice body, uint32_t wait_ms)
+{
+    struct lookup message;
+    struct ds_error err = {0};
+    bool decoded = decode_lookup(body, &message);
+    DS_ASSERT(decoded);
+    enum ds_status status = DS_OK;
+    bool parked = is_elsewhere(session->worker, &message);
+    if (parked)
+        status = elsewhere_start(session, header, body, &message, wait_ms, &err);
+    else if (wait_ms > 0)
+        status = park_for_missing(session, header, body, &message, wait_ms,
+                                  lookup_user_keys, &parked, &err);
+    if (status != DS_OK)
+        conn_reply_error(session->conn, header, &err);
+    else if (!parked)
+        answer(session, header, body);
+}
+
+/* ---- Blocks, and objects by their names ---- */
+
+void
+lookup_blocks(struct session *session, const struct frame_header *header,
+              struct ds_slice body, waiter_answer_fn on_there)
+{
+    struct lookup message;
+    struct ds_error err = {0};
+    bool parked = false;
+    bool decoded = decode_lookup(body, &message);
+    DS_ASSERT(decoded);
+    enum ds_status status = park_for_missing(session, header, body, &message,
+                                             FETCH_WAIT_MS, on_there, &parked, &err);
+    if (status != DS_OK)
+        conn_reply_error(session->conn, header, &err);
+    else if (!parked)
+        on_there(session, header, body, 0);
 }
 
 void
@@ -108,17 +179,15 @@ handle_lookup(struct session *session, const struct frame_header *header,
         return;
     }
     struct ds_error err = {0};
-    bool parked = false;
-    enum ds_status status = DS_OK;
     session->worker->counters.lookups++;
-    if (message.keys.count > LOOKUP_KEYS_MAX)
-        status = ds_fail(&err, DS_INVALID,
-                         "%u keys in one request; at most %u are allowed, split it",
-                         message.keys.count, LOOKUP_KEYS_MAX);
-    else if (message.wait_ms > 0 || (message.flags & LOOKUP_BLOCKS) != 0)
-        status = park_for_missing(session, header, body, &message, &parked, &err);
-    if (status != DS_OK)
+    if (message.keys.count > LOOKUP_KEYS_MAX) {
+        (void)ds_fail(&err, DS_INVALID,
+                      "%u keys in one request; at most %u are allowed, split it",
+                      message.keys.count, LOOKUP_KEYS_MAX);
         conn_reply_error(session->conn, header, &err);
-    else if (!parked)
-        answer_lookup(session, header, body);
+    } else if ((message.flags & LOOKUP_BLOCKS) != 0) {
+        lookup_blocks(session, header, body, lookup_answer);
+    } else {
+        lookup_user_keys(session, header, body, message.wait_ms);
+    }
 }

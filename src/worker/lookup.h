@@ -1,13 +1,26 @@
-/* What LOOKUP and FETCH share. */
+/* LOOKUP and FETCH: users' keys, and blocks' parts and objects by their names. */
 #ifndef WORKER_LOOKUP_H
 #define WORKER_LOOKUP_H
 
 #include "wire/message.h"
-#include "worker/worker.h"
+#include "worker/waiters.h"
 
 /* The live object under a key of `message`, which says of what kind its keys are. False
  * if there is none. */
 bool lookup_find(struct worker *worker, const struct lookup *message,
                  struct ds_slice key, struct object_view *out);
+
+/* Answers a lookup of users' keys, or parks it for `wait_ms`. A waiter_answer_fn: where the
+ * keys are has changed, or time is up. */
+void lookup_user_keys(struct session *session, const struct frame_header *header,
+                      struct ds_slice body, uint32_t wait_ms);
+
+/* Calls `on_there` when all that can be fetched from other nodes has been. */
+void lookup_blocks(struct session *session, const struct frame_header *header,
+                   struct ds_slice body, waiter_answer_fn on_there);
+
+/* Answers with what is there now. */
+void lookup_answer(struct session *session, const struct frame_header *header,
+                   struct ds_slice body, uint32_t left_ms);
 
 #endif

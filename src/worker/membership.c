@@ -10,6 +10,7 @@
 #include "os/clock.h"
 #include "os/sockets.h"
 #include "wire/message.h"
+#include "worker/owners.h"
 #include "worker/peers.h"
 #include "worker/queues.h"
 #include "worker/worker.h"
@@ -23,8 +24,9 @@ enum {
     BACKOFF_MS_MIN = 50,
     BACKOFF_MS_MAX = 2000,
     ANSWER_MS_MAX = 5000, /* Beyond what a renewal may wait there. */
-    FIRST_WAIT_MS = 1000, /* Before the lease is known. */
+    RENEW_MS_MAX = 1000,  /* Users' keys are served for a few seconds without news. */
     LEAVE_MS = 500,
+    MS_PER_DS = 100,
     QUEUES_BYTES_MAX = UINT16_MAX, /* Of what a member can say of its queues. */
 };
 
@@ -51,6 +53,7 @@ struct membership {
     uint64_t epoch;
     uint64_t version;
     uint32_t lease_ms;
+    uint64_t renewed_ds; /* When the latest renewal was sent: CLOCK_BOOTTIME. */
 };
 
 static void connect_to_metastore(struct membership *membership);
@@ -162,13 +165,16 @@ renew(struct membership *membership, uint32_t flags)
 {
     const struct worker *worker = membership->worker;
     const struct table_header *table = store_header(worker->store);
-    uint32_t wait_ms =
-        membership->lease_ms > 0 ? membership->lease_ms / 3 : FIRST_WAIT_MS;
+    uint32_t wait_ms = RENEW_MS_MAX; /* The lease is not known yet. */
+    if (membership->lease_ms > 0)
+        wait_ms = (uint32_t)min_u64(membership->lease_ms / 3, RENEW_MS_MAX);
+    membership->renewed_ds = clock_boot_ds();
     AUTO_WRITER(queues);
     queues_encode(worker, &queues, QUEUES_BYTES_MAX);
     struct member_renew message = {
         .who = {.node = table->node,
                 .incarnation = table->incarnation,
+                .restarts = (uint32_t)worker->restarts,
                 .address = slice_of_text(worker->flags->worker_address),
                 .queues = slice(queues.data, queues.len)},
         .flags = flags,
@@ -211,10 +217,20 @@ take_members(struct membership *membership, struct member_list *list)
         struct member *member = &members[count++];
         member->node = wire.node;
         member->incarnation = wire.incarnation;
+        member->restarts = wire.restarts;
+        member->since = wire.since;
         memcpy(member->address, wire.address.data, wire.address.len);
         memcpy(queues + used, wire.queues.data, wire.queues.len);
         member->queues = slice(queues + used, wire.queues.len);
         used += wire.queues.len;
+    }
+    struct worker *worker = membership->worker;
+    bool is_other = membership->epoch != list->epoch;
+    struct next_members next = {list->epoch, list->lapse_ms, members, count};
+    if (is_other && !owners_changed(worker, &next)) {
+        free(members);
+        free(queues);
+        return false;
     }
     free(membership->members);
     free(membership->queues);
@@ -222,11 +238,12 @@ take_members(struct membership *membership, struct member_list *list)
     membership->queues = queues;
     membership->count = count;
     membership->version = list->version;
-    if (membership->epoch == list->epoch)
+    if (!is_other)
         return true;
     membership->epoch = list->epoch;
     log_info("worker members=%" PRIu32 " epoch=%" PRIu64, count, list->epoch);
-    peers_members_changed(membership->worker->peers);
+    peers_members_changed(worker->peers);
+    owners_look_again(worker);
     return true;
 }
 
@@ -260,8 +277,12 @@ handle_members_reply(struct membership *membership, const struct frame_header *h
     }
     if (membership->epoch > 0)
         tell_joined(membership);
-    if (header->sequence == membership->sequence)
-        renew(membership, 0);
+    if (header->sequence != membership->sequence)
+        return;
+    owners_set_lease(membership->worker,
+                     membership->renewed_ds +
+                         member_key_lease_ms(list.lease_ms) / MS_PER_DS);
+    renew(membership, 0);
 }
 
 static void
@@ -402,6 +423,8 @@ membership_open(struct worker *worker, void (*on_joined)(struct worker *worker),
         free(membership);
         return status;
     }
+    if (store_header(worker->store)->lease_until == LEASE_NEVER_ENDS)
+        store_set_lease(worker->store, 0);
     membership->handles_open = 1;
     int result = uv_timer_init(&worker->loop, &membership->timer);
     DS_ASSERT(result == 0);
@@ -443,6 +466,7 @@ membership_leave(struct membership *membership, void (*on_left)(struct worker *w
 {
     DS_ASSERT(membership->on_left == NULL);
     membership->on_left = on_left;
+    owners_set_lease(membership->worker, 0); /* Others have our keys now. */
     if (membership->conn == NULL || !membership->is_asking) {
         finish_leaving(membership);
         return;

@@ -4,9 +4,10 @@
  *        ▲  back-off 50 ms to 2 s       ▲                    └── renews again ────◄────┘
  *        └── the connection ends ───────┘
  *
- * A renewal waits at the metastore until somebody comes or goes, a third of the lease at
- * most, so all members know of a change at once and nobody polls. A metastore that is away
- * changes nothing: the members that were known last are those that count.
+ * A renewal waits at the metastore until somebody comes or goes, a second at most, so all
+ * members know of a change at once and nobody polls. A metastore that is away changes
+ * nothing about blocks: the members that were known last are those that count. Users' keys
+ * are served for 4 s after the last renewal that was answered (directory.h).
  * Owner: loop thread. */
 #ifndef WORKER_MEMBERSHIP_H
 #define WORKER_MEMBERSHIP_H

@@ -96,15 +96,19 @@ encode_all(const struct metastore *metastore, struct writer *out)
 {
     const struct members *members = metastore->members;
     uint32_t count = (uint32_t)members_count(members);
-    struct member_list list = {.epoch = members_epoch(members),
-                               .version = members_version(members),
-                               .lease_ms = (uint32_t)members_lease_ms(members),
-                               .count = count};
+    struct member_list list = {
+        .epoch = members_epoch(members),
+        .version = members_version(members),
+        .lease_ms = (uint32_t)members_lease_ms(members),
+        .lapse_ms = (uint32_t)members_lapse_ms(members, clock_monotonic_ms()),
+        .count = count};
     encode_member_list_begin(out, &list);
     for (uint32_t i = 0; i < count; i++) {
         const struct member *member = members_at(members, i);
         struct wire_member wire = {.node = member->node,
                                    .incarnation = member->incarnation,
+                                   .restarts = member->restarts,
+                                   .since = member->since,
                                    .address = slice_of_text(member->address),
                                    .queues = member->queues};
         encode_member(out, &wire);
@@ -174,7 +178,11 @@ member_of(const struct wire_member *wire)
 {
     static_assert((int)MEMBER_ADDRESS_BYTES_MAX == (int)MEMBER_ADDRESS_MAX, "address");
     struct member member = {
-        .node = wire->node, .incarnation = wire->incarnation, .queues = wire->queues};
+        .node = wire->node,
+        .incarnation = wire->incarnation,
+        .restarts = wire->restarts,
+        .queues = wire->queues,
+    };
     memcpy(member.address, wire->address.data, wire->address.len);
     return member;
 }

@@ -6,7 +6,7 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
-#include "worker/waiters.h"
+#include "worker/seal.h"
 
 #include <stdlib.h>
 
@@ -31,13 +31,47 @@ check_mode(uint8_t write_mode, struct ds_error *err)
 }
 
 uint32_t
-objects_expiry(uint32_t ttl_seconds, uint64_t now_ds)
+objects_expiry_ds(uint64_t ttl_ds, uint64_t now_ds)
 {
-    uint64_t deadline = now_ds + (uint64_t)ttl_seconds * 10;
-    if (ttl_seconds == 0 || deadline > UINT32_MAX)
+    uint64_t deadline = now_ds + ttl_ds;
+    if (ttl_ds == 0 || deadline > UINT32_MAX)
         return 0; /* Over 13 years of uptime away: as good as never. */
     return (uint32_t)deadline;
 }
+
+uint32_t
+objects_expiry(uint32_t ttl_seconds, uint64_t now_ds)
+{
+    return objects_expiry_ds((uint64_t)ttl_seconds * 10, now_ds);
+}
+
+/* ---- Names ---- */
+
+struct object_name
+objects_name(const struct worker *worker, struct object_ref ref)
+{
+    const struct table_header *table = store_header(worker->store);
+    return (struct object_name){table->node, table->incarnation, ref.slot,
+                                ref.generation};
+}
+
+/* What was sealed and is not its key's object any more is deleted. */
+bool
+objects_find_named(struct worker *worker, const struct object_name *name,
+                   struct object_view *out)
+{
+    struct object_name here = objects_name(worker, (struct object_ref){0});
+    enum slot_state state;
+    uint8_t buffer[DS_KEY_BYTES_MAX];
+    return name->node == here.node && name->incarnation == here.incarnation &&
+           store_inspect(worker->store, name->slot, out, &state) &&
+           state == SLOT_SEALED && out->ref.generation == name->generation &&
+           store_find(worker->store, store_key(worker->store, name->slot, buffer),
+                      clock_boot_ds(), out) &&
+           out->ref.slot == name->slot;
+}
+
+/* ---- Creating ---- */
 
 enum ds_status
 objects_create(struct session *session, struct ds_slice key, uint64_t size,
@@ -119,78 +153,10 @@ objects_resume(struct session *session, struct client *client,
     return DS_OK;
 }
 
-/* ---- SEAL ---- */
-
-static void
-key_of(const struct worker *worker, uint32_t slot, uint8_t *buffer,
-       struct ds_slice *out)
-{
-    *out = store_key(worker->store, slot, buffer);
-}
-
-enum ds_status
-objects_seal(struct worker *worker, const struct objects_seal *seal,
-             struct ds_error *err)
-{
-    uint64_t now = clock_boot_ds();
-    uint32_t slot = seal->ref.slot;
-    struct seal_request request = {
-        .ref = seal->ref,
-        .expires_ds = objects_expiry(seal->ttl_seconds, now),
-        .only_if_absent = seal->only_if_absent,
-        .has_checksum = seal->checksum.known,
-        .checksum = seal->checksum.value,
-    };
-    enum ds_status status = store_seal(worker->store, &request, now, err);
-    if (status != DS_OK)
-        return status;
-    worker->counters.seals++;
-    struct object_view view;
-    enum slot_state state;
-    if (store_inspect(worker->store, slot, &view, &state) && state == SLOT_SEALED) {
-        worker->counters.bytes_sealed += view.size;
-        uint8_t buffer[DS_KEY_BYTES_MAX];
-        struct ds_slice key;
-        key_of(worker, slot, buffer, &key);
-        waiters_key_appeared(worker, key);
-    }
-    return DS_OK;
-}
-
-void
-handle_seal(struct session *session, const struct frame_header *header,
-            struct ds_slice body)
-{
-    struct seal message;
-    if (!decode_seal(body, &message)) {
-        session_reject(session, "malformed SEAL");
-        return;
-    }
-    struct ds_error err = {0};
-    struct wire_filled object;
-    while (next_filled(&message.objects, &object)) {
-        struct objects_seal seal = {
-            .ref = {.slot = object.ref.slot, .generation = object.ref.generation},
-            .ttl_seconds = message.ttl_seconds,
-            .only_if_absent = message.only_if_absent,
-            .checksum = object.checksum,
-        };
-        enum ds_status status = objects_seal(session->worker, &seal, &err);
-        if (status != DS_OK) {
-            conn_reply_error(session->conn, header, &err);
-            return;
-        }
-        if (PLANTED(LOST_ACK))
-            break;
-    }
-    conn_reply(session->conn, header, (struct ds_slice){0});
-}
-
 /* ---- PUBLISH ---- */
 
 static enum ds_status
-name_and_seal(struct session *session, const struct publish *message,
-              struct ds_error *err)
+give_name(struct session *session, const struct publish *message, struct ds_error *err)
 {
     bool is_block = wire_is_block_key(message->key);
     struct name_request request = {
@@ -200,18 +166,35 @@ name_and_seal(struct session *session, const struct publish *message,
         .size = message->size,
         .flags = is_block ? BLOCK_PART_FLAGS : 0,
     };
-    struct objects_seal seal = {
-        .ref = request.ref,
-        .ttl_seconds = message->ttl_seconds,
-        .only_if_absent = message->only_if_absent,
-        .checksum = message->checksum,
-    };
     enum ds_status status = is_block ? DS_OK : check_user_key(message->key, err);
     if (status == DS_OK)
         status = store_name(session->worker->store, &request, err);
-    if (status == DS_OK)
-        status = objects_seal(session->worker, &seal, err);
     return status;
+}
+
+/* Lends the next. */
+static void
+reply_published(struct session *session, const struct frame_header *header,
+                struct ds_slice body, const struct ds_error *err)
+{
+    struct worker *worker = session->worker;
+    struct publish message;
+    bool decoded = decode_publish(body, &message);
+    DS_ASSERT(decoded);
+    if (err->status != DS_OK) {
+        conn_reply_error(session->conn, header, err);
+        return;
+    }
+    struct object_view view = {0};
+    bool lends = list_is_empty(&worker->parked_creates) &&
+                 store_lend(worker->store, message.lend_bytes, session->creator,
+                            header->sequence, &view);
+    worker->counters.creates += lends;
+    AUTO_WRITER(writer);
+    encode_created_begin(&writer, objects_issue_block_id(session), lends);
+    if (lends)
+        objects_write_created(&writer, &view);
+    session_reply(session, header, &writer);
 }
 
 void
@@ -225,21 +208,18 @@ handle_publish(struct session *session, const struct frame_header *header,
         return;
     }
     struct ds_error err = {0};
-    if (name_and_seal(session, &message, &err) != DS_OK) {
+    struct objects_seal seal = {
+        .ref = {message.ref.slot, message.ref.generation},
+        .ttl_seconds = message.ttl_seconds,
+        .only_if_absent = message.only_if_absent,
+        .checksum = message.checksum,
+    };
+    enum ds_status status = give_name(session, &message, &err);
+    if (status == DS_OK)
+        status =
+            seal_one(session, header, body, message.key, &seal, reply_published, &err);
+    if (status != DS_OK)
         conn_reply_error(session->conn, header, &err);
-        return;
-    }
-    struct worker *worker = session->worker;
-    struct object_view view = {0};
-    bool lends = list_is_empty(&worker->parked_creates) &&
-                 store_lend(worker->store, message.lend_bytes, session->creator,
-                            header->sequence, &view);
-    worker->counters.creates += lends;
-    AUTO_WRITER(writer);
-    encode_created_begin(&writer, objects_issue_block_id(session), lends);
-    if (lends)
-        objects_write_created(&writer, &view);
-    session_reply(session, header, &writer);
 }
 
 /* ---- ABORT ---- */
@@ -262,6 +242,65 @@ handle_abort(struct session *session, const struct frame_header *header,
 
 /* ---- EXIST, DELETE, EXPIRE: one flag per key ---- */
 
+static void
+reply_flags(struct key_request *request)
+{
+    struct ds_error err = {0};
+    enum ds_status status = keys_check(request, &err);
+    if (request->session != NULL && status != DS_OK) {
+        conn_reply_error(request->session->conn, &request->header, &err);
+    } else if (request->session != NULL) {
+        AUTO_WRITER(writer);
+        encode_flags_begin(&writer, request->count);
+        for (uint32_t i = 0; i < request->count; i++) {
+            const struct key_item *item = &request->items[i];
+            write_u8(&writer, item->was_here || item->answer.answer == KEY_YES);
+        }
+        session_reply(request->session, &request->header, &writer);
+    }
+    keys_free(request);
+}
+
+static const struct key_request_ops flag_ops = {.finish = reply_flags};
+
+/* Every key is its owner's to say. What we hold of it ourselves is deleted at once. */
+static void
+ask_owners(struct session *session, const struct frame_header *header,
+           struct ds_slice body, struct key_list keys, enum key_order order,
+           uint32_t ttl_ds)
+{
+    struct key_request *request;
+    struct ds_error err = {0};
+    struct ds_slice key;
+    if (keys_new(session, header, body, keys.count, &flag_ops, &request, &err) !=
+        DS_OK) {
+        conn_reply_error(session->conn, header, &err);
+        return;
+    }
+    request->order = order;
+    while (next_key(&keys, &key)) {
+        struct key_item *item = keys_add(request, keys_in_body(request, body, key));
+        item->change.ttl_ds = ttl_ds;
+        item->is_done = !wire_user_key_is_legal(key);
+        if (order == KEY_UNBIND && !item->is_done)
+            item->was_here = store_delete(session->worker->store, key, clock_boot_ds());
+        session->worker->counters.deletes += item->was_here;
+    }
+    keys_start(request, 0);
+}
+
+/* Other nodes have a say in one of them. */
+static bool
+any_elsewhere(struct worker *worker, struct key_list keys)
+{
+    struct ds_slice key;
+    while (worker->membership != NULL && next_key(&keys, &key)) {
+        if (wire_user_key_is_legal(key) && !directory_is_here(worker, key))
+            return true;
+    }
+    return false;
+}
+
 void
 handle_exist(struct session *session, const struct frame_header *header,
              struct ds_slice body)
@@ -269,6 +308,10 @@ handle_exist(struct session *session, const struct frame_header *header,
     struct key_list keys;
     if (!decode_keys(body, &keys)) {
         session_reject(session, "malformed EXIST");
+        return;
+    }
+    if (any_elsewhere(session->worker, keys)) {
+        ask_owners(session, header, body, keys, KEY_FIND, 0);
         return;
     }
     AUTO_WRITER(writer);
@@ -293,6 +336,10 @@ handle_delete(struct session *session, const struct frame_header *header,
         return;
     }
     struct worker *worker = session->worker;
+    if (any_elsewhere(worker, keys)) {
+        ask_owners(session, header, body, keys, KEY_UNBIND, 0);
+        return;
+    }
     AUTO_WRITER(writer);
     encode_flags_begin(&writer, keys.count);
     uint64_t now = clock_boot_ds();
@@ -314,6 +361,11 @@ handle_expire(struct session *session, const struct frame_header *header,
     struct expire message;
     if (!decode_expire(body, &message)) {
         session_reject(session, "malformed EXPIRE");
+        return;
+    }
+    if (any_elsewhere(session->worker, message.keys)) {
+        ask_owners(session, header, body, message.keys, KEY_EXPIRE,
+                   seal_tenths(message.ttl_seconds));
         return;
     }
     AUTO_WRITER(writer);

@@ -25,19 +25,13 @@ objects_create(struct session *session, struct ds_slice key, uint64_t size,
                uint8_t write_mode, uint32_t sequence, struct object_view *out,
                struct ds_error *err);
 
-struct objects_seal {
-    struct object_ref ref;
-    uint32_t ttl_seconds;
-    bool only_if_absent;
-    struct wire_checksum checksum; /* Without: checksums.h finds the object later. */
-};
-
-/* Publish and wake those who wait for the key. */
-DS_MUST_USE enum ds_status
-objects_seal(struct worker *worker, const struct objects_seal *seal,
-             struct ds_error *err);
-
-/* A deadline `ttl_seconds` from now for the store; 0: never. */
+/* A deadline so many seconds, or tenths of one, from now for the store; 0: never. */
 uint32_t objects_expiry(uint32_t ttl_seconds, uint64_t now_ds);
+uint32_t objects_expiry_ds(uint64_t ttl_ds, uint64_t now_ds);
+
+/* The object in our arena that goes by this name, if it is the one of its key. */
+bool objects_find_named(struct worker *worker, const struct object_name *name,
+                        struct object_view *out);
+struct object_name objects_name(const struct worker *worker, struct object_ref ref);
 
 #endif

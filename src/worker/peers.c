@@ -22,7 +22,7 @@ struct peers {
     bool stopping;
 };
 
-/* A connection. HELLO and requests are sent one behind the other, answered in their order.
+/* A connection. HELLO and requests are sent one behind the other.
  * Owner: the loop, until it is closed. */
 struct peer_link {
     struct list link;
@@ -32,6 +32,7 @@ struct peer_link {
     struct conn *conn;
     struct list requests; /* In the order in which they were asked. */
     uint32_t request_count;
+    uint32_t sequence; /* Of the latest. */
 };
 
 /* ---- Requests ---- */
@@ -56,17 +57,23 @@ send_request(struct peer_link *peer, struct peer_request *request)
         conn_close(peer->conn, "out of memory for a request to another worker");
         return;
     }
+    request->sequence = ++peer->sequence;
     struct frame_header header = {.type = request->ops->type,
+                                  .sequence = request->sequence,
                                   .body_bytes = (uint32_t)body.len};
     conn_send(peer->conn, &header, slice(body.data, body.len), NULL, 0, NULL, 0);
 }
 
+/* The request that this answers; NULL: none. */
 static struct peer_request *
-first_of(const struct peer_link *peer)
+request_of(const struct peer_link *peer, const struct frame_header *header)
 {
-    return list_is_empty(&peer->requests)
-               ? NULL
-               : CONTAINER_OF(peer->requests.next, struct peer_request, link);
+    LIST_FOREACH (link, &peer->requests) {
+        struct peer_request *request = CONTAINER_OF(link, struct peer_request, link);
+        if (request->sequence == header->sequence)
+            return request->ops->type == header->type ? request : NULL;
+    }
+    return NULL;
 }
 
 static void *
@@ -74,10 +81,9 @@ on_payload_begin(struct conn *conn, const struct frame_header *header,
                  struct ds_slice body)
 {
     struct peer_link *peer = conn_user(conn);
-    struct peer_request *request = first_of(peer);
+    struct peer_request *request = request_of(peer, header);
     struct peer_answer answer = {header, body};
-    if (request == NULL || request->ops->type != header->type ||
-        request->ops->on_payload_begin == NULL)
+    if (request == NULL || request->ops->on_payload_begin == NULL)
         return NULL;
     return request->ops->on_payload_begin(peer->peers->worker, request, &answer);
 }
@@ -87,7 +93,7 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
          const int *fds, size_t fd_count)
 {
     struct peer_link *peer = conn_user(conn);
-    struct peer_request *request = first_of(peer);
+    struct peer_request *request = request_of(peer, header);
     struct peer_answer answer = {header, body};
     (void)fds;
     (void)fd_count;
@@ -99,7 +105,7 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
         conn_close(conn, "another worker refuses us"); /* Its log has the reason. */
         return;
     }
-    if (request == NULL || request->ops->type != header->type) {
+    if (request == NULL) {
         conn_close(conn, "another worker sent a message out of turn");
         return;
     }

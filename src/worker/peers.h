@@ -6,7 +6,8 @@
  *                  [waiting] ◄── the connection ended
  *
  * A connection to a node is made when it is needed; what may come in any order has up to
- * 4. On each, requests go out one behind the other and are answered in their order.
+ * 4. On each, requests go out one behind the other; an answer may come before that of an
+ * earlier request, which waits there for something.
  * Owner: loop thread. */
 #ifndef WORKER_PEERS_H
 #define WORKER_PEERS_H
@@ -46,6 +47,7 @@ struct peer_request {
     uint32_t node;
     uint32_t incarnation;
     struct list link;
+    uint32_t sequence; /* On the connection that it went out on. */
     int tries;
 };
 

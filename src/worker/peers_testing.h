@@ -6,6 +6,7 @@
 #include "worker/peers.h"
 
 #include "fake_peer.h"
+#include "wire/bindings.h"
 #include "worker/fixture.h"
 #include "worker/membership.h"
 
@@ -37,7 +38,24 @@ welcome(int fd, const struct frame_header *header)
                      const struct frame_header *header, struct ds_slice body, \
                      struct ds_slice payload)
 
-/* One that answers HELLO as it should, and anything else by what follows. */
+/* It knows nothing of users' keys. */
+static inline bool
+take_report(int fd, const struct frame_header *header)
+{
+    AUTO_WRITER(body);
+    encode_report_reply_begin(&body, false, 0);
+    return fake_reply(fd, header, DS_OK, slice(body.data, body.len),
+                      (struct ds_slice){0});
+}
+
+static inline bool
+is_report(const struct frame_header *header)
+{
+    return header->type == MESSAGE_KEY_REPORT;
+}
+
+/* One that answers HELLO and reports of keys as it should, and anything else by what
+ * follows. */
 #define WELCOMING(name)                                                       \
     static bool name##_after_hello(int fd, const struct frame_header *header, \
                                    struct ds_slice body);                     \
@@ -45,8 +63,9 @@ welcome(int fd, const struct frame_header *header)
     {                                                                         \
         (void)peer;                                                           \
         (void)payload;                                                        \
-        return is_hello(header) ? welcome(fd, header)                         \
-                                : name##_after_hello(fd, header, body);       \
+        return is_hello(header)    ? welcome(fd, header)                      \
+               : is_report(header) ? take_report(fd, header)                  \
+                                   : name##_after_hello(fd, header, body);    \
     }                                                                         \
     static bool name##_after_hello(int fd, const struct frame_header *header, \
                                    struct ds_slice body)

@@ -10,6 +10,7 @@
 #include "worker/blocks.h"
 #include "worker/client.h"
 #include "worker/creates.h"
+#include "worker/keys.h"
 #include "worker/metastore.h"
 #include "worker/objects.h"
 #include "worker/queues.h"
@@ -376,6 +377,8 @@ static const struct {
     [MESSAGE_QUEUE_FIND] = {handle_queue_find, false, false},
     [MESSAGE_MEMBER_RENEW] = {handle_member_renew, false, true},
     [MESSAGE_MEMBERS] = {handle_members, false, true},
+    [MESSAGE_KEY_ORDERS] = {handle_key_orders, false, false},
+    [MESSAGE_KEY_REPORT] = {handle_key_report, false, false},
 };
 
 static bool
@@ -459,6 +462,7 @@ on_closed(struct conn *conn, const char *reason)
     waiters_drop(session);
     creates_drop(session);
     blocks_drop(session);
+    keys_drop(session);
     list_remove(&session->orphan_link);
     queues_drop(session);
     metastore_drop(session);
@@ -526,6 +530,7 @@ session_open(struct worker *worker, int fd, enum session_kind kind)
     list_init(&session->waiters);
     list_init(&session->parked_creates);
     list_init(&session->block_orders);
+    list_init(&session->key_requests);
     list_init(&session->orphan_link);
     status =
         conn_create(&worker->loop, fd, &session_ops, session, &session->conn, &err);

@@ -27,7 +27,8 @@ struct session {
     struct list parked_creates; /* Its parked creates. */
     uint32_t parked_count;      /* Both together, and the memory they take. */
     size_t parked_bytes;
-    struct list block_orders; /* Its requests that other nodes work on. */
+    struct list block_orders; /* Its requests that other nodes work on: blocks.c */
+    struct list key_requests; /* The same: keys.c */
     struct list orphan_link;  /* In worker->orphan_readers while parked. */
     struct frame_header orphan_request;
 
@@ -67,9 +68,11 @@ void handle_create(struct session *, const struct frame_header *, struct ds_slic
 void
 handle_block_create(struct session *, const struct frame_header *, struct ds_slice);
 
+/* seal.c */
+void handle_seal(struct session *, const struct frame_header *, struct ds_slice);
+
 /* objects.c */
 void handle_publish(struct session *, const struct frame_header *, struct ds_slice);
-void handle_seal(struct session *, const struct frame_header *, struct ds_slice);
 void handle_abort(struct session *, const struct frame_header *, struct ds_slice);
 void handle_exist(struct session *, const struct frame_header *, struct ds_slice);
 void handle_delete(struct session *, const struct frame_header *, struct ds_slice);
@@ -90,6 +93,10 @@ void put_abandon(struct session *);
 void
 handle_block_delete(struct session *, const struct frame_header *, struct ds_slice);
 void handle_block_adopt(struct session *, const struct frame_header *, struct ds_slice);
+
+/* key_orders.c, reports.c */
+void handle_key_orders(struct session *, const struct frame_header *, struct ds_slice);
+void handle_key_report(struct session *, const struct frame_header *, struct ds_slice);
 
 /* orphans.c */
 void handle_orphans(struct session *, const struct frame_header *, struct ds_slice);

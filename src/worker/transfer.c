@@ -11,6 +11,7 @@
 #include "worker/creates.h"
 #include "worker/lookup.h"
 #include "worker/objects.h"
+#include "worker/seal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -284,9 +285,21 @@ compare(struct worker *worker, const char *what, uint64_t found, uint64_t wanted
                    what, (uintmax_t)found, (uintmax_t)wanted);
 }
 
-/* The value has arrived, and is published if it is whole. */
+static void
+reply_put(struct session *session, const struct frame_header *header,
+          struct ds_slice body, const struct ds_error *err)
+{
+    (void)body;
+    if (err->status == DS_OK)
+        conn_reply(session->conn, header, (struct ds_slice){0});
+    else
+        conn_reply_error(session->conn, header, err);
+}
+
+/* The value has arrived, and is published if it is whole; that replies. */
 static enum ds_status
-put_finish(struct session *session, const struct put *message)
+put_finish(struct session *session, const struct frame_header *header,
+           struct ds_slice body, const struct put *message, struct ds_error *err)
 {
     struct worker *worker = session->worker;
     const struct object_view *put = &session->put;
@@ -299,17 +312,15 @@ put_finish(struct session *session, const struct put *message)
     char what[DS_KEY_BYTES_MAX + 16];
     snprintf(what, sizeof what, "'%.*s'", (int)message->key.len,
              (const char *)message->key.data);
+    if (message->checksum.known && compare(worker, what, seal.checksum.value,
+                                           message->checksum.value, err) != DS_OK)
+        return DS_CORRUPT;
     if (PLANTED(EMPTY_ACK)) {
         store_abort(worker->store, put->ref);
+        reply_put(session, header, body, err);
         return DS_OK;
     }
-    if (message->checksum.known &&
-        compare(worker, what, seal.checksum.value, message->checksum.value,
-                &session->put_err) != DS_OK) {
-        store_abort(worker->store, put->ref);
-        return DS_CORRUPT;
-    }
-    return objects_seal(worker, &seal, &session->put_err);
+    return seal_one(session, header, body, message->key, &seal, reply_put, err);
 }
 
 void
@@ -317,23 +328,24 @@ handle_put(struct session *session, const struct frame_header *header,
            struct ds_slice body)
 {
     struct put message;
+    struct ds_error err = session->put_err;
+    session->put_err = (struct ds_error){0};
     if (!decode_put(body, &message)) {
         session_reject(session, "malformed PUT");
         return;
     }
     if (header->payload_bytes == 0)
-        ds_fail(&session->put_err, DS_INVALID,
-                "The dataSize value should be bigger than zero.");
-    enum ds_status status = session->put_err.status;
-    if (status == DS_OK && session->put_open) {
-        put_arrived(session);
-        status = put_finish(session, &message);
+        (void)ds_fail(&err, DS_INVALID,
+                      "The dataSize value should be bigger than zero.");
+    if (err.status != DS_OK || !session->put_open) { /* Not open: it was a repeat. */
+        reply_put(session, header, body, &err);
+        return;
     }
-    if (status == DS_OK)
-        conn_reply(session->conn, header, (struct ds_slice){0});
-    else
-        conn_reply_error(session->conn, header, &session->put_err);
-    session->put_err = (struct ds_error){0};
+    put_arrived(session);
+    if (put_finish(session, header, body, &message, &err) == DS_OK)
+        return;
+    store_abort(session->worker->store, session->put.ref);
+    conn_reply_error(session->conn, header, &err);
 }
 
 /* The bytes in the arena against what the client sent. */

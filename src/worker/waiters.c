@@ -1,6 +1,7 @@
 #include "worker/waiters.h"
 
 #include "base/check.h"
+#include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
 
@@ -137,17 +138,17 @@ waiter_end(struct waiter *waiter)
 }
 
 static void
-waiter_answer(struct waiter *waiter)
+waiter_answer(struct waiter *waiter, uint32_t left_ms)
 {
     waiter->answer(waiter->session, &waiter->header,
-                   slice(waiter->body, waiter->body_bytes));
+                   slice(waiter->body, waiter->body_bytes), left_ms);
     waiter_end(waiter);
 }
 
 static void
 on_timer(uv_timer_t *timer)
 {
-    waiter_answer(timer->data);
+    waiter_answer(timer->data, 0);
 }
 
 /* A key that is asked for many times is waited for once: its place was the last taken
@@ -248,8 +249,33 @@ waiters_key_appeared(struct worker *worker, struct ds_slice key)
         last = awaited->places.next == awaited->places.prev;
         place_leave(worker, place); /* The last takes `awaited` along. */
         if (--waiter->missing_count == 0)
-            waiter_answer(waiter);
+            waiter_answer(waiter, 0);
     } while (!last);
+}
+
+static void
+look_again(struct session *session, waiter_answer_fn answer)
+{
+    struct list old = {.next = &old,
+                       .prev = &old}; /* Who waits again is not among them. */
+    LIST_FOREACH (link, &session->waiters) {
+        if (CONTAINER_OF(link, struct waiter, link)->answer != answer)
+            continue;
+        list_remove(link);
+        list_push_back(&old, link);
+    }
+    while (!list_is_empty(&old)) {
+        struct waiter *waiter = CONTAINER_OF(old.next, struct waiter, link);
+        uint64_t left = uv_timer_get_due_in(&waiter->timer);
+        waiter_answer(waiter, (uint32_t)min_u64(left, UINT32_MAX));
+    }
+}
+
+void
+waiters_look_again(struct worker *worker, waiter_answer_fn answer)
+{
+    LIST_FOREACH (link, &worker->sessions)
+        look_again(CONTAINER_OF(link, struct session, link), answer);
 }
 
 void

@@ -5,19 +5,24 @@
 
 #include "worker/session.h"
 
-/* Park a lookup some of whose keys are missing; they are copied, as is the body. `answer` is called
- * once, when nothing is missing or after wait_ms, unless the session closes first.
+/* Park a lookup some of whose keys are missing; they are copied, as is the body. `answer`
+ * is called once, when nothing is missing or after wait_ms, unless the session closes first.
+ * `left_ms`: so much of the wait is left, since it is to be looked for elsewhere; else 0.
  *   DS_NO_MEMORY
  *   DS_FULL        too much of this session waits already */
 typedef void (*waiter_answer_fn)(struct session *session,
                                  const struct frame_header *header,
-                                 struct ds_slice body);
+                                 struct ds_slice body, uint32_t left_ms);
 DS_MUST_USE enum ds_status
 waiters_park(struct session *session, const struct frame_header *header,
              struct ds_slice body, uint32_t wait_ms, const struct ds_slice *missing,
              size_t missing_count, waiter_answer_fn answer, struct ds_error *err);
 
 void waiters_key_appeared(struct worker *worker, struct ds_slice key);
+
+/* Where keys are to be looked for has changed: all look again that wait for an answer by
+ * `answer`. */
+void waiters_look_again(struct worker *worker, waiter_answer_fn answer);
 
 /* The session is closing. */
 void waiters_drop(struct session *session);

@@ -9,11 +9,13 @@
 #include "os/supervisor.h"
 #include "worker/checksums.h"
 #include "worker/client.h"
+#include "worker/keys.h"
 #include "worker/membership.h"
 #include "worker/metastore.h"
 #include "worker/orphans.h"
 #include "worker/peers.h"
 #include "worker/populate.h"
+#include "worker/reports.h"
 #include "worker/session.h"
 #include "worker/stats.h"
 
@@ -35,6 +37,7 @@ on_tick(uv_timer_t *timer)
     if (worker->metastore != NULL)
         metastore_tick(worker->metastore, now);
     peers_tick(worker->peers);
+    owners_tick(worker);
     if (worker->is_unreported)
         stats_report_ready(worker);
     checksums_tick(worker->checksums);
@@ -133,6 +136,8 @@ open_store(struct worker *worker, struct ds_error *err)
     struct store_recovery report;
     enum ds_status status =
         store_open(&worker->memory, clock_boot_ds(), &worker->store, &report, err);
+    if (status == DS_OK && worker->restarts == 0)
+        store_set_lease(worker->store, LEASE_NEVER_ENDS); /* Unless it joins others. */
     if (status != DS_OK || worker->restarts == 0)
         return status;
     log_warn("worker recovered restarts=%d sealed=%ju unsealed=%ju deleted=%ju "
@@ -213,6 +218,10 @@ start(struct worker *worker, struct ds_error *err)
         status = checksums_start(worker, &worker->checksums, err);
     if (status == DS_OK)
         status = peers_open(worker, &worker->peers, err);
+    if (status == DS_OK)
+        status = owners_open(&worker->owners, err);
+    if (status == DS_OK)
+        status = directory_open(&worker->directory, err);
     if (status == DS_OK && worker->resources->metastore_fd >= 0)
         status = metastore_open(worker, &worker->metastore, err);
     if (status == DS_OK)
@@ -227,6 +236,10 @@ fini(struct worker *worker)
     orphans_close(worker);
     metastore_close(worker->metastore);
     peers_close(worker->peers);
+    keys_close(worker);
+    reports_close(worker);
+    directory_close(worker->directory);
+    owners_close(worker->owners);
     hmap_fini(&worker->waiting_keys);
     DS_ASSERT(worker->copies.count == 0);
     hmap_fini(&worker->copies);
@@ -260,6 +273,8 @@ init(struct worker *worker, const struct worker_flags *flags,
     hmap_init(&worker->waiting_keys);
     hmap_init(&worker->copies);
     list_init(&worker->copies_unasked);
+    list_init(&worker->key_requests);
+    list_init(&worker->reports);
 }
 
 enum ds_status

@@ -45,6 +45,8 @@ struct checksums;  /* checksums.h */
 struct metastore;  /* metastore.h */
 struct membership; /* membership.h */
 struct peers;      /* peers.h */
+struct owners;     /* owners.h */
+struct directory;  /* directory.h */
 
 struct worker {
     uv_loop_t loop;
@@ -78,6 +80,10 @@ struct worker {
     struct metastore *metastore;   /* NULL: it is another node's. */
     struct membership *membership; /* NULL: it belongs to no cluster. */
     struct peers *peers;
+    struct owners *owners;
+    struct directory *directory;
+    struct list key_requests; /* keys.c */
+    struct list reports;      /* reports.c */
 
     uv_timer_t tick;
     uv_timer_t room_tick; /* Active while somebody waits for room. */

@@ -83,6 +83,14 @@ class Cluster:
         wanted = sorted(self.address(host) for host in hosts)
         await_that(lambda: self.members() == wanted)
 
+    def objects(self, host: Host) -> int:
+        """What a worker has of its own, without copies of others'."""
+        done = self.dscli(
+            host, "status", "--worker_address", self.address(host), "--json"
+        )
+        print(done.out, done.err)
+        return 0
+
     def supervisor(self, host: Host) -> int:
         text = (self.home(host) / "worker.lock").read_text()
         return int(text)
@@ -141,6 +149,14 @@ class BlockProgram(Program):
     def __init__(self, cluster: Cluster, host: Host, *queue: str) -> None:
         words = (host.address, str(WORKER_PORT), *queue)
         super().__init__(cluster, host, "block_program.py", *words)
+
+
+class KeyProgram(Program):
+    """Puts users' keys and reads them."""
+
+    def __init__(self, cluster: Cluster, host: Host) -> None:
+        words = (host.address, str(WORKER_PORT))
+        super().__init__(cluster, host, "key_program.py", *words)
 
 
 class QueueProgram(Program):

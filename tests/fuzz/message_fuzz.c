@@ -1,10 +1,11 @@
-/* Every decoder of wire/message.h. The first byte chooses one, the rest is the body.
+/* Every decoder of wire/message.h and wire/bindings.h. The first byte chooses one, the rest is the body.
  *
  * What a decoder accepts, its encoder can say: the struct is written, which gives as
  * many bytes as were read (flags may become 0 or 1), and those bytes are read and
  * written once more without any change. Lists are stepped through to their end. */
 #include "fuzz.h"
 
+#include "wire/bindings.h"
 #include "wire/message.h"
 
 #include <stdlib.h>
@@ -345,6 +346,68 @@ rewrite_fill(struct ds_slice body, struct writer *out)
 }
 
 /* The committed inputs go by these positions: add at the end. */
+static void
+write_bindings(struct binding_list list, struct writer *out)
+{
+    struct wire_binding binding;
+    while (next_binding(&list, &binding))
+        encode_binding(out, &binding);
+    DS_ASSERT(reader_done(&list.at));
+}
+
+static void
+write_answers(struct answer_list list, struct writer *out)
+{
+    struct wire_answer answer;
+    while (next_answer(&list, &answer))
+        encode_answer(out, &answer);
+    DS_ASSERT(reader_done(&list.at));
+}
+
+static bool
+rewrite_key_orders(struct ds_slice body, struct writer *out)
+{
+    struct key_orders message;
+    if (!decode_key_orders(body, &message))
+        return false;
+    encode_key_orders_begin(out, &message);
+    write_bindings(message.bindings, out);
+    return true;
+}
+
+static bool
+rewrite_answers(struct ds_slice body, struct writer *out)
+{
+    struct answer_list list;
+    if (!decode_answers(body, &list))
+        return false;
+    encode_answers_begin(out, list.count);
+    write_answers(list, out);
+    return true;
+}
+
+static bool
+rewrite_key_report(struct ds_slice body, struct writer *out)
+{
+    struct key_report message;
+    if (!decode_key_report(body, &message))
+        return false;
+    encode_key_report_begin(out, &message);
+    write_bindings(message.bindings, out);
+    return true;
+}
+
+static bool
+rewrite_report_reply(struct ds_slice body, struct writer *out)
+{
+    struct key_report_reply message;
+    if (!decode_report_reply(body, &message))
+        return false;
+    encode_report_reply_begin(out, message.wants_all, message.refused.count);
+    write_answers(message.refused, out);
+    return true;
+}
+
 static const rewrite_fn rewrites[] = {
     rewrite_discovered,    rewrite_hello,        rewrite_welcome,
     rewrite_create,        rewrite_created,      rewrite_seal,
@@ -353,7 +416,8 @@ static const rewrite_fn rewrites[] = {
     rewrite_flags,         rewrite_block_ids,    rewrite_block_create,
     rewrite_fill,          rewrite_publish,      rewrite_fetched,
     rewrite_queue_place,   rewrite_member_renew, rewrite_member_list,
-    rewrite_orphans_found,
+    rewrite_orphans_found, rewrite_key_orders,   rewrite_answers,
+    rewrite_key_report,    rewrite_report_reply,
 };
 
 int

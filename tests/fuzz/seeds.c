@@ -7,6 +7,7 @@
 
 #include "queue/snapshot.h"
 #include "queue/test_text.h"
+#include "wire/bindings.h"
 #include "wire/message.h"
 
 #include <errno.h>
@@ -149,6 +150,8 @@ seed_greetings(void)
     encode_queue_place(&queues, &place);
     struct wire_member member = {.node = 4,
                                  .incarnation = 5,
+                                 .restarts = 1,
+                                 .since = 6,
                                  .address = slice_of_text("10.0.0.1:31501"),
                                  .queues = slice(queues.data, queues.len)};
     struct member_renew renewal = {.who = member,
@@ -177,6 +180,46 @@ seed_greetings(void)
                               .pins_bytes = 4096};
     encode_welcome(&writer, &welcome);
     seed_message("welcome", writer);
+}
+
+static void
+seed_bindings(void)
+{
+    struct wire_binding binding = {
+        .object = {.node = 4, .incarnation = 5, .slot = 6, .generation = 7},
+        .ttl_ds = 600,
+        .key = slice_of_text("key-2")};
+    struct wire_answer answer = {.answer = KEY_YES, .object = binding.object};
+
+    struct writer writer = message(22);
+    struct key_orders orders = {.order = KEY_BIND, .wait_ms = 9, .bindings.count = 1};
+    encode_key_orders_begin(&writer, &orders);
+    encode_binding(&writer, &binding);
+    seed_message("key_orders", writer);
+
+    writer = message(23);
+    encode_answers_begin(&writer, 2);
+    encode_answer(&writer, &answer);
+    encode_answer(&writer, &(struct wire_answer){0});
+    seed_message("answers", writer);
+
+    writer = message(24);
+    struct key_report report = {.node = 4,
+                                .incarnation = 5,
+                                .restarts = 1,
+                                .member_since = 2,
+                                .epoch = 9,
+                                .since = 8,
+                                .is_last = true,
+                                .bindings.count = 1};
+    encode_key_report_begin(&writer, &report);
+    encode_binding(&writer, &binding);
+    seed_message("key_report", writer);
+
+    writer = message(25);
+    encode_report_reply_begin(&writer, false, 1);
+    encode_answer(&writer, &answer);
+    seed_message("report_reply", writer);
 }
 
 static void
@@ -437,6 +480,7 @@ main(int argc, char **argv)
     corpus = argv[argc - 1];
     seed_frames();
     seed_greetings();
+    seed_bindings();
     seed_creation();
     seed_keys();
     seed_blocks();

@@ -112,6 +112,13 @@ uv_timer_stop(uv_timer_t *timer)
     return 0;
 }
 
+uint64_t
+uv_timer_get_due_in(const uv_timer_t *timer)
+{
+    uint64_t now = uv_now(timer->loop);
+    return timer->timeout > now ? timer->timeout - now : 0;
+}
+
 int
 uv_poll_init(uv_loop_t *loop, uv_poll_t *poll, int fd)
 {

@@ -173,9 +173,12 @@ supervise(void *arg)
     for (;;) {
         sim_sleep(sim_between(1, 20) * SIM_MS);
         if (node.worker == NULL) {
-            if (node.restarts < 0)
+            bool is_new = node.restarts < 0;
+            if (is_new)
                 begin_anew();
             sim_sleep(sim_chance(1, 2) ? 0 : sim_below(500 * SIM_MS));
+            if (!is_new && node.restarts < 0)
+                continue; /* It died before it had started another. */
             node.restarts++;
             start_worker();
         }

@@ -1,0 +1,201 @@
+#include "wire/bindings.h"
+
+#include "wire/message_internal.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum {
+    BINDING_BYTES_MIN = 4 + BLOCK_KEY_BYTES + 2,
+    ANSWER_BYTES = 1 + BLOCK_KEY_BYTES
+};
+static_assert(KEY_ORDERS_MAX * (BINDING_BYTES_MIN + DS_KEY_BYTES_MAX) + 64 <=
+                  FRAME_BODY_BYTES_MAX,
+              "orders for the longest keys fit into a frame");
+
+/* ---- Objects ---- */
+
+static void
+write_object(struct writer *writer, const struct object_name *object)
+{
+    uint8_t bytes[BLOCK_KEY_BYTES] = {0};
+    if (object->node != 0)
+        wire_object_key(object, bytes);
+    write_bytes(writer, (struct ds_slice){.data = bytes, .len = sizeof bytes});
+}
+
+/* False: it is neither an object nor none. */
+static bool
+read_object(struct reader *reader, struct object_name *out)
+{
+    static const uint8_t none[BLOCK_KEY_BYTES];
+    struct ds_slice bytes = read_bytes(reader, BLOCK_KEY_BYTES);
+    *out = (struct object_name){0};
+    if (!reader_ok(reader))
+        return false;
+    if (memcmp(bytes.data, none, sizeof none) == 0)
+        return true;
+    return wire_object_name(bytes, out) && out->node != 0;
+}
+
+/* ---- Bindings ---- */
+
+void
+encode_binding(struct writer *writer, const struct wire_binding *binding)
+{
+    write_u32(writer, binding->ttl_ds);
+    write_object(writer, &binding->object);
+    write_short_bytes(writer, binding->key);
+}
+
+bool
+next_binding(struct binding_list *list, struct wire_binding *out)
+{
+    if (!step(&list->count))
+        return false;
+    out->ttl_ds = read_u32(&list->at);
+    if (!read_object(&list->at, &out->object))
+        return false;
+    out->key = read_short_bytes(&list->at);
+    return reader_ok(&list->at) && wire_user_key_is_legal(out->key);
+}
+
+/* A list that ends the body. */
+static bool
+read_bindings(struct reader *reader, struct binding_list *out)
+{
+    struct binding_list list = {.count = read_u32(reader)};
+    list.at = *reader;
+    if (list.count > KEY_ORDERS_MAX)
+        return false;
+    struct binding_list probe = list;
+    struct wire_binding binding;
+    while (probe.count > 0) {
+        if (!next_binding(&probe, &binding))
+            return false;
+    }
+    *out = list;
+    return reader_done(&probe.at);
+}
+
+/* ---- KEY_ORDERS ---- */
+
+void
+encode_key_orders_begin(struct writer *writer, const struct key_orders *message)
+{
+    write_u32(writer, message->order);
+    write_u32(writer, message->wait_ms);
+    write_u32(writer, message->bindings.count);
+}
+
+bool
+decode_key_orders(struct ds_slice body, struct key_orders *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    uint32_t order = read_u32(&reader);
+    struct key_orders message = {.wait_ms = read_u32(&reader)};
+    if (order >= KEY_ORDER_COUNT || !read_bindings(&reader, &message.bindings))
+        return false;
+    message.order = (enum key_order)order;
+    *out = message;
+    return true;
+}
+
+void
+encode_answers_begin(struct writer *writer, uint32_t count)
+{
+    write_u32(writer, count);
+}
+
+void
+encode_answer(struct writer *writer, const struct wire_answer *answer)
+{
+    write_u8(writer, (uint8_t)answer->answer);
+    write_object(writer, &answer->object);
+}
+
+bool
+next_answer(struct answer_list *list, struct wire_answer *out)
+{
+    if (!step(&list->count))
+        return false;
+    uint8_t answer = read_u8(&list->at);
+    if (!read_object(&list->at, &out->object) || answer >= KEY_ANSWER_COUNT)
+        return false;
+    out->answer = (enum key_answer)answer;
+    return true;
+}
+
+static bool
+read_answers(struct reader *reader, struct answer_list *out)
+{
+    struct answer_list list = {.count = read_u32(reader)};
+    list.at = *reader;
+    if (!fixed_list_fits(list.count, &list.at, ANSWER_BYTES))
+        return false;
+    struct answer_list probe = list;
+    struct wire_answer answer;
+    while (probe.count > 0) {
+        if (!next_answer(&probe, &answer))
+            return false;
+    }
+    *out = list;
+    return true;
+}
+
+bool
+decode_answers(struct ds_slice body, struct answer_list *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    return read_answers(&reader, out);
+}
+
+/* ---- KEY_REPORT ---- */
+
+void
+encode_key_report_begin(struct writer *writer, const struct key_report *message)
+{
+    write_u32(writer, message->node);
+    write_u32(writer, message->incarnation);
+    write_u32(writer, message->restarts);
+    write_u64(writer, message->member_since);
+    write_u64(writer, message->epoch);
+    write_u64(writer, message->since);
+    write_u8(writer, message->is_last);
+    write_u32(writer, message->bindings.count);
+}
+
+bool
+decode_key_report(struct ds_slice body, struct key_report *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct key_report message = {.node = read_u32(&reader)};
+    message.incarnation = read_u32(&reader);
+    message.restarts = read_u32(&reader);
+    message.member_since = read_u64(&reader);
+    message.epoch = read_u64(&reader);
+    message.since = read_u64(&reader);
+    message.is_last = read_u8(&reader) != 0;
+    if (!read_bindings(&reader, &message.bindings))
+        return false;
+    *out = message;
+    return true;
+}
+
+void
+encode_report_reply_begin(struct writer *writer, bool wants_all, uint32_t count)
+{
+    write_u8(writer, wants_all);
+    encode_answers_begin(writer, count);
+}
+
+bool
+decode_report_reply(struct ds_slice body, struct key_report_reply *out)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    struct key_report_reply message = {.wants_all = read_u8(&reader) != 0};
+    if (!read_answers(&reader, &message.refused))
+        return false;
+    *out = message;
+    return true;
+}

@@ -1,0 +1,392 @@
+#include "worker/directory.h"
+
+#include "base/check.h"
+#include "base/slice.h"
+#include "base/status.h"
+#include "os/clock.h"
+#include "worker/objects.h"
+#include "worker/owners.h"
+#include "worker/waiters.h"
+
+#include <stdlib.h>
+
+struct directory {
+    struct bindings bindings;
+};
+
+static uint32_t
+own_node(const struct worker *worker)
+{
+    return store_header(worker->store)->node;
+}
+
+static bool
+is_ours(const struct worker *worker, struct ds_slice key)
+{
+    struct key_owner owner = owners_find(worker, key);
+    return owners_is_self(worker, &owner);
+}
+
+bool
+directory_is_here(const struct worker *worker, struct ds_slice key)
+{
+    return worker->membership == NULL ||
+           (is_ours(worker, key) &&
+            bindings_find(&worker->directory->bindings, key) == NULL);
+}
+
+/* ---- What a key of ours is ---- */
+
+static bool
+is_bound(const struct binding *binding)
+{
+    return binding != NULL && binding->object.node != 0;
+}
+
+static bool
+has_expired(const struct binding *binding)
+{
+    return binding->expires_ds != 0 && clock_boot_ds() >= binding->expires_ds;
+}
+
+static bool
+is_member(const struct worker *worker, const struct object_name *object)
+{
+    return peers_know(worker->peers, object->node, object->incarnation);
+}
+
+void
+directory_find(struct worker *worker, struct ds_slice key, struct wire_answer *out)
+{
+    const struct binding *binding = bindings_find(&worker->directory->bindings, key);
+    struct object_view view;
+    *out = (struct wire_answer){.answer = KEY_NO};
+    if (is_bound(binding)) {
+        if (has_expired(binding))
+            return;
+        out->object = binding->object;
+        out->answer = is_member(worker, &binding->object) ? KEY_YES : KEY_LOST;
+    } else if (store_find(worker->store, key, clock_boot_ds(), &view)) {
+        out->object = objects_name(worker, view.ref);
+        out->answer = KEY_YES;
+    }
+}
+
+/* ---- Changes ---- */
+
+static void advance(struct worker *worker, struct binding *binding);
+
+static void
+finish(struct worker *worker, struct key_change *change, enum key_answer answer)
+{
+    struct wire_answer said = {.answer = answer};
+    list_remove(&change->link);
+    change->done(worker, change, &said);
+}
+
+static void
+encode_ask(const struct peer_request *request, struct writer *body)
+{
+    const struct key_change *change =
+        CONTAINER_OF(request, const struct key_change, request);
+    struct key_orders orders = {.order = KEY_DROP, .bindings.count = 1};
+    if (change->order == KEY_UNBIND_IF_GONE)
+        orders.order = KEY_ASK;
+    if (change->order == KEY_EXPIRE)
+        orders.order = KEY_SET_EXPIRY;
+    struct wire_binding binding = {
+        .object = change->asked, .ttl_ds = change->ttl_ds, .key = change->key};
+    encode_key_orders_begin(body, &orders);
+    encode_binding(body, &binding);
+}
+
+static void end_ask(struct worker *worker, struct peer_request *request,
+                    const struct peer_answer *answer);
+
+static const struct peer_request_ops ask_ops = {
+    .type = MESSAGE_KEY_ORDERS, .encode = encode_ask, .end = end_ask};
+
+/* False: its holder is no member, so nobody has it. Else it is asked, or cannot be just
+ * now, or may still serve it, which ends the change. */
+static bool
+ask_holder(struct worker *worker, struct key_change *change)
+{
+    change->asked = change->binding->object;
+    if (!is_member(worker, &change->asked)) {
+        bool may_serve = owners_may_be_served(worker);
+        if (may_serve)
+            finish(worker, change, KEY_MOVED);
+        return may_serve;
+    }
+    change->request = (struct peer_request){.ops = &ask_ops,
+                                            .node = change->asked.node,
+                                            .incarnation = change->asked.incarnation};
+    list_init(&change->request.link);
+    if (!peers_ask(worker->peers, &change->request)) {
+        change->request.ops = NULL;
+        finish(worker, change, KEY_MOVED);
+    }
+    return true;
+}
+
+static void
+set_expiry(struct binding *binding, uint32_t ttl_ds)
+{
+    binding->expires_ds = objects_expiry_ds(ttl_ds, clock_boot_ds());
+}
+
+/* Nobody else holds it any more. */
+static void
+bind_now(struct worker *worker, struct key_change *change)
+{
+    struct binding *binding = change->binding;
+    bool is_local = change->object.node == own_node(worker);
+    if (!is_local)
+        (void)store_delete(worker->store, change->key, clock_boot_ds());
+    binding->object = is_local ? (struct object_name){0} : change->object;
+    set_expiry(binding, change->ttl_ds);
+    finish(worker, change, KEY_YES);
+    if (!is_local)
+        waiters_key_appeared(worker, binding_key(binding));
+}
+
+static void
+unbind(struct worker *worker, struct key_change *change, enum key_answer answer)
+{
+    change->binding->object = (struct object_name){0};
+    finish(worker, change, answer);
+}
+
+static void
+begin_bind(struct worker *worker, struct key_change *change)
+{
+    const struct binding *binding = change->binding;
+    struct wire_answer now;
+    directory_find(worker, change->key, &now);
+    bool is_same_holder = binding->object.node == change->object.node &&
+                          binding->object.incarnation == change->object.incarnation;
+    if (now.answer != KEY_NO && object_name_equal(&now.object, &change->object))
+        finish(worker, change, KEY_YES); /* It was said before. */
+    else if (change->order == KEY_BIND_IF_ABSENT && now.answer == KEY_YES)
+        finish(worker, change, KEY_NO);
+    else if (!is_bound(binding) || is_same_holder || !ask_holder(worker, change))
+        bind_now(worker, change);
+}
+
+static void
+begin_unbind(struct worker *worker, struct key_change *change)
+{
+    bool is_table = !is_bound(change->binding);
+    bool was_there =
+        is_table && store_delete(worker->store, change->key, clock_boot_ds());
+    worker->counters.deletes += was_there;
+    if (is_table)
+        finish(worker, change, was_there ? KEY_YES : KEY_NO);
+    else if (!ask_holder(worker, change))
+        unbind(worker, change, KEY_NO); /* Lost, and now forgotten. */
+}
+
+static void
+begin_expire(struct worker *worker, struct key_change *change)
+{
+    uint64_t now = clock_boot_ds();
+    uint32_t expires = objects_expiry_ds(change->ttl_ds, now);
+    if (!is_bound(change->binding))
+        finish(worker, change,
+               store_set_expiry(worker->store, change->key, expires, now) ? KEY_YES
+                                                                          : KEY_NO);
+    else if (has_expired(change->binding) || !ask_holder(worker, change))
+        finish(worker, change, KEY_NO);
+}
+
+/* Of what is in our own table nobody else needs to be asked. */
+static void
+begin_check(struct worker *worker, struct key_change *change)
+{
+    struct wire_answer now;
+    directory_find(worker, change->key, &now);
+    bool is_same =
+        now.answer == KEY_YES && object_name_equal(&now.object, &change->object);
+    if (!is_same || !is_bound(change->binding))
+        finish(worker, change, is_same ? KEY_YES : KEY_NO);
+    else if (!ask_holder(worker, change))
+        finish(worker, change, KEY_NO);
+}
+
+/* It is first in line. */
+static void
+begin(struct worker *worker, struct key_change *change)
+{
+    if (!is_ours(worker, change->key))
+        finish(worker, change, KEY_MOVED);
+    else if (change->order == KEY_UNBIND)
+        begin_unbind(worker, change);
+    else if (change->order == KEY_EXPIRE)
+        begin_expire(worker, change);
+    else if (change->order != KEY_UNBIND_IF_GONE)
+        begin_bind(worker, change);
+    else
+        begin_check(worker, change);
+}
+
+static bool
+is_asking(const struct key_change *change)
+{
+    return change->request.ops != NULL;
+}
+
+/* Begins the first in line, until one asks a holder. */
+static void
+advance(struct worker *worker, struct binding *binding)
+{
+    if (binding->is_advancing)
+        return;
+    binding->is_advancing = true;
+    while (!list_is_empty(&binding->changes)) {
+        struct key_change *first =
+            CONTAINER_OF(binding->changes.next, struct key_change, link);
+        if (is_asking(first))
+            break;
+        begin(worker, first);
+    }
+    binding->is_advancing = false;
+    bindings_settle(&worker->directory->bindings, binding);
+}
+
+/* The holder's word; false: there is none, or none that makes sense. */
+static bool
+read_answer(const struct peer_answer *answer, struct wire_answer *out)
+{
+    struct answer_list list;
+    return answer->header->status == DS_OK && decode_answers(answer->body, &list) &&
+           list.count == 1 && next_answer(&list, out) && out->answer <= KEY_YES;
+}
+
+static void
+take_answer(struct worker *worker, struct key_change *change,
+            const struct wire_answer *said)
+{
+    struct binding *binding = change->binding;
+    bool is_there = said->answer == KEY_YES;
+    if (change->order == KEY_EXPIRE) {
+        if (is_there)
+            set_expiry(binding, change->ttl_ds);
+        finish(worker, change, said->answer);
+        return;
+    }
+    if (!is_there && said->object.node != 0) {
+        binding->object = said->object; /* As before a bind that came to nothing. */
+        if (change->order == KEY_UNBIND_IF_GONE || !ask_holder(worker, change))
+            finish(worker, change, KEY_NO);
+    } else if (change->order == KEY_UNBIND_IF_GONE) {
+        if (!is_there)
+            binding->object = (struct object_name){0};
+        finish(worker, change, said->answer);
+    } else if (change->order == KEY_UNBIND) {
+        unbind(worker, change, said->answer);
+    } else {
+        bind_now(worker, change);
+    }
+}
+
+/* Without an answer its holder is no member any more: whoever asked asks again. */
+static void
+end_ask(struct worker *worker, struct peer_request *request,
+        const struct peer_answer *answer)
+{
+    struct key_change *change = CONTAINER_OF(request, struct key_change, request);
+    struct binding *binding = change->binding;
+    struct wire_answer said = {.answer = KEY_NO};
+    bool is_advancing = binding->is_advancing;
+    binding->is_advancing = true;
+    change->request.ops = NULL;
+    if (answer->header == NULL || !is_ours(worker, change->key) ||
+        !read_answer(answer, &said))
+        finish(worker, change, KEY_MOVED);
+    else
+        take_answer(worker, change, &said);
+    binding->is_advancing = is_advancing;
+    advance(worker, binding);
+}
+
+void
+directory_change(struct worker *worker, struct key_change *change)
+{
+    struct wire_answer moved = {.answer = KEY_MOVED};
+    change->binding = is_ours(worker, change->key)
+                          ? bindings_get(&worker->directory->bindings, change->key)
+                          : NULL;
+    change->request.ops = NULL;
+    if (change->binding == NULL) {
+        change->done(worker, change, &moved);
+        return;
+    }
+    list_push_back(&change->binding->changes, &change->link);
+    advance(worker, change->binding);
+}
+
+bool
+directory_take_report(struct worker *worker, const struct wire_binding *reported)
+{
+    struct bindings *bindings = &worker->directory->bindings;
+    struct object_view view;
+    if (!owners_is_our_share(worker, reported->key))
+        return true; /* Another node is told, too. */
+    struct binding *binding = bindings_find(bindings, reported->key);
+    if (is_bound(binding))
+        return object_name_equal(&binding->object, &reported->object);
+    if (binding != NULL)
+        return false; /* It is just being changed. */
+    if (store_find(worker->store, reported->key, clock_boot_ds(), &view)) {
+        if (!owners_was_away(worker))
+            return false;
+        (void)store_delete(worker->store, reported->key, clock_boot_ds());
+    }
+    binding = bindings_get(bindings, reported->key);
+    if (binding == NULL)
+        return false;
+    binding->object = reported->object;
+    set_expiry(binding, reported->ttl_ds);
+    return true;
+}
+
+void
+directory_forget(struct worker *worker, bool is_all)
+{
+    struct directory *directory = worker->directory;
+    HMAP_FOREACH (node, &directory->bindings.map) {
+        struct binding *binding = CONTAINER_OF(node, struct binding, hash);
+        if (!is_all && owners_is_our_share(worker, binding_key(binding)))
+            continue;
+        binding->object = (struct object_name){0};
+        bindings_settle(&directory->bindings, binding);
+    }
+}
+
+size_t
+directory_count(const struct directory *directory)
+{
+    return directory->bindings.map.count;
+}
+
+/* ---- Life ---- */
+
+enum ds_status
+directory_open(struct directory **out, struct ds_error *err)
+{
+    struct directory *directory = calloc(1, sizeof *directory);
+    if (directory == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for the directory of keys");
+    bindings_init(&directory->bindings);
+    *out = directory;
+    return DS_OK;
+}
+
+void
+directory_close(struct directory *directory)
+{
+    if (directory == NULL)
+        return;
+    bindings_fini(&directory->bindings);
+    free(directory);
+}

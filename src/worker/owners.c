@@ -1,0 +1,343 @@
+#include "worker/owners.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/numeric.h"
+#include "base/slice.h"
+#include "base/status.h"
+#include "meta/members.h"
+#include "meta/ring.h"
+#include "os/clock.h"
+#include "worker/directory.h"
+#include "worker/keys.h"
+#include "worker/lookup.h"
+#include "worker/reports.h"
+#include "worker/waiters.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+/* A member, and the epoch of its last whole report to us. */
+struct known_member {
+    struct key_owner who;
+    uint64_t reported;
+};
+
+/* Invariants: `members` and `ring` are those of `epoch`; `ready_ring` is that of the last
+ * epoch which all members have reported for, and NULL before the first. */
+struct owners {
+    struct ring *ring; /* Owned, as the next; they may be the same. */
+    struct ring *ready_ring;
+    struct known_member *members; /* Owned; in the order of their nodes. */
+    uint32_t count;
+    uint64_t epoch;
+    uint64_t epoch_before;
+    uint64_t lapse_ms; /* Until then somebody that is no member any more may serve. */
+    uint64_t lease_ds; /* As granted; it is in the table unless was_away. */
+    bool was_away;     /* And not all has been told, by us and to us, since. */
+};
+
+/* ---- Who owns a key ---- */
+
+static uint32_t
+own_node(const struct worker *worker)
+{
+    return store_header(worker->store)->node;
+}
+
+bool
+key_owner_equal(const struct key_owner *one, const struct key_owner *two)
+{
+    return one->node == two->node && one->incarnation == two->incarnation &&
+           one->restarts == two->restarts && one->since == two->since;
+}
+
+static struct known_member *
+find_member(const struct owners *owners, uint32_t node)
+{
+    uint32_t low = 0, high = owners->count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (owners->members[middle].who.node < node)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    bool is_found = low < owners->count && owners->members[low].who.node == node;
+    return is_found ? &owners->members[low] : NULL;
+}
+
+static bool
+is_complete(const struct owners *owners)
+{
+    return owners->ring != NULL && owners->ready_ring == owners->ring;
+}
+
+struct key_owner
+owners_self(const struct worker *worker)
+{
+    const struct table_header *table = store_header(worker->store);
+    struct key_owner own = {table->node, table->incarnation, (uint32_t)worker->restarts,
+                            0};
+    const struct known_member *member = find_member(worker->owners, own.node);
+    if (member != NULL)
+        own.since = member->who.since;
+    return own;
+}
+
+bool
+owners_is_current(const struct worker *worker)
+{
+    return clock_boot_ds() < store_header(worker->store)->lease_until;
+}
+
+/* We know what this key is, which the ring says is ours. */
+static bool
+is_known(const struct worker *worker, const struct known_member *member,
+         uint32_t position)
+{
+    const struct owners *owners = worker->owners;
+    struct key_owner own = owners_self(worker);
+    return key_owner_equal(&member->who, &own) && owners_is_current(worker) &&
+           (is_complete(owners) ||
+            (owners->ready_ring != NULL &&
+             ring_owner(owners->ready_ring, position) == own.node));
+}
+
+struct key_owner
+owners_find(const struct worker *worker, struct ds_slice key)
+{
+    const struct owners *owners = worker->owners;
+    struct key_owner nobody = {0};
+    if (worker->membership == NULL)
+        return owners_self(worker);
+    if (owners->ring == NULL)
+        return nobody;
+    uint32_t position = ring_position(key);
+    const struct known_member *member =
+        find_member(owners, ring_owner(owners->ring, position));
+    if (member == NULL ||
+        (member->who.node == own_node(worker) && !is_known(worker, member, position)))
+        return nobody;
+    return member->who;
+}
+
+bool
+owners_is_self(const struct worker *worker, const struct key_owner *owner)
+{
+    return owner->node == own_node(worker);
+}
+
+bool
+owners_is_our_share(const struct worker *worker, struct ds_slice key)
+{
+    const struct ring *ring = worker->owners->ring;
+    return ring != NULL && ring_owner(ring, ring_position(key)) == own_node(worker);
+}
+
+bool
+owners_may_be_served(const struct worker *worker)
+{
+    return clock_monotonic_ms() < worker->owners->lapse_ms;
+}
+
+bool
+owners_was_away(const struct worker *worker)
+{
+    return worker->owners->was_away;
+}
+
+/* ---- When we know what our keys are ---- */
+
+static bool
+all_have_reported(const struct worker *worker)
+{
+    const struct owners *owners = worker->owners;
+    for (uint32_t i = 0; i < owners->count; i++) {
+        const struct known_member *member = &owners->members[i];
+        if (member->who.node != own_node(worker) && member->reported < owners->epoch)
+            return false;
+    }
+    return true;
+}
+
+static void
+complete_if_all_have_reported(struct worker *worker)
+{
+    struct owners *owners = worker->owners;
+    bool is_told = !owners->was_away || list_is_empty(&worker->reports);
+    if (owners->ring == NULL || is_complete(owners) || !is_told ||
+        !all_have_reported(worker) || clock_monotonic_ms() < owners->lapse_ms)
+        return;
+    ring_destroy(owners->ready_ring);
+    owners->ready_ring = owners->ring;
+    owners->was_away = false;
+    store_set_lease(worker->store, owners->lease_ds);
+    store_set_known_epoch(worker->store, owners->epoch);
+    log_info("worker knows its keys epoch=%" PRIu64 " elsewhere=%zu", owners->epoch,
+             directory_count(worker->directory));
+    keys_retry(worker);
+}
+
+void
+owners_reported(struct worker *worker, const struct key_owner *member, uint64_t epoch)
+{
+    struct known_member *known = find_member(worker->owners, member->node);
+    if (known == NULL || !key_owner_equal(&known->who, member))
+        return;
+    if (known->reported < epoch)
+        known->reported = epoch;
+    complete_if_all_have_reported(worker);
+}
+
+/* ---- Another epoch ---- */
+
+static struct ring *
+make_ring(const struct member *members, uint32_t count)
+{
+    uint32_t *nodes = calloc((size_t)count + 1, sizeof *nodes);
+    struct ring *ring = NULL;
+    for (uint32_t i = 0; nodes != NULL && i < count; i++)
+        nodes[i] = members[i].node;
+    if (nodes != NULL && ring_create(nodes, count, &ring, NULL) != DS_OK)
+        ring = NULL;
+    free(nodes);
+    return ring;
+}
+
+/* The others went on without us after the last epoch that we had part in. */
+static bool
+was_no_member(const struct worker *worker, const struct member *members, uint32_t count)
+{
+    uint64_t known = store_header(worker->store)->known_epoch;
+    for (uint32_t i = 0; i < count; i++) {
+        if (members[i].node == own_node(worker))
+            return known != 0 && members[i].since > known;
+    }
+    return false;
+}
+
+static void
+begin_anew(struct worker *worker)
+{
+    struct owners *owners = worker->owners;
+    if (!owners->was_away)
+        log_warn("worker was no member for a while, and asks what its keys are "
+                 "epoch=%" PRIu64,
+                 owners->epoch);
+    owners->was_away = true;
+    store_set_lease(worker->store, 0);
+    if (owners->ready_ring != owners->ring)
+        ring_destroy(owners->ready_ring);
+    owners->ready_ring = NULL;
+    owners->epoch_before = 0;
+}
+
+bool
+owners_changed(struct worker *worker, const struct next_members *next)
+{
+    struct owners *owners = worker->owners;
+    const struct member *members = next->members;
+    uint32_t count = next->count;
+    struct known_member *known = calloc((size_t)count + 1, sizeof *known);
+    struct ring *ring = make_ring(members, count);
+    bool is_back = was_no_member(worker, members, count);
+    struct report_to to = {next->epoch, ring, members, count, is_back};
+    if (known == NULL || ring == NULL || !reports_members_changed(worker, &to)) {
+        free(known);
+        ring_destroy(ring);
+        return false;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        known[i].who = (struct key_owner){members[i].node, members[i].incarnation,
+                                          members[i].restarts, members[i].since};
+        const struct known_member *before = find_member(owners, members[i].node);
+        if (before != NULL && key_owner_equal(&before->who, &known[i].who))
+            known[i].reported = before->reported;
+    }
+    if (owners->ring != owners->ready_ring)
+        ring_destroy(owners->ring);
+    free(owners->members);
+    owners->members = known;
+    owners->count = count;
+    owners->ring = ring;
+    owners->epoch_before = owners->epoch;
+    owners->epoch = next->epoch;
+    owners->lapse_ms = max_u64(owners->lapse_ms, clock_monotonic_ms() + next->lapse_ms);
+    if (is_back)
+        begin_anew(worker);
+    directory_forget(worker, owners->was_away);
+    return true;
+}
+
+void
+owners_set_lease(struct worker *worker, uint64_t until_ds)
+{
+    worker->owners->lease_ds = until_ds;
+    if (!worker->owners->was_away)
+        store_set_lease(worker->store, until_ds);
+}
+
+void
+owners_tick(struct worker *worker)
+{
+    complete_if_all_have_reported(worker);
+    reports_tick(worker);
+    keys_retry(worker);
+}
+
+void
+owners_look_again(struct worker *worker)
+{
+    owners_tick(worker);
+    waiters_look_again(worker, key_orders_find);
+    waiters_look_again(worker, lookup_user_keys);
+}
+
+uint64_t
+owners_epoch(const struct owners *owners)
+{
+    return owners->epoch;
+}
+
+const struct ring *
+owners_ring(const struct owners *owners)
+{
+    return owners->ring;
+}
+
+bool
+owners_has_member(const struct owners *owners, const struct key_owner *member)
+{
+    const struct known_member *known = find_member(owners, member->node);
+    return known != NULL && key_owner_equal(&known->who, member);
+}
+
+uint64_t
+owners_epoch_before(const struct owners *owners)
+{
+    return owners->epoch_before;
+}
+
+/* ---- Life ---- */
+
+enum ds_status
+owners_open(struct owners **out, struct ds_error *err)
+{
+    *out = calloc(1, sizeof **out);
+    if (*out == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for the owners of keys");
+    return DS_OK;
+}
+
+void
+owners_close(struct owners *owners)
+{
+    if (owners == NULL)
+        return;
+    if (owners->ring != owners->ready_ring)
+        ring_destroy(owners->ring);
+    ring_destroy(owners->ready_ring);
+    free(owners->members);
+    free(owners);
+}

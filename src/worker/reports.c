@@ -1,0 +1,380 @@
+#include "worker/reports.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/numeric.h"
+#include "base/slice.h"
+#include "base/status.h"
+#include "meta/members.h"
+#include "meta/ring.h"
+#include "os/clock.h"
+#include "worker/directory.h"
+#include "worker/objects.h"
+#include "worker/owners.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Keys in one message: its receiver takes about a millisecond for them. */
+enum { PART_KEYS_MAX = 4096 };
+
+/* To one member. Invariant: refs [0, at) are told, and answered. Owner: worker->reports. */
+struct report {
+    struct list link;
+    struct peer_request request;
+    struct worker *worker;
+    struct key_owner to;
+    uint64_t epoch;
+    uint64_t since; /* 0: it is all we have. */
+    bool is_under_way;
+    bool is_over; /* A newer one takes its place. */
+    size_t count;
+    size_t capacity;
+    size_t at;
+    struct object_ref *refs; /* Owned. */
+};
+
+static void
+report_free(struct report *report)
+{
+    list_remove(&report->link);
+    free(report->refs);
+    free(report);
+}
+
+/* ---- What is told ---- */
+
+static bool
+append(struct report *report, struct object_ref ref)
+{
+    if (report->count == report->capacity) {
+        size_t capacity = max_u64(64, 2 * report->capacity);
+        struct object_ref *refs = realloc(report->refs, capacity * sizeof *refs);
+        if (refs == NULL)
+            return false;
+        report->refs = refs;
+        report->capacity = capacity;
+    }
+    report->refs[report->count++] = ref;
+    return true;
+}
+
+/* What is to be told, by the ring that the directory does not know yet. */
+struct collection {
+    struct worker *worker;
+    const struct ring *ring;
+    struct list *reports;
+    bool has_failed;
+};
+
+static struct report *
+find_report(const struct list *reports, uint32_t node)
+{
+    LIST_FOREACH (link, reports) {
+        struct report *report = CONTAINER_OF(link, struct report, link);
+        if (report->to.node == node && !report->is_over)
+            return report;
+    }
+    return NULL;
+}
+
+static void
+collect(const struct object_view *view, struct ds_slice key, void *arg)
+{
+    struct collection *collection = arg;
+    if ((view->flags & SLOT_FLAG_BLOCK) != 0)
+        return;
+    uint32_t owner = ring_owner(collection->ring, ring_position(key));
+    struct report *report = find_report(collection->reports, owner);
+    if (report == NULL)
+        return; /* Ours. */
+    struct key_owner before = owners_find(collection->worker, key);
+    if (report->since != 0 && key_owner_equal(&before, &report->to))
+        return; /* It knows. */
+    if (!append(report, view->ref))
+        collection->has_failed = true;
+}
+
+/* ---- Telling ---- */
+
+/* False: it has gone meanwhile. */
+static bool
+describe(const struct report *report, struct object_ref ref, struct wire_binding *out)
+{
+    struct worker *worker = report->worker;
+    struct object_name name = objects_name(worker, ref);
+    struct object_view view;
+    uint8_t buffer[DS_KEY_BYTES_MAX];
+    if (!objects_find_named(worker, &name, &view))
+        return false;
+    uint64_t now = clock_boot_ds();
+    *out = (struct wire_binding){.object = name,
+                                 .key = store_key(worker->store, ref.slot, buffer)};
+    if (view.expires_ds > now)
+        out->ttl_ds = (uint32_t)(view.expires_ds - now);
+    return true;
+}
+
+static size_t
+part_size(const struct report *report)
+{
+    return min_u64(report->count - report->at, PART_KEYS_MAX);
+}
+
+static void
+encode(const struct peer_request *request, struct writer *body)
+{
+    const struct report *report = CONTAINER_OF(request, const struct report, request);
+    size_t size = part_size(report);
+    struct key_owner from = owners_self(report->worker);
+    struct key_report message = {.node = from.node,
+                                 .incarnation = from.incarnation,
+                                 .restarts = from.restarts,
+                                 .member_since = from.since,
+                                 .epoch = report->epoch,
+                                 .since = report->since,
+                                 .is_last = report->at + size == report->count};
+    encode_key_report_begin(body, &message);
+    size_t count_at = body->len - sizeof(uint32_t);
+    uint32_t count = 0;
+    for (size_t i = 0; i < size; i++) {
+        struct wire_binding binding;
+        if (!describe(report, report->refs[report->at + i], &binding))
+            continue;
+        encode_binding(body, &binding);
+        count++;
+    }
+    if (!body->failed)
+        patch_u32(body, count_at, count);
+}
+
+/* Their keys are other objects by now: ours are of the past. */
+static void
+let_go(struct worker *worker, struct answer_list refused)
+{
+    struct wire_answer answer;
+    struct object_view view;
+    uint8_t buffer[DS_KEY_BYTES_MAX];
+    uint32_t count = 0;
+    while (next_answer(&refused, &answer)) {
+        if (objects_find_named(worker, &answer.object, &view))
+            count += store_delete(worker->store,
+                                  store_key(worker->store, view.ref.slot, buffer),
+                                  clock_boot_ds());
+    }
+    if (count > 0)
+        log_warn("worker lets go of %" PRIu32
+                 " objects whose keys were changed while it was no member",
+                 count);
+}
+
+static void tell(struct report *report);
+
+/* From the beginning. Without memory for it nothing is sent, and its receiver stays as it
+ * is until the next epoch. */
+static void
+tell_all(struct report *report)
+{
+    struct worker *worker = report->worker;
+    struct list only = {.next = &only, .prev = &only};
+    struct collection collection = {
+        .worker = worker, .ring = owners_ring(worker->owners), .reports = &only};
+    report->since = 0;
+    report->count = 0;
+    report->at = 0;
+    list_remove(&report->link);
+    list_push_back(&only, &report->link);
+    store_each(worker->store, collect, &collection);
+    list_remove(&report->link);
+    list_push_back(&worker->reports, &report->link);
+    if (collection.has_failed)
+        log_error("worker is out of memory for a report of its keys to node %" PRIu32,
+                  report->to.node);
+    tell(report);
+}
+
+static void
+end(struct worker *worker, struct peer_request *request,
+    const struct peer_answer *answer)
+{
+    struct report *report = CONTAINER_OF(request, struct report, request);
+    struct key_report_reply reply;
+    bool is_said = answer->header != NULL && answer->header->status == DS_OK &&
+                   decode_report_reply(answer->body, &reply);
+    report->is_under_way = false;
+    if (report->is_over || worker->stopping ||
+        (answer->header == NULL &&
+         !peers_know(worker->peers, report->to.node, report->to.incarnation))) {
+        report_free(report);
+        return;
+    }
+    if (!is_said)
+        return; /* It does not know that epoch yet: at the next tick. */
+    let_go(worker, reply.refused);
+    if (reply.wants_all && report->since != 0) {
+        tell_all(report);
+        return;
+    }
+    report->at += part_size(report);
+    if (report->at == report->count)
+        report_free(report);
+    else
+        tell(report);
+}
+
+static const struct peer_request_ops report_ops = {
+    .type = MESSAGE_KEY_REPORT, .encode = encode, .end = end};
+
+/* Later, if it cannot be sent now. */
+static void
+tell(struct report *report)
+{
+    report->request = (struct peer_request){.ops = &report_ops,
+                                            .node = report->to.node,
+                                            .incarnation = report->to.incarnation};
+    list_init(&report->request.link);
+    report->is_under_way = peers_ask(report->worker->peers, &report->request);
+}
+
+/* ---- Epochs ---- */
+
+/* A process that has not been told of any epoch by us, or not of all of the last one, is
+ * told everything. */
+static struct report *
+add_report(struct worker *worker, struct list *reports, const struct report_to *to,
+           const struct member *member)
+{
+    struct report *report = calloc(1, sizeof *report);
+    if (report == NULL)
+        return NULL;
+    report->worker = worker;
+    report->to = (struct key_owner){member->node, member->incarnation, member->restarts,
+                                    member->since};
+    report->epoch = to->epoch;
+    if (!to->of_all && owners_has_member(worker->owners, &report->to) &&
+        find_report(&worker->reports, member->node) == NULL)
+        report->since = owners_epoch(worker->owners);
+    list_push_back(reports, &report->link);
+    return report;
+}
+
+static void
+free_all(struct list *reports)
+{
+    LIST_FOREACH (link, reports)
+        report_free(CONTAINER_OF(link, struct report, link));
+}
+
+static void
+take_over(struct worker *worker, struct list *reports)
+{
+    LIST_FOREACH (link, &worker->reports) {
+        struct report *old = CONTAINER_OF(link, struct report, link);
+        old->is_over = true;
+        if (!old->is_under_way)
+            report_free(old);
+    }
+    LIST_FOREACH (link, reports) {
+        list_remove(link);
+        list_push_back(&worker->reports, link);
+    }
+}
+
+bool
+reports_members_changed(struct worker *worker, const struct report_to *to)
+{
+    struct list reports = {.next = &reports, .prev = &reports};
+    struct collection collection = {
+        .worker = worker, .ring = to->ring, .reports = &reports};
+    uint32_t own = store_header(worker->store)->node;
+    for (uint32_t i = 0; i < to->count && !collection.has_failed; i++) {
+        if (to->members[i].node != own &&
+            add_report(worker, &reports, to, &to->members[i]) == NULL)
+            collection.has_failed = true;
+    }
+    if (!collection.has_failed && !list_is_empty(&reports))
+        store_each(worker->store, collect, &collection);
+    if (collection.has_failed)
+        free_all(&reports);
+    else
+        take_over(worker, &reports);
+    return !collection.has_failed;
+}
+
+void
+reports_tick(struct worker *worker)
+{
+    LIST_FOREACH (link, &worker->reports) {
+        struct report *report = CONTAINER_OF(link, struct report, link);
+        if (report->is_under_way)
+            continue;
+        if (peers_know(worker->peers, report->to.node, report->to.incarnation))
+            tell(report);
+        else
+            report_free(report);
+    }
+}
+
+void
+reports_close(struct worker *worker)
+{
+    free_all(&worker->reports);
+}
+
+/* ---- What others report ---- */
+
+/* It comes from the process of a member that we know, and of an epoch that we know. */
+static bool
+is_known(const struct worker *worker, const struct key_report *report)
+{
+    return worker->membership != NULL && report->epoch <= owners_epoch(worker->owners);
+}
+
+static void
+take(struct worker *worker, struct binding_list list, struct writer *refused,
+     uint32_t *out_count)
+{
+    struct wire_binding binding;
+    while (next_binding(&list, &binding)) {
+        if (binding.object.node == 0 || directory_take_report(worker, &binding))
+            continue;
+        struct wire_answer answer = {.answer = KEY_NO, .object = binding.object};
+        encode_answer(refused, &answer);
+        (*out_count)++;
+    }
+}
+
+void
+handle_key_report(struct session *session, const struct frame_header *header,
+                  struct ds_slice body)
+{
+    struct worker *worker = session->worker;
+    struct key_report report;
+    struct ds_error err = {0};
+    if (session->kind != SESSION_TCP || !decode_key_report(body, &report)) {
+        session_reject(session, "malformed KEY_REPORT");
+        return;
+    }
+    if (!is_known(worker, &report)) {
+        (void)ds_fail(&err, DS_NOT_READY, "this worker does not know that epoch yet");
+        conn_reply_error(session->conn, header, &err);
+        return;
+    }
+    bool wants_all =
+        report.since != 0 && report.since < owners_epoch_before(worker->owners);
+    AUTO_WRITER(refused);
+    AUTO_WRITER(writer);
+    uint32_t count = 0;
+    if (!wants_all)
+        take(worker, report.bindings, &refused, &count);
+    encode_report_reply_begin(&writer, wants_all, count);
+    write_bytes(&writer, slice(refused.data, refused.len));
+    writer.failed = writer.failed || refused.failed;
+    session_reply(session, header, &writer);
+    if (!wants_all && report.is_last)
+        owners_reported(worker,
+                        &(struct key_owner){report.node, report.incarnation,
+                                            report.restarts, report.member_since},
+                        report.epoch);
+}
