@@ -28,7 +28,8 @@ struct members {
     uint32_t old_count; /* Of those that belonged to `epoch`, */
     uint32_t old_found; /* and of those among them that have renewed. */
     uint64_t settled_at_ms;
-    uint64_t lapse_ms; /* Until then one that is none any more may serve. */
+    uint64_t lapse_ms; /* Until then one that is none any more may serve, */
+    uint64_t away_ms;  /* and may come back with what it had. */
 };
 
 static void
@@ -36,6 +37,16 @@ entry_fini(struct entry *entry)
 {
     free((void *)entry->member.queues.data);
     entry->member.queues = (struct ds_slice){0};
+}
+
+/* One that renewed then is gone without a word. */
+static void
+note_lost(struct members *members, uint64_t renewed_ms)
+{
+    uint64_t end = renewed_ms + member_key_lease_ms(members->lease_ms);
+    members->lapse_ms = max_u64(members->lapse_ms, end);
+    members->away_ms =
+        max_u64(members->away_ms, renewed_ms + members->lease_ms + MEMBER_AWAY_MS);
 }
 
 static void
@@ -46,8 +57,11 @@ settle_later(struct members *members, struct members_past past, uint64_t now_ms)
     members->old_count = past.count;
     members->old_found = 0;
     members->settled_at_ms = now_ms + members->lease_ms;
-    for (size_t i = 0; i < members->count; i++)
+    note_lost(members, now_ms); /* Who was lost last is not known any more. */
+    for (size_t i = 0; i < members->count; i++) {
         members->entries[i].is_old = false;
+        members->entries[i].member.since = past.epoch + 1;
+    }
 }
 
 enum ds_status
@@ -61,8 +75,6 @@ members_create(uint64_t lease_ms, struct members_past past, uint64_t now_ms,
     members->epoch = past.epoch;
     if (past.count > 0)
         settle_later(members, past, now_ms);
-    if (past.epoch > 0) /* Who was lost last is not known any more. */
-        members->lapse_ms = now_ms + member_key_lease_ms(lease_ms);
     *out = members;
     return DS_OK;
 }
@@ -111,14 +123,6 @@ find_address(struct members *members, const char *address)
             return &members->entries[i];
     }
     return NULL;
-}
-
-/* It is gone without a word. */
-static void
-note_lapse(struct members *members, const struct entry *entry)
-{
-    uint64_t end = entry->renewed_ms + member_key_lease_ms(members->lease_ms);
-    members->lapse_ms = max_u64(members->lapse_ms, end);
 }
 
 static void
@@ -234,7 +238,7 @@ make_way(struct members *members, const struct member *who, struct ds_error *err
         return ds_fail(err, DS_NO_MEMORY, "out of memory for a member");
     struct entry *same_address = find_address(members, who->address);
     if (same_address != NULL && same_address->member.node != who->node) {
-        note_lapse(members, same_address);
+        note_lost(members, same_address->renewed_ms);
         remove_entry(members, same_address);
         change(members);
     }
@@ -259,7 +263,7 @@ members_renew(struct members *members, const struct member *who,
     } else if (entry->member.incarnation != who->incarnation ||
                entry->member.restarts != who->restarts) {
         if (is_new)
-            note_lapse(members, entry);
+            note_lost(members, entry->renewed_ms);
         entry->member.incarnation = who->incarnation;
         entry->member.restarts = who->restarts;
         change(members);
@@ -310,7 +314,7 @@ members_tick(struct members *members, uint64_t now_ms)
         if (now_ms < members->entries[i].lease_until_ms) {
             members->entries[kept++] = members->entries[i];
         } else {
-            note_lapse(members, &members->entries[i]);
+            note_lost(members, members->entries[i].renewed_ms);
             entry_fini(&members->entries[i]);
         }
     }
@@ -345,6 +349,22 @@ uint64_t
 members_lease_ms(const struct members *members)
 {
     return members->lease_ms;
+}
+
+bool
+members_may_serve(const struct members *members, uint32_t node, uint32_t incarnation)
+{
+    size_t at = position_of(members, node);
+    const struct entry *entry = &members->entries[at];
+    return at < members->count && entry->member.node == node &&
+           entry->member.incarnation == incarnation &&
+           (!members->settling || entry->is_old);
+}
+
+uint64_t
+members_away_ms(const struct members *members, uint64_t now_ms)
+{
+    return members->away_ms > now_ms ? members->away_ms - now_ms : 0;
 }
 
 uint64_t

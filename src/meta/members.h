@@ -90,8 +90,18 @@ uint64_t members_lease_ms(const struct members *members);
 /* What to know after a restart. */
 struct members_past members_past(const struct members *members);
 
+/* It belongs without a gap, as far as we know, so what it has may be believed. While it
+ * settles, that is so for those alone who know the last epoch. */
+bool
+members_may_serve(const struct members *members, uint32_t node, uint32_t incarnation);
+
 /* Nobody that is no member any more serves anything after so long. */
 uint64_t members_lapse_ms(const struct members *members, uint64_t now_ms);
+
+/* For so long somebody may still come back that was lost and has what it had: after
+ * MEMBER_AWAY_MS it is to forget that. 0: nobody. */
+enum { MEMBER_AWAY_MS = 600000 };
+uint64_t members_away_ms(const struct members *members, uint64_t now_ms);
 
 /* In the order of their nodes; borrowed until the next change. */
 size_t members_count(const struct members *members);

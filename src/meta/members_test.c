@@ -264,7 +264,74 @@ TEST(an_epoch_names_one_set_of_members_and_never_goes_back)
     }
 }
 
-TEST_MAIN(RUN(what_a_member_says_of_its_queues_makes_a_new_version),
+/* It says so by `since`; to others it is one that they know, or not. */
+TEST(who_was_no_member_for_a_while_is_told_from_who_was)
+{
+    struct members *members = open_members(nothing, 0);
+    struct member who = worker(1);
+    CHECK_OK(renew(members, 1, nothing, 0));
+    CHECK_OK(renew(members, 2, nothing, 0));
+    CHECK_INT(members_at(members, 0)->since, 1);
+    CHECK_INT(members_at(members, 1)->since, 2);
+    who.restarts = 1;
+    CHECK_OK(members_renew(members, &who, members_past(members), 10, NULL));
+    CHECK_INT(members_epoch(members), 3); /* Another process, the same member. */
+    CHECK_INT(members_at(members, 0)->since, 1);
+    members_suspect(members, 1, 101, 20);
+    members_tick(members, 20);
+    CHECK_OK(members_renew(members, &who, members_past(members), 30, NULL));
+    CHECK_INT(members_epoch(members), 5);
+    CHECK_INT(members_at(members, 0)->since, 5);
+    who.incarnation++;
+    CHECK_OK(members_renew(members, &who, members_past(members), 40, NULL));
+    CHECK_INT(members_at(members, 0)->since, 6);
+    members_destroy(members);
+}
+
+TEST(who_is_lost_may_serve_for_a_while_and_who_says_goodbye_does_not)
+{
+    struct members *members = open_members(nothing, 0);
+    CHECK_OK(renew(members, 1, nothing, 0));
+    CHECK_OK(renew(members, 2, nothing, 100));
+    CHECK(members_leave(members, 2, 102));
+    CHECK_INT(members_lapse_ms(members, 100), 0);
+    CHECK_INT(members_away_ms(members, 100), 0);
+    CHECK_OK(renew(members, 2, nothing, 200));
+    members_suspect(members, 2, 102, 300);
+    members_tick(members, 300);
+    CHECK(!has(members, 2));
+    CHECK_INT(members_lapse_ms(members, 300),
+              200 + member_key_lease_ms(LEASE_MS) - 300);
+    CHECK(members_away_ms(members, 300) >= MEMBER_AWAY_MS);
+    CHECK_INT(members_lapse_ms(members, 200 + member_key_lease_ms(LEASE_MS)), 0);
+    CHECK_INT(members_away_ms(members, 300 + LEASE_MS + MEMBER_AWAY_MS), 0);
+    members_destroy(members);
+}
+
+TEST(while_it_settles_only_who_knows_the_last_epoch_may_serve)
+{
+    struct members_past past = {.epoch = 7, .count = 2},
+                        older = {.epoch = 6, .count = 2};
+    struct members *members = open_members(past, 0);
+    CHECK_OK(renew(members, 1, past, 10));
+    CHECK_OK(renew(members, 2, older, 10));
+    CHECK(members_is_settling(members));
+    CHECK(members_may_serve(members, 1, 101));
+    CHECK(!members_may_serve(members, 2, 102));
+    CHECK(!members_may_serve(members, 1, 999));
+    CHECK(members_lapse_ms(members, 10) > 0);
+    CHECK_OK(renew(members, 3, past, 20));
+    CHECK_INT(members_epoch(members), 8);
+    CHECK(members_may_serve(members, 2, 102));
+    CHECK_INT(members_at(members, 0)->since, 7);
+    CHECK_INT(members_at(members, 1)->since, 8);
+    members_destroy(members);
+}
+
+TEST_MAIN(RUN(who_was_no_member_for_a_while_is_told_from_who_was),
+          RUN(who_is_lost_may_serve_for_a_while_and_who_says_goodbye_does_not),
+          RUN(while_it_settles_only_who_knows_the_last_epoch_may_serve),
+          RUN(what_a_member_says_of_its_queues_makes_a_new_version),
           RUN(each_change_makes_a_new_epoch_and_a_renewal_none),
           RUN(a_member_is_gone_when_its_lease_ends),
           RUN(a_suspect_has_until_then_to_renew),

@@ -85,6 +85,7 @@ encode_key_orders_begin(struct writer *writer, const struct key_orders *message)
 {
     write_u32(writer, message->order);
     write_u32(writer, message->wait_ms);
+    write_u32(writer, message->from);
     write_u32(writer, message->bindings.count);
 }
 
@@ -94,6 +95,7 @@ decode_key_orders(struct ds_slice body, struct key_orders *out)
     struct reader reader = reader_of(body.data, body.len);
     uint32_t order = read_u32(&reader);
     struct key_orders message = {.wait_ms = read_u32(&reader)};
+    message.from = read_u32(&reader);
     if (order >= KEY_ORDER_COUNT || !read_bindings(&reader, &message.bindings))
         return false;
     message.order = (enum key_order)order;
@@ -161,7 +163,7 @@ encode_key_report_begin(struct writer *writer, const struct key_report *message)
     write_u64(writer, message->member_since);
     write_u64(writer, message->epoch);
     write_u64(writer, message->since);
-    write_u8(writer, message->is_last);
+    write_u8(writer, (uint8_t)(message->is_last | message->is_back << 1));
     write_u32(writer, message->bindings.count);
 }
 
@@ -175,8 +177,10 @@ decode_key_report(struct ds_slice body, struct key_report *out)
     message.member_since = read_u64(&reader);
     message.epoch = read_u64(&reader);
     message.since = read_u64(&reader);
-    message.is_last = read_u8(&reader) != 0;
-    if (!read_bindings(&reader, &message.bindings))
+    uint8_t flags = read_u8(&reader);
+    message.is_last = (flags & 1) != 0;
+    message.is_back = (flags & 2) != 0;
+    if (flags > 3 || !read_bindings(&reader, &message.bindings))
         return false;
     *out = message;
     return true;

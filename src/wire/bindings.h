@@ -48,6 +48,7 @@ enum key_order {
 struct key_orders {
     enum key_order order;
     uint32_t wait_ms; /* KEY_FIND */
+    uint32_t from;    /* To a holder: the node that owns the keys. */
     struct binding_list bindings;
 };
 /* `count` calls of encode_binding() follow. */
@@ -77,7 +78,8 @@ bool decode_answers(struct ds_slice body, struct answer_list *out);
 bool next_answer(struct answer_list *list, struct wire_answer *out);
 
 /* What a holder has of its receiver's keys: those that were not its receiver's, or not
- * that process's, in epoch `since`; all, if that is 0. */
+ * that process's, in epoch `since`; all, if that is 0. Without an object: keys that it
+ * deleted as their owner, while somebody was away who may have had them. */
 struct key_report {
     uint32_t node; /* The holder, */
     uint32_t incarnation;
@@ -85,6 +87,7 @@ struct key_report {
     uint64_t member_since; /* as of its membership without a gap. */
     uint64_t epoch;
     uint64_t since;
+    bool is_back; /* It was no member for a while: others may know better. */
     bool is_last; /* The report is whole with this message. */
     struct binding_list bindings;
 };

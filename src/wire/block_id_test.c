@@ -2,6 +2,7 @@
 
 #include "base/slice.h"
 #include "test.h"
+#include "wire/message.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -53,7 +54,23 @@ TEST(block_keys_are_never_user_keys)
     CHECK_INT(key[BLOCK_KEY_BYTES - 2], 0);
 }
 
-TEST_MAIN(RUN(an_id_says_where_its_block_was_born_and_of_which_queue_it_is),
+TEST(objects_have_names_that_are_neither_of_blocks_nor_of_users)
+{
+    struct object_name name = {0x41414141, 0x42424242, 0x7fffffff, 0x4343434343434343};
+    struct object_name read;
+    uint8_t key[BLOCK_KEY_BYTES];
+    wire_object_key(&name, key);
+    CHECK(wire_object_name(slice(key, sizeof key), &read));
+    CHECK(object_name_equal(&name, &read));
+    CHECK(!wire_is_block_key(slice(key, sizeof key)));
+    CHECK(!wire_user_key_is_legal(slice(key, sizeof key)));
+    CHECK(!wire_object_name(slice(key, sizeof key - 1), &read));
+    wire_block_key(wire_block_id((struct block_birth){1, 2, 3}, 4), 5, key);
+    CHECK(!wire_object_name(slice(key, sizeof key), &read));
+}
+
+TEST_MAIN(RUN(objects_have_names_that_are_neither_of_blocks_nor_of_users),
+          RUN(an_id_says_where_its_block_was_born_and_of_which_queue_it_is),
           RUN(no_id_comes_twice),
           RUN(a_queue_without_a_name_has_no_tag_and_others_have),
           RUN(block_keys_are_never_user_keys))

@@ -97,6 +97,7 @@ encode_member_list_begin(struct writer *writer, const struct member_list *messag
     write_u64(writer, message->version);
     write_u32(writer, message->lease_ms);
     write_u32(writer, message->lapse_ms);
+    write_u32(writer, message->away_ms);
     write_u32(writer, message->count);
 }
 
@@ -114,6 +115,7 @@ decode_member_list(struct ds_slice body, struct member_list *out)
     message.version = read_u64(&reader);
     message.lease_ms = read_u32(&reader);
     message.lapse_ms = read_u32(&reader);
+    message.away_ms = read_u32(&reader);
     message.count = read_u32(&reader);
     message.at = reader;
     struct member_list probe = message;

@@ -390,7 +390,8 @@ struct member_list {
     uint64_t version;  /* Of the list. Both as in the request: it is empty, as nothing
                           is new. */
     uint32_t lease_ms; /* From when the renewal was sent. */
-    uint32_t lapse_ms; /* From now: then nobody serves any more who is no member. */
+    uint32_t lapse_ms; /* From now: then nobody serves any more who is no member, */
+    uint32_t away_ms;  /* and nobody comes back with what it had. */
     uint32_t count;
     struct reader at;
 };

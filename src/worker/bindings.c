@@ -11,6 +11,7 @@ void
 bindings_init(struct bindings *bindings)
 {
     hmap_init(&bindings->map);
+    bindings->deleted_count = 0;
 }
 
 void
@@ -70,8 +71,18 @@ bindings_get(struct bindings *bindings, struct ds_slice key)
 void
 bindings_settle(struct bindings *bindings, struct binding *binding)
 {
-    if (binding->object.node != 0 || !list_is_empty(&binding->changes))
+    if (binding->object.node != 0 || binding->is_deleted ||
+        !list_is_empty(&binding->changes))
         return;
     hmap_remove(&bindings->map, &binding->hash);
     free(binding);
+}
+
+void
+bindings_set_deleted(struct bindings *bindings, struct binding *binding,
+                     bool is_deleted)
+{
+    bindings->deleted_count += is_deleted;
+    bindings->deleted_count -= binding->is_deleted;
+    binding->is_deleted = is_deleted;
 }

@@ -13,6 +13,7 @@
 
 struct bindings {
     struct hmap map;
+    size_t deleted_count;
 };
 
 /* Owner: the bindings. The caller may change `object` and `expires_ds`, and keep its own
@@ -21,8 +22,9 @@ struct binding {
     struct hmap_node hash;
     struct object_name object; /* node 0: it is bound to nothing. */
     uint32_t expires_ds;       /* 0: never. */
-    struct list changes;       /* Those that are under way, one after the other. */
-    bool is_advancing;         /* They are looked at just now. */
+    bool is_deleted;     /* And that is remembered, for a holder that comes back. */
+    struct list changes; /* Those that are under way, one after the other. */
+    bool is_advancing;   /* They are looked at just now. */
     size_t key_bytes;
     uint8_t key[];
 };
@@ -38,8 +40,11 @@ struct binding *bindings_find(const struct bindings *bindings, struct ds_slice k
 /* The entry, or a new one that is bound to nothing; NULL when out of memory. */
 struct binding *bindings_get(struct bindings *bindings, struct ds_slice key);
 
-/* The entry goes, unless it is bound or has changes. */
+/* The entry goes, unless it is bound, deleted, or has changes. */
 void bindings_settle(struct bindings *bindings, struct binding *binding);
+
+void bindings_set_deleted(struct bindings *bindings, struct binding *binding,
+                          bool is_deleted);
 
 struct ds_slice binding_key(const struct binding *binding);
 

@@ -1,6 +1,7 @@
 #include "worker/directory.h"
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
@@ -8,7 +9,11 @@
 #include "worker/owners.h"
 #include "worker/waiters.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
+
+/* So many deleted keys are remembered, of some 100 bytes each. */
+enum { DELETED_MAX = 1000000 };
 
 struct directory {
     struct bindings bindings;
@@ -89,7 +94,8 @@ encode_ask(const struct peer_request *request, struct writer *body)
 {
     const struct key_change *change =
         CONTAINER_OF(request, const struct key_change, request);
-    struct key_orders orders = {.order = KEY_DROP, .bindings.count = 1};
+    struct key_orders orders = {
+        .order = KEY_DROP, .from = change->from, .bindings.count = 1};
     if (change->order == KEY_UNBIND_IF_GONE)
         orders.order = KEY_ASK;
     if (change->order == KEY_EXPIRE)
@@ -122,6 +128,7 @@ ask_holder(struct worker *worker, struct key_change *change)
                                             .node = change->asked.node,
                                             .incarnation = change->asked.incarnation};
     list_init(&change->request.link);
+    change->from = own_node(worker);
     if (!peers_ask(worker->peers, &change->request)) {
         change->request.ops = NULL;
         finish(worker, change, KEY_MOVED);
@@ -144,6 +151,7 @@ bind_now(struct worker *worker, struct key_change *change)
     if (!is_local)
         (void)store_delete(worker->store, change->key, clock_boot_ds());
     binding->object = is_local ? (struct object_name){0} : change->object;
+    bindings_set_deleted(&worker->directory->bindings, binding, false);
     set_expiry(binding, change->ttl_ds);
     finish(worker, change, KEY_YES);
     if (!is_local)
@@ -151,9 +159,18 @@ bind_now(struct worker *worker, struct key_change *change)
 }
 
 static void
+remember_deleted(struct worker *worker, struct binding *binding)
+{
+    struct bindings *bindings = &worker->directory->bindings;
+    if (owners_may_come_back(worker) && bindings->deleted_count < DELETED_MAX)
+        bindings_set_deleted(bindings, binding, true);
+}
+
+static void
 unbind(struct worker *worker, struct key_change *change, enum key_answer answer)
 {
     change->binding->object = (struct object_name){0};
+    remember_deleted(worker, change->binding);
     finish(worker, change, answer);
 }
 
@@ -165,7 +182,11 @@ begin_bind(struct worker *worker, struct key_change *change)
     directory_find(worker, change->key, &now);
     bool is_same_holder = binding->object.node == change->object.node &&
                           binding->object.incarnation == change->object.incarnation;
-    if (now.answer != KEY_NO && object_name_equal(&now.object, &change->object))
+    bool is_of_member =
+        change->object.node == own_node(worker) || is_member(worker, &change->object);
+    if (!is_of_member) /* It does not know yet that it is none, and asks again then. */
+        finish(worker, change, KEY_MOVED);
+    else if (now.answer != KEY_NO && object_name_equal(&now.object, &change->object))
         finish(worker, change, KEY_YES); /* It was said before. */
     else if (change->order == KEY_BIND_IF_ABSENT && now.answer == KEY_YES)
         finish(worker, change, KEY_NO);
@@ -181,7 +202,7 @@ begin_unbind(struct worker *worker, struct key_change *change)
         is_table && store_delete(worker->store, change->key, clock_boot_ds());
     worker->counters.deletes += was_there;
     if (is_table)
-        finish(worker, change, was_there ? KEY_YES : KEY_NO);
+        unbind(worker, change, was_there ? KEY_YES : KEY_NO);
     else if (!ask_holder(worker, change))
         unbind(worker, change, KEY_NO); /* Lost, and now forgotten. */
 }
@@ -276,6 +297,7 @@ take_answer(struct worker *worker, struct key_change *change,
     }
     if (!is_there && said->object.node != 0) {
         binding->object = said->object; /* As before a bind that came to nothing. */
+        binding->expires_ds = 0;
         if (change->order == KEY_UNBIND_IF_GONE || !ask_holder(worker, change))
             finish(worker, change, KEY_NO);
     } else if (change->order == KEY_UNBIND_IF_GONE) {
@@ -301,6 +323,7 @@ end_ask(struct worker *worker, struct peer_request *request,
     binding->is_advancing = true;
     change->request.ops = NULL;
     if (answer->header == NULL || !is_ours(worker, change->key) ||
+        !object_name_equal(&change->asked, &binding->object) ||
         !read_answer(answer, &said))
         finish(worker, change, KEY_MOVED);
     else
@@ -325,29 +348,31 @@ directory_change(struct worker *worker, struct key_change *change)
     advance(worker, change->binding);
 }
 
-bool
+enum key_answer
 directory_take_report(struct worker *worker, const struct wire_binding *reported)
 {
     struct bindings *bindings = &worker->directory->bindings;
     struct object_view view;
     if (!owners_is_our_share(worker, reported->key))
-        return true; /* Another node is told, too. */
+        return KEY_YES; /* Another node is told, too. */
     struct binding *binding = bindings_find(bindings, reported->key);
     if (is_bound(binding))
-        return object_name_equal(&binding->object, &reported->object);
-    if (binding != NULL)
-        return false; /* It is just being changed. */
+        return object_name_equal(&binding->object, &reported->object) ? KEY_YES
+                                                                      : KEY_NO;
+    if (binding != NULL && binding->is_deleted)
+        return KEY_NO;
     if (store_find(worker->store, reported->key, clock_boot_ds(), &view)) {
         if (!owners_was_away(worker))
-            return false;
+            return KEY_NO;
         (void)store_delete(worker->store, reported->key, clock_boot_ds());
     }
     binding = bindings_get(bindings, reported->key);
     if (binding == NULL)
-        return false;
+        return KEY_MOVED;
     binding->object = reported->object;
     set_expiry(binding, reported->ttl_ds);
-    return true;
+    waiters_key_appeared(worker, reported->key);
+    return KEY_YES;
 }
 
 void
@@ -359,8 +384,96 @@ directory_forget(struct worker *worker, bool is_all)
         if (!is_all && owners_is_our_share(worker, binding_key(binding)))
             continue;
         binding->object = (struct object_name){0};
+        bindings_set_deleted(&directory->bindings, binding, false);
         bindings_settle(&directory->bindings, binding);
     }
+}
+
+void
+directory_take_deleted(struct worker *worker, struct ds_slice key)
+{
+    struct binding *binding = owners_is_our_share(worker, key)
+                                  ? bindings_get(&worker->directory->bindings, key)
+                                  : NULL;
+    if (binding == NULL)
+        return;
+    if (owners_was_away(worker) && !is_bound(binding))
+        (void)store_delete(worker->store, key, clock_boot_ds());
+    if (!is_bound(binding))
+        remember_deleted(worker, binding);
+    bindings_settle(&worker->directory->bindings, binding);
+}
+
+void
+directory_each_deleted(const struct worker *worker, directory_key_fn fn, void *arg)
+{
+    const struct bindings *bindings = &worker->directory->bindings;
+    if (bindings->deleted_count == 0)
+        return;
+    HMAP_FOREACH (node, &bindings->map) {
+        const struct binding *binding = CONTAINER_OF(node, struct binding, hash);
+        if (binding->is_deleted)
+            fn(binding_key(binding), arg);
+    }
+}
+
+void
+directory_forget_deleted(struct worker *worker)
+{
+    struct bindings *bindings = &worker->directory->bindings;
+    if (bindings->deleted_count == 0)
+        return;
+    HMAP_FOREACH (node, &bindings->map) {
+        struct binding *binding = CONTAINER_OF(node, struct binding, hash);
+        bindings_set_deleted(bindings, binding, false);
+        bindings_settle(bindings, binding);
+    }
+}
+
+/* Of those that nobody has asked for: their holder's clock may be a little behind. */
+void
+directory_forget_expired(struct worker *worker)
+{
+    enum { GRACE_DS = 50 };
+    uint64_t now = clock_boot_ds();
+    HMAP_FOREACH (node, &worker->directory->bindings.map) {
+        struct binding *binding = CONTAINER_OF(node, struct binding, hash);
+        if (binding->expires_ds == 0 || binding->expires_ds + GRACE_DS > now ||
+            !list_is_empty(&binding->changes))
+            continue;
+        binding->object = (struct object_name){0};
+        bindings_settle(&worker->directory->bindings, binding);
+    }
+}
+
+/* Keys of users' objects. */
+struct own_keys {
+    struct writer keys;
+    uint32_t count;
+};
+
+static void
+collect_own(const struct object_view *view, struct ds_slice key, void *arg)
+{
+    struct own_keys *own = arg;
+    if ((view->flags & SLOT_FLAG_BLOCK) != 0)
+        return;
+    write_short_bytes(&own->keys, key);
+    own->count += !own->keys.failed;
+}
+
+void
+directory_forget_own(struct worker *worker)
+{
+    struct own_keys own = {0};
+    store_each(worker->store, collect_own, &own);
+    struct reader reader = reader_of(own.keys.data, own.keys.len);
+    for (uint32_t i = 0; i < own.count; i++)
+        (void)store_delete(worker->store, read_short_bytes(&reader), clock_boot_ds());
+    log_warn("worker was away for too long, and lets go of %" PRIu32
+             " objects of users",
+             own.count);
+    writer_fini(&own.keys);
 }
 
 size_t

@@ -54,7 +54,8 @@ struct key_change {
     /* The directory's: */
     struct list link; /* In binding->changes. */
     struct binding *binding;
-    struct object_name asked; /* The holder's, of the request under way. */
+    struct object_name asked; /* The holder's, of the request under way, */
+    uint32_t from;            /* which we make as the owner. */
     struct peer_request request;
 };
 
@@ -62,8 +63,23 @@ struct key_change {
  * own table soon is done by its seal, at once. */
 void directory_change(struct worker *worker, struct key_change *change);
 
-/* A holder has this object, as it reports. False: the key is another one. */
-bool directory_take_report(struct worker *worker, const struct wire_binding *binding);
+/* A holder has this object, as it reports. KEY_NO: the key is another one; KEY_MOVED: out of
+ * memory. */
+enum key_answer
+directory_take_report(struct worker *worker, const struct wire_binding *binding);
+
+/* An owner before us deleted it, and somebody may come back with what it was. */
+void directory_take_deleted(struct worker *worker, struct ds_slice key);
+
+/* Calls `fn` for each key of which is remembered that it was deleted. */
+typedef void (*directory_key_fn)(struct ds_slice key, void *arg);
+void
+directory_each_deleted(const struct worker *worker, directory_key_fn fn, void *arg);
+void directory_forget_deleted(struct worker *worker);
+void directory_forget_expired(struct worker *worker);
+
+/* Nothing that we hold of users' keys can be believed any more: it is deleted. */
+void directory_forget_own(struct worker *worker);
 
 /* Forgets what others own now, or all. */
 void directory_forget(struct worker *worker, bool is_all);

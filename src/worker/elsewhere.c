@@ -14,7 +14,7 @@ enum { COPIES_MAX = 3 };
 
 static const struct key_request_ops find_ops;
 
-/* The lookup that this is about; NULL: its session has closed. */
+/* The lookup of that number; NULL: there is none. */
 static struct key_request *
 find_lookup(const struct session *session, uint32_t sequence)
 {
@@ -97,7 +97,6 @@ encode_by_name(const struct key_request *request, struct writer *out)
 
 /* ---- What is gone at its holder ---- */
 
-/* What was asked for again is in the order of the request. */
 static void
 on_checked(struct key_request *check)
 {
@@ -105,10 +104,8 @@ on_checked(struct key_request *check)
     struct key_request *request =
         session == NULL ? NULL : find_lookup(session, check->header.sequence);
     bool is_there = false;
-    for (uint32_t i = 0, at = 0; request != NULL && i < check->count; i++, at++) {
-        while (!slice_equal(request->items[at].change.key, check->items[i].change.key))
-            at++;
-        request->items[at].is_done = false;
+    for (uint32_t i = 0; request != NULL && i < check->count; i++) {
+        request->items[check->items[i].position].is_done = false;
         is_there = is_there || check->items[i].answer.answer == KEY_YES;
     }
     keys_free(check);
@@ -133,13 +130,15 @@ check_missing(struct key_request *request, uint32_t missing_count)
         return;
     }
     check->order = KEY_UNBIND_IF_GONE;
-    for (uint32_t i = 0; i < request->count; i++) {
+    for (uint32_t i = 0; i < request->count && check->count < missing_count; i++) {
         const struct key_item *item = &request->items[i];
         if (!is_missing(item))
             continue;
         struct ds_slice body = slice(request->body, request->body_bytes);
-        keys_add(check, keys_in_body(check, body, item->change.key))->change.object =
-            item->answer.object;
+        struct key_item *its =
+            keys_add(check, keys_in_body(check, body, item->change.key));
+        its->change.object = item->answer.object;
+        its->position = i;
     }
     keys_start(check, 0);
 }
@@ -193,8 +192,9 @@ on_found(struct key_request *request)
         fail(request, &err);
         return;
     }
-    lookup_blocks(request->session, &request->header, slice(body.data, body.len),
-                  on_copied);
+    if (lookup_blocks(request->session, &request->header, slice(body.data, body.len),
+                      on_copied, &err) != DS_OK)
+        fail(request, &err);
 }
 
 static const struct key_request_ops find_ops = {.finish = on_found};
@@ -210,6 +210,8 @@ elsewhere_start(struct session *session, const struct frame_header *header,
     struct ds_slice key;
     struct object_view view;
     bool is_current = owners_is_current(worker);
+    if (find_lookup(session, header->sequence) != NULL)
+        return ds_fail(err, DS_INVALID, "two lookups of one number at a time");
     enum ds_status status =
         keys_new(session, header, body, keys.count, &find_ops, &request, err);
     if (status != DS_OK)

@@ -132,40 +132,51 @@ is_being_written(struct worker *worker, const struct object_name *object)
            state == SLOT_WRITING && view.ref.generation == object->generation;
 }
 
+/* The object is sealed, about to be, or neither. */
+enum object_is { IS_NOTHING, IS_BEING_BOUND, IS_SEALED };
+
 static enum key_answer
 obey(struct worker *worker, enum key_order order, const struct wire_binding *binding,
-     bool is_sealed)
+     enum object_is is)
 {
-    const struct object_name *object = &binding->object;
     uint64_t now = clock_boot_ds();
+    if (is == IS_NOTHING)
+        return KEY_NO;
+    if (order != KEY_DROP && is == IS_BEING_BOUND)
+        return KEY_MOVED; /* Soon: ask again. */
+    if (order == KEY_ASK)
+        return KEY_YES;
     if (order == KEY_SET_EXPIRY)
-        return is_sealed &&
-                       store_set_expiry(worker->store, binding->key,
-                                        objects_expiry_ds(binding->ttl_ds, now), now)
+        return store_set_expiry(worker->store, binding->key,
+                                objects_expiry_ds(binding->ttl_ds, now), now)
                    ? KEY_YES
                    : KEY_NO;
-    if (order == KEY_ASK)
-        return is_sealed || is_being_written(worker, object) ? KEY_YES : KEY_NO;
     /* Before what is being bound is sealed, its key is still the older object. */
-    if (!is_sealed && !keys_drop_object(worker, object))
-        return KEY_NO;
+    if (is == IS_BEING_BOUND)
+        keys_drop_object(worker, &binding->object);
     (void)store_delete(worker->store, binding->key, now);
     return KEY_YES;
 }
 
+/* Who owns a key no more has no say in it. */
 static void
-answer_as_holder(struct worker *worker, enum key_order order,
+answer_as_holder(struct worker *worker, const struct key_orders *orders,
                  const struct wire_binding *binding, struct wire_answer *out)
 {
     const struct object_name *object = &binding->object;
     struct object_view view = {0};
+    enum object_is is = IS_NOTHING;
+    *out = (struct wire_answer){.answer = KEY_MOVED};
+    if (owners_find(worker, binding->key).node != orders->from)
+        return;
     bool has_one = store_find(worker->store, binding->key, clock_boot_ds(), &view);
     struct object_name ours = objects_name(worker, view.ref);
-    bool is_sealed = has_one && object_name_equal(&ours, object);
-    *out = (struct wire_answer){.answer = KEY_NO};
-    if (object->node == ours.node && object->incarnation == ours.incarnation)
-        out->answer = obey(worker, order, binding, is_sealed);
-    if (out->answer == KEY_NO && has_one && order != KEY_SET_EXPIRY)
+    if (has_one && object_name_equal(&ours, object))
+        is = IS_SEALED;
+    else if (keys_is_binding(worker, object) && is_being_written(worker, object))
+        is = IS_BEING_BOUND;
+    out->answer = obey(worker, orders->order, binding, is);
+    if (out->answer == KEY_NO && has_one && orders->order != KEY_SET_EXPIRY)
         out->object = ours;
 }
 
@@ -178,7 +189,7 @@ obey_all(struct session *session, const struct frame_header *header,
     encode_answers_begin(&writer, orders->bindings.count);
     while (next_binding(&orders->bindings, &binding)) {
         struct wire_answer answer;
-        answer_as_holder(session->worker, orders->order, &binding, &answer);
+        answer_as_holder(session->worker, orders, &binding, &answer);
         encode_answer(&writer, &answer);
     }
     session_reply(session, header, &writer);

@@ -9,7 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OWNER_WAIT_MS = 20000 };
+enum {
+    OWNER_WAIT_MS = 20000,
+    FIND_WAIT_MS =
+        5000, /* At an owner; then it is asked again, if somebody still waits. */
+};
 
 /* What one owner is asked. Owner: the peers. */
 struct errand {
@@ -92,7 +96,8 @@ encode(const struct peer_request *peer, struct writer *body)
     const struct errand *errand = CONTAINER_OF(peer, const struct errand, peer);
     const struct key_request *request = errand->request;
     struct key_orders orders = {.order = request->order,
-                                .wait_ms = left_ms(request),
+                                .wait_ms =
+                                    (uint32_t)min_u64(left_ms(request), FIND_WAIT_MS),
                                 .bindings.count = errand->count};
     encode_key_orders_begin(body, &orders);
     for (uint32_t i = 0; i < errand->count; i++) {
@@ -203,20 +208,19 @@ change_here(struct key_item *item)
 
 /* ---- A round: every item that is not done is asked for ---- */
 
-/* False: not now. */
+/* False: its owner cannot be asked just now. */
 static bool
-ask(struct key_request *request, uint32_t position)
+ask(struct key_request *request, uint32_t position, const struct key_owner *owner)
 {
     struct worker *worker = request->worker;
     struct key_item *item = &request->items[position];
-    struct key_owner owner = owners_find(worker, item->change.key);
-    bool is_ours = owners_is_self(worker, &owner);
-    if (owner.node == 0 || (!is_ours && !request->may_pass_on)) {
+    bool is_ours = owners_is_self(worker, owner);
+    if (owner->node == 0 || (!is_ours && !request->may_pass_on)) {
         say(item, &(struct wire_answer){.answer = KEY_MOVED});
         return true;
     }
     if (!is_ours || (request->order == KEY_FIND && !find_here(item)))
-        return ask_owner(request, position, owner);
+        return ask_owner(request, position, *owner);
     if (request->order != KEY_FIND)
         change_here(item);
     return true;
@@ -225,12 +229,15 @@ ask(struct key_request *request, uint32_t position)
 static void
 round_begin(struct key_request *request)
 {
-    bool is_asking = true;
+    struct key_owner away = {0}; /* The last that could not be asked. */
     request->is_waiting = false;
     request->open_count++;
-    for (uint32_t i = 0; i < request->count && is_asking; i++) {
-        if (!request->items[i].is_done && !request->items[i].is_asked)
-            is_asking = ask(request, i);
+    for (uint32_t i = 0; i < request->count; i++) {
+        const struct key_item *item = &request->items[i];
+        struct key_owner owner = owners_find(request->worker, item->change.key);
+        bool is_away = away.node != 0 && key_owner_equal(&owner, &away);
+        if (!item->is_done && !item->is_asked && !is_away && !ask(request, i, &owner))
+            away = owner;
     }
     close_one(request);
 }
@@ -253,7 +260,9 @@ keys_new(struct session *session, const struct frame_header *header,
          struct key_request **out, struct ds_error *err)
 {
     size_t bytes = sizeof(struct key_request) + room * sizeof(struct key_item);
-    enum ds_status status = session_park(session, bytes + body.len, err);
+    bool is_others = header->type == MESSAGE_KEY_ORDERS; /* Short, and counted there. */
+    size_t parked = is_others ? 0 : bytes + body.len;
+    enum ds_status status = is_others ? DS_OK : session_park(session, parked, err);
     if (status != DS_OK)
         return status;
     struct key_request *request = calloc(1, bytes);
@@ -261,7 +270,8 @@ keys_new(struct session *session, const struct frame_header *header,
     if (request == NULL || copy == NULL) {
         free(request);
         free(copy);
-        session_unpark(session, bytes + body.len);
+        if (!is_others)
+            session_unpark(session, parked);
         return ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
     }
     memcpy(copy, body.data, body.len);
@@ -271,7 +281,7 @@ keys_new(struct session *session, const struct frame_header *header,
     request->header = *header;
     request->body = copy;
     request->body_bytes = body.len;
-    request->parked_bytes = bytes + body.len;
+    request->parked_bytes = parked;
     request->may_pass_on = true;
     list_push_back(&session->worker->key_requests, &request->link);
     list_push_back(&session->key_requests, &request->session_link);
@@ -319,7 +329,8 @@ leave_session(struct key_request *request)
     if (request->session == NULL)
         return;
     list_remove(&request->session_link);
-    session_unpark(request->session, request->parked_bytes);
+    if (request->parked_bytes > 0)
+        session_unpark(request->session, request->parked_bytes);
     request->session = NULL;
 }
 
@@ -349,22 +360,34 @@ keys_check(const struct key_request *request, struct ds_error *err)
     return DS_OK;
 }
 
-bool
-keys_drop_object(struct worker *worker, const struct object_name *object)
+/* The item that binds this object, and is not done; NULL: there is none. */
+static struct key_item *
+find_binding(struct worker *worker, const struct object_name *object)
 {
-    bool is_being_bound = false;
     LIST_FOREACH (link, &worker->key_requests) {
         struct key_request *request = CONTAINER_OF(link, struct key_request, link);
         bool binds = request->order == KEY_BIND || request->order == KEY_BIND_IF_ABSENT;
         for (uint32_t i = 0; binds && i < request->count; i++) {
             struct key_item *item = &request->items[i];
-            if (!item->is_asked || !object_name_equal(&item->change.object, object))
-                continue;
-            item->is_dropped = true;
-            is_being_bound = true;
+            if (!item->is_done && object_name_equal(&item->change.object, object))
+                return item;
         }
     }
-    return is_being_bound;
+    return NULL;
+}
+
+bool
+keys_is_binding(struct worker *worker, const struct object_name *object)
+{
+    return find_binding(worker, object) != NULL;
+}
+
+void
+keys_drop_object(struct worker *worker, const struct object_name *object)
+{
+    struct key_item *item = find_binding(worker, object);
+    if (item != NULL)
+        item->is_dropped = item->is_asked;
 }
 
 void
@@ -374,6 +397,8 @@ keys_drop(struct session *session)
         struct key_request *request =
             CONTAINER_OF(link, struct key_request, session_link);
         leave_session(request);
+        if (request->order == KEY_FIND)
+            request->wait_until = request->give_up_at = 0; /* Nobody waits any more. */
         if (request->open_count == 0 && !request->is_waiting)
             keys_free(request); /* It waited for something of the session's. */
     }

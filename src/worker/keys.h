@@ -23,7 +23,8 @@ struct key_item {
     struct key_request *request;
     struct wire_answer answer;
     struct wire_checksum checksum; /* Of an object that is to be sealed. */
-    bool was_here;                 /* And was deleted before its owner was asked. */
+    bool was_here;                 /* We deleted it, as its owner did not know it. */
+    uint32_t position;             /* Of whoever started it. */
     bool is_asked;
     bool is_done;
     bool is_dropped; /* Its owner bound it to another object before we heard that it had
@@ -95,9 +96,11 @@ enum ds_status keys_check(const struct key_request *request, struct ds_error *er
 /* What waits for an owner asks again. */
 void keys_retry(struct worker *worker);
 
-/* This object is not what its key is any more. True: it is being bound, and that will be
- * asked for again. */
-bool keys_drop_object(struct worker *worker, const struct object_name *object);
+/* Its key is being bound to this object, as far as we know. */
+bool keys_is_binding(struct worker *worker, const struct object_name *object);
+
+/* It was, and is another one by now: ask again. */
+void keys_drop_object(struct worker *worker, const struct object_name *object);
 
 /* The session is closing. */
 void keys_drop(struct session *session);

@@ -152,21 +152,19 @@ lookup_user_keys(struct session *session, const struct frame_header *header,
 
 /* ---- Blocks, and objects by their names ---- */
 
-void
+enum ds_status
 lookup_blocks(struct session *session, const struct frame_header *header,
-              struct ds_slice body, waiter_answer_fn on_there)
+              struct ds_slice body, waiter_answer_fn on_there, struct ds_error *err)
 {
     struct lookup message;
-    struct ds_error err = {0};
     bool parked = false;
     bool decoded = decode_lookup(body, &message);
     DS_ASSERT(decoded);
     enum ds_status status = park_for_missing(session, header, body, &message,
-                                             FETCH_WAIT_MS, on_there, &parked, &err);
-    if (status != DS_OK)
-        conn_reply_error(session->conn, header, &err);
-    else if (!parked)
+                                             FETCH_WAIT_MS, on_there, &parked, err);
+    if (status == DS_OK && !parked)
         on_there(session, header, body, 0);
+    return status;
 }
 
 void
@@ -180,14 +178,15 @@ handle_lookup(struct session *session, const struct frame_header *header,
     }
     struct ds_error err = {0};
     session->worker->counters.lookups++;
-    if (message.keys.count > LOOKUP_KEYS_MAX) {
-        (void)ds_fail(&err, DS_INVALID,
-                      "%u keys in one request; at most %u are allowed, split it",
-                      message.keys.count, LOOKUP_KEYS_MAX);
-        conn_reply_error(session->conn, header, &err);
-    } else if ((message.flags & LOOKUP_BLOCKS) != 0) {
-        lookup_blocks(session, header, body, lookup_answer);
-    } else {
+    enum ds_status status = DS_OK;
+    if (message.keys.count > LOOKUP_KEYS_MAX)
+        status = ds_fail(&err, DS_INVALID,
+                         "%u keys in one request; at most %u are allowed, split it",
+                         message.keys.count, LOOKUP_KEYS_MAX);
+    else if ((message.flags & LOOKUP_BLOCKS) != 0)
+        status = lookup_blocks(session, header, body, lookup_answer, &err);
+    else
         lookup_user_keys(session, header, body, message.wait_ms);
-    }
+    if (status != DS_OK)
+        conn_reply_error(session->conn, header, &err);
 }

@@ -15,9 +15,12 @@ bool lookup_find(struct worker *worker, const struct lookup *message,
 void lookup_user_keys(struct session *session, const struct frame_header *header,
                       struct ds_slice body, uint32_t wait_ms);
 
-/* Calls `on_there` when all that can be fetched from other nodes has been. */
-void lookup_blocks(struct session *session, const struct frame_header *header,
-                   struct ds_slice body, waiter_answer_fn on_there);
+/* Calls `on_there` when all that can be fetched from other nodes has been.
+ *   DS_NO_MEMORY
+ *   DS_FULL        too much of this session waits already; in both cases it is not called */
+DS_MUST_USE enum ds_status
+lookup_blocks(struct session *session, const struct frame_header *header,
+              struct ds_slice body, waiter_answer_fn on_there, struct ds_error *err);
 
 /* Answers with what is there now. */
 void lookup_answer(struct session *session, const struct frame_header *header,

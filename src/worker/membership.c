@@ -226,7 +226,8 @@ take_members(struct membership *membership, struct member_list *list)
     }
     struct worker *worker = membership->worker;
     bool is_other = membership->epoch != list->epoch;
-    struct next_members next = {list->epoch, list->lapse_ms, members, count};
+    struct next_members next = {list->epoch, list->lapse_ms, list->away_ms, members,
+                                count};
     if (is_other && !owners_changed(worker, &next)) {
         free(members);
         free(queues);

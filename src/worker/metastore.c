@@ -96,12 +96,13 @@ encode_all(const struct metastore *metastore, struct writer *out)
 {
     const struct members *members = metastore->members;
     uint32_t count = (uint32_t)members_count(members);
-    struct member_list list = {
-        .epoch = members_epoch(members),
-        .version = members_version(members),
-        .lease_ms = (uint32_t)members_lease_ms(members),
-        .lapse_ms = (uint32_t)members_lapse_ms(members, clock_monotonic_ms()),
-        .count = count};
+    uint64_t now_ms = clock_monotonic_ms();
+    struct member_list list = {.epoch = members_epoch(members),
+                               .version = members_version(members),
+                               .lease_ms = (uint32_t)members_lease_ms(members),
+                               .lapse_ms = (uint32_t)members_lapse_ms(members, now_ms),
+                               .away_ms = (uint32_t)members_away_ms(members, now_ms),
+                               .count = count};
     encode_member_list_begin(out, &list);
     for (uint32_t i = 0; i < count; i++) {
         const struct member *member = members_at(members, i);
@@ -115,15 +116,15 @@ encode_all(const struct metastore *metastore, struct writer *out)
     }
 }
 
-/* Nothing is new; the lease is. */
+/* Nothing is new; the lease is, but for who may have been none while we were away. */
 static void
 reply_unchanged(const struct metastore *metastore, const struct renewal *renewal)
 {
     AUTO_WRITER(writer);
-    struct member_list list = {.epoch = renewal->epoch,
-                               .version = renewal->version,
-                               .lease_ms =
-                                   (uint32_t)members_lease_ms(metastore->members)};
+    const struct members *members = metastore->members;
+    struct member_list list = {.epoch = renewal->epoch, .version = renewal->version};
+    if (members_may_serve(members, renewal->node, renewal->incarnation))
+        list.lease_ms = (uint32_t)members_lease_ms(members);
     encode_member_list_begin(&writer, &list);
     session_reply(renewal->session, &renewal->request, &writer);
 }

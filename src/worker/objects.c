@@ -261,9 +261,23 @@ reply_flags(struct key_request *request)
     keys_free(request);
 }
 
-static const struct key_request_ops flag_ops = {.finish = reply_flags};
+/* What its owner does not know of, but we have, goes as well. */
+static void
+on_flag(struct key_request *request, struct key_item *item)
+{
+    struct worker *worker = request->worker;
+    struct object_view view;
+    if (request->order == KEY_UNBIND && item->answer.answer == KEY_NO &&
+        item->change.object.node != 0 &&
+        objects_find_named(worker, &item->change.object, &view))
+        item->was_here = store_delete(worker->store, item->change.key, clock_boot_ds());
+    worker->counters.deletes += item->was_here;
+}
 
-/* Every key is its owner's to say. What we hold of it ourselves is deleted at once. */
+static const struct key_request_ops flag_ops = {.on_item = on_flag,
+                                                .finish = reply_flags};
+
+/* Every key is its owner's to say. */
 static void
 ask_owners(struct session *session, const struct frame_header *header,
            struct ds_slice body, struct key_list keys, enum key_order order,
@@ -272,6 +286,7 @@ ask_owners(struct session *session, const struct frame_header *header,
     struct key_request *request;
     struct ds_error err = {0};
     struct ds_slice key;
+    struct object_view view;
     if (keys_new(session, header, body, keys.count, &flag_ops, &request, &err) !=
         DS_OK) {
         conn_reply_error(session->conn, header, &err);
@@ -282,9 +297,9 @@ ask_owners(struct session *session, const struct frame_header *header,
         struct key_item *item = keys_add(request, keys_in_body(request, body, key));
         item->change.ttl_ds = ttl_ds;
         item->is_done = !wire_user_key_is_legal(key);
-        if (order == KEY_UNBIND && !item->is_done)
-            item->was_here = store_delete(session->worker->store, key, clock_boot_ds());
-        session->worker->counters.deletes += item->was_here;
+        if (!item->is_done &&
+            store_find(session->worker->store, key, clock_boot_ds(), &view))
+            item->change.object = objects_name(session->worker, view.ref);
     }
     keys_start(request, 0);
 }
@@ -336,7 +351,7 @@ handle_delete(struct session *session, const struct frame_header *header,
         return;
     }
     struct worker *worker = session->worker;
-    if (any_elsewhere(worker, keys)) {
+    if (any_elsewhere(worker, keys) || owners_may_come_back(worker)) {
         ask_owners(session, header, body, keys, KEY_UNBIND, 0);
         return;
     }

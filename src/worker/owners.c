@@ -21,6 +21,8 @@
 struct known_member {
     struct key_owner who;
     uint64_t reported;
+    uint64_t
+        is_back; /* The last epoch that it wanted to report for after it was away. */
 };
 
 /* Invariants: `members` and `ring` are those of `epoch`; `ready_ring` is that of the last
@@ -32,9 +34,11 @@ struct owners {
     uint32_t count;
     uint64_t epoch;
     uint64_t epoch_before;
-    uint64_t lapse_ms; /* Until then somebody that is no member any more may serve. */
-    uint64_t lease_ds; /* As granted; it is in the table unless was_away. */
-    bool was_away;     /* And not all has been told, by us and to us, since. */
+    uint64_t lapse_ms;   /* Until then somebody that is no member any more may serve, */
+    uint64_t away_ms;    /* and may come back with what it had. */
+    uint64_t lease_ds;   /* As granted; it is in the table unless was_away. */
+    bool was_away;       /* And not all has been told, by us and to us, since. */
+    uint64_t back_since; /* The epoch of our return for which we began anew. */
 };
 
 /* ---- Who owns a key ---- */
@@ -142,6 +146,12 @@ owners_may_be_served(const struct worker *worker)
 }
 
 bool
+owners_may_come_back(const struct worker *worker)
+{
+    return clock_monotonic_ms() < worker->owners->away_ms;
+}
+
+bool
 owners_was_away(const struct worker *worker)
 {
     return worker->owners->was_away;
@@ -190,6 +200,22 @@ owners_reported(struct worker *worker, const struct key_owner *member, uint64_t 
     complete_if_all_have_reported(worker);
 }
 
+bool
+owners_listen(struct worker *worker, const struct key_owner *member, uint64_t epoch)
+{
+    struct owners *owners = worker->owners;
+    struct known_member *known = find_member(owners, member->node);
+    if (known != NULL && key_owner_equal(&known->who, member))
+        known->is_back = max_u64(known->is_back, epoch);
+    for (uint32_t i = 0; i < owners->count; i++) {
+        const struct known_member *other = &owners->members[i];
+        if (other->who.node != own_node(worker) && other->reported < owners->epoch &&
+            other->is_back < owners->epoch)
+            return false;
+    }
+    return true;
+}
+
 /* ---- Another epoch ---- */
 
 static struct ring *
@@ -205,16 +231,35 @@ make_ring(const struct member *members, uint32_t count)
     return ring;
 }
 
-/* The others went on without us after the last epoch that we had part in. */
-static bool
-was_no_member(const struct worker *worker, const struct member *members, uint32_t count)
+/* The epoch of our return, if the others went on without us after the last that we had part
+ * in; else 0. */
+static uint64_t
+find_return(const struct worker *worker, const struct next_members *next)
 {
     uint64_t known = store_header(worker->store)->known_epoch;
-    for (uint32_t i = 0; i < count; i++) {
-        if (members[i].node == own_node(worker))
-            return known != 0 && members[i].since > known;
+    for (uint32_t i = 0; i < next->count; i++) {
+        const struct member *member = &next->members[i];
+        if (member->node == own_node(worker) && known != 0 && member->since > known)
+            return member->since;
     }
-    return false;
+    return 0;
+}
+
+static void
+end_lease(struct worker *worker)
+{
+    uint64_t now = clock_boot_ds();
+    if (store_header(worker->store)->lease_until > now)
+        store_set_lease(worker->store, now);
+}
+
+/* It still is remembered what was deleted meanwhile. */
+static bool
+is_soon(const struct worker *worker)
+{
+    enum { MS_PER_DS = 100 };
+    uint64_t ended_ds = store_header(worker->store)->lease_until;
+    return clock_boot_ds() < ended_ds + MEMBER_AWAY_MS / MS_PER_DS;
 }
 
 static void
@@ -225,12 +270,26 @@ begin_anew(struct worker *worker)
         log_warn("worker was no member for a while, and asks what its keys are "
                  "epoch=%" PRIu64,
                  owners->epoch);
+    if (!owners->was_away && !is_soon(worker))
+        directory_forget_own(worker);
     owners->was_away = true;
-    store_set_lease(worker->store, 0);
+    end_lease(worker);
     if (owners->ready_ring != owners->ring)
         ring_destroy(owners->ready_ring);
     owners->ready_ring = NULL;
     owners->epoch_before = 0;
+}
+
+/* Of an epoch for which not all had reported: what was ours before may have been another's
+ * in it, so we know nothing before all report for the next. */
+static void
+forget_ring(struct owners *owners)
+{
+    if (owners->ring == owners->ready_ring)
+        return;
+    ring_destroy(owners->ring);
+    ring_destroy(owners->ready_ring);
+    owners->ready_ring = NULL;
 }
 
 bool
@@ -241,8 +300,9 @@ owners_changed(struct worker *worker, const struct next_members *next)
     uint32_t count = next->count;
     struct known_member *known = calloc((size_t)count + 1, sizeof *known);
     struct ring *ring = make_ring(members, count);
-    bool is_back = was_no_member(worker, members, count);
-    struct report_to to = {next->epoch, ring, members, count, is_back};
+    uint64_t back_since = find_return(worker, next);
+    bool is_anew = back_since != 0 && back_since != owners->back_since;
+    struct report_to to = {next->epoch, ring, members, count, back_since != 0};
     if (known == NULL || ring == NULL || !reports_members_changed(worker, &to)) {
         free(known);
         ring_destroy(ring);
@@ -253,20 +313,23 @@ owners_changed(struct worker *worker, const struct next_members *next)
                                           members[i].restarts, members[i].since};
         const struct known_member *before = find_member(owners, members[i].node);
         if (before != NULL && key_owner_equal(&before->who, &known[i].who))
-            known[i].reported = before->reported;
+            known[i] = *before;
     }
-    if (owners->ring != owners->ready_ring)
-        ring_destroy(owners->ring);
+    forget_ring(owners);
     free(owners->members);
     owners->members = known;
     owners->count = count;
     owners->ring = ring;
     owners->epoch_before = owners->epoch;
     owners->epoch = next->epoch;
-    owners->lapse_ms = max_u64(owners->lapse_ms, clock_monotonic_ms() + next->lapse_ms);
-    if (is_back)
+    uint64_t now = clock_monotonic_ms();
+    owners->lapse_ms = max_u64(owners->lapse_ms, now + next->lapse_ms);
+    owners->away_ms = max_u64(owners->away_ms, now + next->away_ms);
+    if (is_anew) {
+        owners->back_since = back_since;
         begin_anew(worker);
-    directory_forget(worker, owners->was_away);
+    }
+    directory_forget(worker, is_anew);
     return true;
 }
 
@@ -274,6 +337,8 @@ void
 owners_set_lease(struct worker *worker, uint64_t until_ds)
 {
     worker->owners->lease_ds = until_ds;
+    if (store_header(worker->store)->known_epoch == 0)
+        store_set_known_epoch(worker->store, worker->owners->epoch);
     if (!worker->owners->was_away)
         store_set_lease(worker->store, until_ds);
 }
@@ -282,6 +347,8 @@ void
 owners_tick(struct worker *worker)
 {
     complete_if_all_have_reported(worker);
+    if (!owners_may_come_back(worker))
+        directory_forget_deleted(worker);
     reports_tick(worker);
     keys_retry(worker);
 }

@@ -9,7 +9,8 @@
  * A node believes its table, and an owner its bindings, only while the lease of its
  * membership lasts, which stands in the table's header for the clients. Who was no member
  * for a while starts like a new one: its lease begins when all have reported to it and it to
- * all, and what others report goes before what is in its own table.
+ * all, and what others report goes before what it has. Who was away for longer than deletions
+ * are remembered forgets its keys.
  * Owner: loop thread. */
 #ifndef WORKER_OWNERS_H
 #define WORKER_OWNERS_H
@@ -57,6 +58,9 @@ bool owners_is_current(const struct worker *worker);
 /* Somebody that is no member any more may still serve what it had. */
 bool owners_may_be_served(const struct worker *worker);
 
+/* Somebody may come back with what it had: what is deleted meanwhile is remembered. */
+bool owners_may_come_back(const struct worker *worker);
+
 /* What others report goes before what is in our own table. */
 bool owners_was_away(const struct worker *worker);
 
@@ -65,7 +69,8 @@ bool owners_was_away(const struct worker *worker);
 /* Other members, or other processes of theirs. Borrowed. */
 struct next_members {
     uint64_t epoch;
-    uint64_t lapse_ms; /* From now: then nobody serves any more who is no member. */
+    uint64_t lapse_ms; /* From now: then nobody serves any more who is no member, */
+    uint64_t away_ms;  /* and nobody comes back with what it had. */
     const struct member *members; /* In the order of their nodes. */
     uint32_t count;
 };
@@ -85,6 +90,11 @@ void owners_tick(struct worker *worker);
 /* The member has reported all it has, as of that epoch. */
 void
 owners_reported(struct worker *worker, const struct key_owner *member, uint64_t epoch);
+
+/* A member that was away is about to report. False: others may know better, and have not
+ * reported yet. */
+bool
+owners_listen(struct worker *worker, const struct key_owner *member, uint64_t epoch);
 
 uint64_t owners_epoch(const struct owners *owners); /* 0: none yet. */
 

@@ -19,6 +19,14 @@
 /* Keys in one message: its receiver takes about a millisecond for them. */
 enum { PART_KEYS_MAX = 4096 };
 
+/* How far a message gets, and what is in it. Deleted keys follow when all objects are
+ * told. */
+struct part {
+    size_t refs_end;
+    size_t deleted_end;
+    uint32_t count;
+};
+
 /* To one member. Invariant: refs [0, at) are told, and answered. Owner: worker->reports. */
 struct report {
     struct list link;
@@ -27,12 +35,17 @@ struct report {
     struct key_owner to;
     uint64_t epoch;
     uint64_t since; /* 0: it is all we have. */
+    bool is_back;
+    bool must_collect; /* Its receiver wants all. */
     bool is_under_way;
     bool is_over; /* A newer one takes its place. */
     size_t count;
     size_t capacity;
     size_t at;
     struct object_ref *refs; /* Owned. */
+    struct writer deleted;   /* Keys, one behind the other, that follow the objects; */
+    size_t deleted_at;       /* those before this are told. */
+    struct part part;        /* Under way. */
 };
 
 static void
@@ -40,6 +53,7 @@ report_free(struct report *report)
 {
     list_remove(&report->link);
     free(report->refs);
+    writer_fini(&report->deleted);
     free(report);
 }
 
@@ -96,6 +110,18 @@ collect(const struct object_view *view, struct ds_slice key, void *arg)
         collection->has_failed = true;
 }
 
+static void
+collect_deleted(struct ds_slice key, void *arg)
+{
+    struct collection *collection = arg;
+    struct report *report = find_report(
+        collection->reports, ring_owner(collection->ring, ring_position(key)));
+    if (report == NULL)
+        return;
+    write_short_bytes(&report->deleted, key);
+    collection->has_failed = collection->has_failed || report->deleted.failed;
+}
+
 /* ---- Telling ---- */
 
 /* False: it has gone meanwhile. */
@@ -116,37 +142,55 @@ describe(const struct report *report, struct object_ref ref, struct wire_binding
     return true;
 }
 
-static size_t
-part_size(const struct report *report)
+static struct part
+encode_bindings(const struct report *report, struct writer *body)
 {
-    return min_u64(report->count - report->at, PART_KEYS_MAX);
+    struct part part = {.refs_end = min_u64(report->count, report->at + PART_KEYS_MAX),
+                        .deleted_end = report->deleted_at};
+    struct wire_binding binding;
+    for (size_t i = report->at; i < part.refs_end; i++) {
+        if (!describe(report, report->refs[i], &binding))
+            continue;
+        encode_binding(body, &binding);
+        part.count++;
+    }
+    struct reader reader = reader_of(report->deleted.data, report->deleted.len);
+    (void)read_bytes(&reader, report->deleted_at);
+    while (part.refs_end == report->count && part.count < PART_KEYS_MAX &&
+           reader_left(&reader) > 0) {
+        binding = (struct wire_binding){.key = read_short_bytes(&reader)};
+        encode_binding(body, &binding);
+        part.count++;
+        part.deleted_end = report->deleted.len - reader_left(&reader);
+    }
+    return part;
+}
+
+static bool
+is_whole(const struct report *report, const struct part *part)
+{
+    return part->refs_end == report->count && part->deleted_end == report->deleted.len;
 }
 
 static void
 encode(const struct peer_request *request, struct writer *body)
 {
-    const struct report *report = CONTAINER_OF(request, const struct report, request);
-    size_t size = part_size(report);
+    struct report *report = CONTAINER_OF(request, struct report, request);
     struct key_owner from = owners_self(report->worker);
+    AUTO_WRITER(bindings);
+    report->part = encode_bindings(report, &bindings);
     struct key_report message = {.node = from.node,
                                  .incarnation = from.incarnation,
                                  .restarts = from.restarts,
                                  .member_since = from.since,
                                  .epoch = report->epoch,
                                  .since = report->since,
-                                 .is_last = report->at + size == report->count};
+                                 .is_back = report->is_back,
+                                 .is_last = is_whole(report, &report->part),
+                                 .bindings.count = report->part.count};
     encode_key_report_begin(body, &message);
-    size_t count_at = body->len - sizeof(uint32_t);
-    uint32_t count = 0;
-    for (size_t i = 0; i < size; i++) {
-        struct wire_binding binding;
-        if (!describe(report, report->refs[report->at + i], &binding))
-            continue;
-        encode_binding(body, &binding);
-        count++;
-    }
-    if (!body->failed)
-        patch_u32(body, count_at, count);
+    write_bytes(body, slice(bindings.data, bindings.len));
+    body->failed = body->failed || bindings.failed;
 }
 
 /* Their keys are other objects by now: ours are of the past. */
@@ -171,10 +215,10 @@ let_go(struct worker *worker, struct answer_list refused)
 
 static void tell(struct report *report);
 
-/* From the beginning. Without memory for it nothing is sent, and its receiver stays as it
- * is until the next epoch. */
-static void
-tell_all(struct report *report)
+/* All, from the beginning. False when out of memory: then nothing is told before the next
+ * tick has tried again. */
+static bool
+collect_all(struct report *report)
 {
     struct worker *worker = report->worker;
     struct list only = {.next = &only, .prev = &only};
@@ -183,15 +227,13 @@ tell_all(struct report *report)
     report->since = 0;
     report->count = 0;
     report->at = 0;
+    report->deleted_at = 0;
     list_remove(&report->link);
     list_push_back(&only, &report->link);
     store_each(worker->store, collect, &collection);
     list_remove(&report->link);
     list_push_back(&worker->reports, &report->link);
-    if (collection.has_failed)
-        log_error("worker is out of memory for a report of its keys to node %" PRIu32,
-                  report->to.node);
-    tell(report);
+    return !collection.has_failed;
 }
 
 static void
@@ -213,11 +255,13 @@ end(struct worker *worker, struct peer_request *request,
         return; /* It does not know that epoch yet: at the next tick. */
     let_go(worker, reply.refused);
     if (reply.wants_all && report->since != 0) {
-        tell_all(report);
+        report->must_collect = true;
+        tell(report);
         return;
     }
-    report->at += part_size(report);
-    if (report->at == report->count)
+    report->at = report->part.refs_end;
+    report->deleted_at = report->part.deleted_end;
+    if (is_whole(report, &report->part))
         report_free(report);
     else
         tell(report);
@@ -234,7 +278,10 @@ tell(struct report *report)
                                             .node = report->to.node,
                                             .incarnation = report->to.incarnation};
     list_init(&report->request.link);
-    report->is_under_way = peers_ask(report->worker->peers, &report->request);
+    if (report->must_collect)
+        report->must_collect = !collect_all(report);
+    report->is_under_way =
+        !report->must_collect && peers_ask(report->worker->peers, &report->request);
 }
 
 /* ---- Epochs ---- */
@@ -252,6 +299,7 @@ add_report(struct worker *worker, struct list *reports, const struct report_to *
     report->to = (struct key_owner){member->node, member->incarnation, member->restarts,
                                     member->since};
     report->epoch = to->epoch;
+    report->is_back = to->of_all;
     if (!to->of_all && owners_has_member(worker->owners, &report->to) &&
         find_report(&worker->reports, member->node) == NULL)
         report->since = owners_epoch(worker->owners);
@@ -295,6 +343,8 @@ reports_members_changed(struct worker *worker, const struct report_to *to)
     }
     if (!collection.has_failed && !list_is_empty(&reports))
         store_each(worker->store, collect, &collection);
+    if (!collection.has_failed && !list_is_empty(&reports))
+        directory_each_deleted(worker, collect_deleted, &collection);
     if (collection.has_failed)
         free_all(&reports);
     else
@@ -324,25 +374,37 @@ reports_close(struct worker *worker)
 
 /* ---- What others report ---- */
 
-/* It comes from the process of a member that we know, and of an epoch that we know. */
+/* It comes from a member as we know it, and of an epoch that we know. */
 static bool
-is_known(const struct worker *worker, const struct key_report *report)
+is_known(const struct worker *worker, const struct key_report *report,
+         const struct key_owner *from)
 {
-    return worker->membership != NULL && report->epoch <= owners_epoch(worker->owners);
+    return worker->membership != NULL &&
+           report->epoch <= owners_epoch(worker->owners) &&
+           owners_has_member(worker->owners, from);
 }
 
-static void
+/* False when out of memory. */
+static bool
 take(struct worker *worker, struct binding_list list, struct writer *refused,
      uint32_t *out_count)
 {
     struct wire_binding binding;
     while (next_binding(&list, &binding)) {
-        if (binding.object.node == 0 || directory_take_report(worker, &binding))
-            continue;
         struct wire_answer answer = {.answer = KEY_NO, .object = binding.object};
+        enum key_answer taken = KEY_YES;
+        if (binding.object.node == 0)
+            directory_take_deleted(worker, binding.key);
+        else
+            taken = directory_take_report(worker, &binding);
+        if (taken == KEY_MOVED)
+            return false;
+        if (taken == KEY_YES)
+            continue;
         encode_answer(refused, &answer);
         (*out_count)++;
     }
+    return !refused->failed;
 }
 
 void
@@ -352,29 +414,31 @@ handle_key_report(struct session *session, const struct frame_header *header,
     struct worker *worker = session->worker;
     struct key_report report;
     struct ds_error err = {0};
+    AUTO_WRITER(refused);
+    AUTO_WRITER(writer);
+    uint32_t count = 0;
     if (session->kind != SESSION_TCP || !decode_key_report(body, &report)) {
         session_reject(session, "malformed KEY_REPORT");
         return;
     }
-    if (!is_known(worker, &report)) {
-        (void)ds_fail(&err, DS_NOT_READY, "this worker does not know that epoch yet");
-        conn_reply_error(session->conn, header, &err);
-        return;
-    }
+    struct key_owner from = {report.node, report.incarnation, report.restarts,
+                             report.member_since};
     bool wants_all =
         report.since != 0 && report.since < owners_epoch_before(worker->owners);
-    AUTO_WRITER(refused);
-    AUTO_WRITER(writer);
-    uint32_t count = 0;
-    if (!wants_all)
-        take(worker, report.bindings, &refused, &count);
+    if (!is_known(worker, &report, &from) ||
+        (report.is_back && !owners_listen(worker, &from, report.epoch)))
+        (void)ds_fail(
+            &err, DS_NOT_READY,
+            "this worker does not know that epoch yet, or hears others first");
+    else if (!wants_all && !take(worker, report.bindings, &refused, &count))
+        (void)ds_fail(&err, DS_NO_MEMORY, "out of memory for bindings");
+    if (err.status != DS_OK) {
+        conn_reply_error(session->conn, header, &err); /* It is told again. */
+        return;
+    }
     encode_report_reply_begin(&writer, wants_all, count);
     write_bytes(&writer, slice(refused.data, refused.len));
-    writer.failed = writer.failed || refused.failed;
     session_reply(session, header, &writer);
     if (!wants_all && report.is_last)
-        owners_reported(worker,
-                        &(struct key_owner){report.node, report.incarnation,
-                                            report.restarts, report.member_since},
-                        report.epoch);
+        owners_reported(worker, &from, report.epoch);
 }

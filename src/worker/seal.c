@@ -128,38 +128,43 @@ seal_of(const struct seal *message, const struct wire_filled *object)
     };
 }
 
-/* How many of them other nodes have a say in; their keys, one behind the other. */
+/* How many of them other nodes have a say in; which, and their keys, one behind the
+ * other: that is decided once. */
 static uint32_t
-count_asked_for(struct worker *worker, const struct seal *message, struct writer *keys)
+find_asked_for(struct worker *worker, const struct seal *message, struct writer *out)
 {
     struct filled_list objects = message->objects;
     struct wire_filled object;
     struct ds_slice key;
     uint32_t count = 0;
-    while (next_filled(&objects, &object)) {
+    for (uint32_t i = 0; next_filled(&objects, &object); i++) {
         struct objects_seal seal = seal_of(message, &object);
         if (!seal_is_asked_for(worker, seal.ref, &key))
             continue;
-        write_bytes(keys, key);
+        write_u32(out, i);
+        write_short_bytes(out, key);
         count++;
     }
     return count;
 }
 
-/* The same, as items of a request. */
+/* As items of the request whose body they are. */
 static void
-add_asked_for(struct key_request *request, const struct seal *message)
+add_asked_for(struct key_request *request, const struct seal *message, uint32_t count)
 {
+    struct reader chosen = reader_of(request->body, request->body_bytes);
     struct filled_list objects = message->objects;
     struct wire_filled object;
-    struct ds_slice key;
-    size_t at = 0;
-    while (next_filled(&objects, &object)) {
+    uint32_t at = 0;
+    while (request->count < count) {
+        uint32_t position = read_u32(&chosen);
+        struct ds_slice key = read_short_bytes(&chosen);
+        do {
+            bool has_one = next_filled(&objects, &object);
+            DS_ASSERT(has_one);
+        } while (at++ < position);
         struct objects_seal seal = seal_of(message, &object);
-        if (!seal_is_asked_for(request->worker, seal.ref, &key))
-            continue;
-        add(request, slice(request->body + at, key.len), &seal);
-        at += key.len;
+        add(request, key, &seal);
     }
 }
 
@@ -199,7 +204,7 @@ handle_seal(struct session *session, const struct frame_header *header,
         session_reject(session, "malformed SEAL");
         return;
     }
-    uint32_t asked_for = count_asked_for(worker, &message, &keys);
+    uint32_t asked_for = find_asked_for(worker, &message, &keys);
     enum ds_status status = DS_OK;
     if (keys.failed)
         status = ds_fail(&err, DS_NO_MEMORY, "worker is out of memory");
@@ -207,7 +212,7 @@ handle_seal(struct session *session, const struct frame_header *header,
         status = keys_new(session, header, slice(keys.data, keys.len), asked_for,
                           &seal_ops, &request, &err);
     if (status == DS_OK && request != NULL)
-        add_asked_for(request, &message);
+        add_asked_for(request, &message, asked_for);
     if (status == DS_OK)
         status = seal_others(worker, &message, request, &err);
     if (status == DS_OK && request != NULL) {

@@ -26,6 +26,8 @@
 
 /* ---- Loop callbacks ---- */
 
+enum { EXPIRED_TICKS = 100 }; /* Between two looks for bindings that have expired. */
+
 static void
 on_tick(uv_timer_t *timer)
 {
@@ -38,6 +40,8 @@ on_tick(uv_timer_t *timer)
         metastore_tick(worker->metastore, now);
     peers_tick(worker->peers);
     owners_tick(worker);
+    if (++worker->tick_count % EXPIRED_TICKS == 0)
+        directory_forget_expired(worker);
     if (worker->is_unreported)
         stats_report_ready(worker);
     checksums_tick(worker->checksums);

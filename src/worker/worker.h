@@ -86,6 +86,7 @@ struct worker {
     struct list reports;      /* reports.c */
 
     uv_timer_t tick;
+    uint64_t tick_count;
     uv_timer_t room_tick; /* Active while somebody waits for room. */
     uv_signal_t terminate;
     uv_signal_t interrupt;

@@ -74,6 +74,16 @@ class Program:
     def expire(self, key: str, seconds: int) -> str:
         return self._attempt(lambda: self.client.expire([key], seconds))
 
+    def fingerprint(self, key: str) -> str:
+        """Of its value; what is wrong, if there is none."""
+
+        def read() -> str:
+            [value] = self.client.get([key])
+            assert isinstance(value, bytes)
+            return hashlib.sha256(value).hexdigest()
+
+        return self._attempt(read)
+
     def own_count(self) -> int:
         """Objects that this node has, without copies of others'."""
         client = BlockClient(*self.address, 9000, 30_000)

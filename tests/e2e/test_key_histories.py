@@ -1,0 +1,103 @@
+"""What clients on three nodes see of the same keys can have happened in some order,
+whatever fails meanwhile."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from cluster import NEEDS_HOSTS, WORKER_PORT, Cluster, KeyProgram, Program
+from histories import Operation, explain
+from hosts import Host
+
+pytestmark = NEEDS_HOSTS
+
+RUN_S = float(os.environ.get("TQ_HISTORY_S", "8"))
+KEYS = 8
+
+
+def kill_child(cluster: Cluster, host: Host) -> None:
+    os.kill(cluster.child(host), signal.SIGKILL)
+
+
+def pause(cluster: Cluster, host: Host) -> None:
+    """Longer than its lease: it is no member any more when it goes on."""
+    child = cluster.child(host)
+    os.kill(child, signal.SIGSTOP)
+    time.sleep(2.5)
+    os.kill(child, signal.SIGCONT)
+
+
+def cut(cluster: Cluster, host: Host) -> None:
+    host.cut()
+    time.sleep(2.5)
+    host.heal()
+
+
+def nothing(cluster: Cluster, host: Host) -> None:
+    del cluster, host
+
+
+@pytest.mark.parametrize("fault", [nothing, kill_child, pause, cut])
+@pytest.mark.parametrize("seed", range(int(os.environ.get("TQ_HISTORY_SEEDS", "1"))))
+def test_histories(cluster: Cluster, fault: Any, seed: int) -> None:
+    chance = random.Random(seed)
+    programs = [
+        Program(
+            *(cluster, host, "history_program.py"),
+            *(host.address, str(WORKER_PORT), str(number)),
+        )
+        for number, host in enumerate(cluster.hosts)
+    ]
+    faults: list[tuple[float, float]] = []
+    end = time.monotonic() + RUN_S
+    while time.monotonic() < end:
+        time.sleep(0.5 + chance.random())
+        begin = time.monotonic()
+        fault(cluster, chance.choice(cluster.hosts))
+        if fault in (pause, cut):
+            faults.append((begin, time.monotonic() + 2))
+    cluster.await_members(*cluster.hosts)
+    histories: dict[str, list[Operation]] = defaultdict(list)
+    for program in programs:
+        program.tell("end")
+    for program in programs:
+        for key, kind, value, begin, finish in program.hear():
+            if kind == "get" and value is None and overlaps(faults, begin, finish):
+                continue  # What a lost node owned and held, nobody else knows of.
+            repeats = fault is not nothing and kind != "get"
+            histories[key].append(Operation(kind, value, begin, finish, repeats))
+        program.end()
+    assert sum(len(history) for history in histories.values()) > 1000
+    for key, history in histories.items():
+        trouble = explain(history)
+        if trouble is not None:
+            print_around(history, trouble)
+        assert trouble is None, key
+    check_all_agree(cluster)
+
+
+def overlaps(spans: list[tuple[float, float]], begin: float, end: float) -> bool:
+    return any(begin < span[1] and span[0] < end for span in spans)
+
+
+def print_around(history: list[Operation], text: str) -> None:
+    """What may have led to it."""
+    ordered = sorted(history, key=lambda op: op.begin)
+    at = next(i for i, op in enumerate(ordered) if str(op) in text)
+    for op in ordered[max(0, at - 25) : at + 5]:
+        print(op)
+
+
+def check_all_agree(cluster: Cluster) -> None:
+    readers = [KeyProgram(cluster, host) for host in cluster.hosts]
+    for i in range(KEYS):
+        values = {reader.ask("fingerprint", f"key{i}") for reader in readers}
+        assert len(values) == 1, values
+    for reader in readers:
+        reader.end()
