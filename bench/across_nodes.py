@@ -46,6 +46,13 @@ CASES = [  # rows x fields x length of float32, fields wanted, rounds of a chunk
     ("256x8x8192", None, 2),
     ("16x2x1000000", None, 2),
 ]
+KEY_CASES = [  # keys x bytes of each, rounds of a chunk
+    ("keys 1x1000", 20),
+    ("keys 1x1000000", 10),
+    ("keys 1x64000000", 2),
+    ("keys 1000x1000", 4),
+    ("keys 500x64000", 2),
+]
 CHUNKS = 4
 IPERF_S = 3
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -154,6 +161,9 @@ def busy_seconds() -> float:
 
 
 def payload_bytes(case: str, fields: int | None) -> int:
+    if case.startswith("keys"):
+        count, size = map(int, case.split()[1].split("x"))
+        return count * size
     rows, all_fields, length = map(int, case.split("x"))
     return rows * (fields or all_fields) * length * 4
 
@@ -278,6 +288,23 @@ def row(
     return "| " + " | ".join(cells) + " |"
 
 
+def bench_keys(pairs: list[Pair], wire: dict[str, float], quick: bool) -> list[str]:
+    """Of the sides that have keys of users."""
+    having = [pair for pair in pairs if pair.name != "SimpleStorage"]
+    names = [pair.name for pair in having if pair.name != "ours"]
+    head = ["KVClient get on the other node", "ours p50", "ours", "of iperf3"]
+    head += ["bytes moved", "CPU of iperf3's"]
+    head += [f"{name} p50" for name in names]
+    head += ["ratio"] if names else []
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for case, rounds in KEY_CASES:
+        progress(f"get {case}")
+        result = measure(having, case, None, 1 if quick else rounds)
+        lines.append(row(case, None, result, wire))
+        progress(lines[-1])
+    return lines
+
+
 def bench(quick: bool) -> list[str]:
     pairs = start_pairs()
     try:
@@ -293,6 +320,7 @@ def bench(quick: bool) -> list[str]:
             result = measure(pairs, case, fields, 1 if quick else rounds)
             lines.append(row(case, fields, result, wire))
             progress(lines[-1])
+        lines += ["", *bench_keys(pairs, wire, quick)]
     finally:
         for pair in reversed(pairs):
             pair.stop()

@@ -1,4 +1,5 @@
-"""TransferQueue on one node of a Ray cluster: run by bench/across_nodes.py.
+"""TransferQueue, and KVClient, on one node of a Ray cluster: run by
+bench/across_nodes.py.
 
     python node_driver.py BACKEND ADDRESS
 
@@ -7,6 +8,7 @@ JSON lines. What a batch holds follows from its case and serial, so that either 
 knows what the other has put:
     {"step": "put|get|clear", "case": "1024x10x128", "serial": n, "fields": n or null,
      "check": bool} -> {"ns": ...}
+    the same with "case": "keys 1000x1000": so many users' keys of so many bytes
 
 A get reads all its bytes after the clock was stopped, to check them where it shall.
 """
@@ -14,6 +16,8 @@ A get reads all its bytes after the clock was stopped, to check them where it sh
 from __future__ import annotations
 
 import json
+import os
+import random
 import sys
 import time
 from typing import Any
@@ -24,11 +28,41 @@ from tensordict import TensorDict
 
 import transfer_queue as tq
 from kv_driver import batch, check, configuration
+from store_driver import KVClientStore
 
 
 def made_of(case: str, serial: int) -> TensorDict:
     torch.manual_seed(serial)
     return batch(case)
+
+
+class Keys:
+    """Users' keys at the worker of this node. Owner: main()."""
+
+    def __init__(self) -> None:
+        self._store: KVClientStore | None = None
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self._store is None:
+            self._store = KVClientStore()
+        serial, step = request["serial"], request["step"]
+        count, size = map(int, request["case"].split()[1].split("x"))
+        keys = [f"bench_{serial}_{i}" for i in range(count)]
+        value = b""
+        if step == "put" or request.get("check"):
+            value = random.Random(serial).randbytes(size)
+        found: list[Any] = []
+        begin = time.perf_counter_ns()
+        if step == "put":
+            self._store.put(keys, [memoryview(value)] * count)
+        elif step == "get":
+            found = self._store.get(keys)
+        else:
+            self._store.delete(keys)
+        elapsed = time.perf_counter_ns() - begin
+        if request.get("check") and any(buffer != value for buffer in found):
+            raise AssertionError("a value is not what was put")
+        return {"ns": elapsed}
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
@@ -55,12 +89,15 @@ def main() -> None:
     backend, address = sys.argv[1:]
     ray.init("auto", _node_ip_address=address, log_to_driver=False)
     tq.init(configuration(backend))
+    os.environ["BENCH_WORKER"] = f"{address}:{os.environ['BENCH_WORKER_PORT']}"
+    keys = Keys()
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         if "quit" in request:
             break
-        print(json.dumps(run(request)), flush=True)
+        is_of_keys = request["case"].startswith("keys")
+        print(json.dumps((keys.run if is_of_keys else run)(request)), flush=True)
     tq.close()
 
 

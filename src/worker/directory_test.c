@@ -1,0 +1,261 @@
+/* A worker as the owner and as the holder of users' keys, beside another one, which is
+ * scripted. */
+#include "worker/directory.h"
+
+#include "meta/members.h"
+#include "worker/keys.h"
+#include "worker/objects.h"
+#include "worker/owners.h"
+#include "worker/peers_testing.h"
+
+enum { KEY_BYTES = 16 };
+
+/* What the other one was told, and what it answers. */
+static atomic_int drops_seen;
+static atomic_int binds_seen;
+static _Atomic uint64_t dropped_generation;
+static _Atomic uint64_t older_generation; /* It has this one first; 0: none. */
+
+static struct object_name
+object_of(uint32_t generation)
+{
+    return (struct object_name){NODE, INCARNATION, 5, generation};
+}
+
+static void
+answer_one(const struct key_orders *orders, const struct wire_binding *binding,
+           struct wire_answer *out)
+{
+    *out = (struct wire_answer){.answer = KEY_YES};
+    if (orders->order == KEY_BIND)
+        atomic_fetch_add(&binds_seen, 1);
+    if (orders->order != KEY_DROP)
+        return;
+    atomic_fetch_add(&drops_seen, 1);
+    atomic_store(&dropped_generation, binding->object.generation);
+    uint64_t older = atomic_exchange(&older_generation, 0);
+    if (older != 0)
+        *out = (struct wire_answer){.answer = KEY_NO,
+                                    .object = object_of((uint32_t)older)};
+}
+
+WELCOMING(takes_orders)
+{
+    struct key_orders orders;
+    struct wire_binding binding;
+    struct wire_answer answer;
+    AUTO_WRITER(out);
+    if (header->type != MESSAGE_KEY_ORDERS || !decode_key_orders(body, &orders))
+        return false;
+    encode_answers_begin(&out, orders.bindings.count);
+    while (next_binding(&orders.bindings, &binding)) {
+        answer_one(&orders, &binding, &answer);
+        encode_answer(&out, &answer);
+    }
+    return fake_reply(fd, header, DS_OK, slice(out.data, out.len),
+                      (struct ds_slice){0});
+}
+
+/* ---- The cluster ---- */
+
+struct pair {
+    struct fake_peer other;
+    struct caller member; /* Keeps the other one a member. */
+    struct caller as_other;
+    struct caller client;
+    char ours[KEY_BYTES];   /* A key that we own, */
+    char theirs[KEY_BYTES]; /* and one that the other owns. */
+};
+
+static void
+report_nothing(struct fixture *f, struct caller *as_other)
+{
+    const struct member *other = membership_find(f->worker.membership, NODE);
+    struct key_report report = {.node = NODE,
+                                .incarnation = INCARNATION,
+                                .member_since = other->since,
+                                .epoch = owners_epoch(f->worker.owners),
+                                .is_last = true};
+    AUTO_WRITER(body);
+    encode_key_report_begin(&body, &report);
+    CHECK_OK(caller_call(as_other, MESSAGE_KEY_REPORT, bytes_of(&body)));
+}
+
+static bool
+is_owned_by(const struct fixture *f, const char *key, uint32_t node)
+{
+    return owners_find(&f->worker, slice_of_text(key)).node == node;
+}
+
+static void
+find_key(const struct fixture *f, uint32_t node, char out[KEY_BYTES])
+{
+    int i = 0;
+    do
+        snprintf(out, KEY_BYTES, "key%d", i++);
+    while (!is_owned_by(f, out, node));
+}
+
+static void
+pair_open(struct pair *pair, struct fixture *f)
+{
+    uint32_t own = store_header(f->worker.store)->node;
+    atomic_store(&drops_seen, 0);
+    atomic_store(&binds_seen, 0);
+    atomic_store(&older_generation, 0);
+    fake_peer_start_tcp(&pair->other, takes_orders);
+    join(f, &pair->member, &pair->other);
+    caller_open_tcp(&pair->as_other, f, f->address);
+    say_hello_as_member(&pair->as_other);
+    caller_open(&pair->client, f);
+    say_hello(&pair->client);
+    CHECK(!is_owned_by(f, "a", own) && !is_owned_by(f, "b", own)); /* Not known yet. */
+    report_nothing(f, &pair->as_other);
+    RUN_UNTIL(f, owners_is_current(&f->worker));
+    find_key(f, own, pair->ours);
+    find_key(f, NODE, pair->theirs);
+}
+
+static void
+pair_close(struct pair *pair)
+{
+    caller_close(&pair->client);
+    caller_close(&pair->as_other);
+    caller_close(&pair->member);
+    fake_peer_stop(&pair->other);
+}
+
+/* The other one orders something about one key. */
+static struct wire_answer
+order(struct pair *pair, enum key_order order, const char *key,
+      struct object_name object, uint32_t from)
+{
+    struct key_orders orders = {.order = order, .from = from, .bindings.count = 1};
+    struct wire_binding binding = {.object = object, .key = slice_of_text(key)};
+    struct answer_list list;
+    struct wire_answer answer = {.answer = KEY_MOVED};
+    AUTO_WRITER(body);
+    encode_key_orders_begin(&body, &orders);
+    encode_binding(&body, &binding);
+    CHECK_OK(caller_call(&pair->as_other, MESSAGE_KEY_ORDERS, bytes_of(&body)));
+    CHECK(decode_answers(body_of(&pair->as_other), &list));
+    CHECK(next_answer(&list, &answer));
+    return answer;
+}
+
+static bool
+is_found(struct fixture *f, const char *key)
+{
+    struct object_view view;
+    return store_find(f->worker.store, slice_of_text(key), clock_boot_ds(), &view);
+}
+
+/* ---- As the owner ---- */
+
+TEST(a_holder_drops_its_object_before_another_takes_its_place)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    struct object_name none = {0};
+    pair_open(&pair, &f);
+    CHECK_INT(order(&pair, KEY_FIND, pair.ours, none, 0).answer, KEY_NO);
+    CHECK_INT(order(&pair, KEY_BIND, pair.ours, object_of(1), 0).answer, KEY_YES);
+    struct wire_answer found = order(&pair, KEY_FIND, pair.ours, none, 0);
+    struct object_name first = object_of(1);
+    CHECK_INT(found.answer, KEY_YES);
+    CHECK(object_name_equal(&found.object, &first));
+    CHECK_INT(atomic_load(&drops_seen), 0);
+    (void)put(&pair.client, pair.ours, 100);
+    CHECK_INT(atomic_load(&drops_seen), 1);
+    CHECK_INT(atomic_load(&dropped_generation), 1);
+    found = order(&pair, KEY_FIND, pair.ours, none, 0);
+    CHECK_INT(found.object.node, store_header(f.worker.store)->node);
+    CHECK_INT(directory_count(f.worker.directory), 0);
+    pair_close(&pair);
+}
+
+/* What it is asked to drop was never sealed there: it has the one before. */
+TEST(a_holder_with_an_older_object_is_told_again)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    pair_open(&pair, &f);
+    CHECK_INT(order(&pair, KEY_BIND, pair.ours, object_of(2), 0).answer, KEY_YES);
+    atomic_store(&older_generation, 1);
+    CHECK_OK(call_delete(&pair.client, pair.ours));
+    CHECK_INT(atomic_load(&drops_seen), 2);
+    CHECK_INT(atomic_load(&dropped_generation), 1);
+    CHECK_INT(order(&pair, KEY_FIND, pair.ours, (struct object_name){0}, 0).answer,
+              KEY_NO);
+    pair_close(&pair);
+}
+
+TEST(an_object_of_no_member_is_not_bound_and_a_key_of_others_not_answered)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    struct object_name none = {0}, stranger = {NODE, INCARNATION + 1, 1, 1};
+    pair_open(&pair, &f);
+    CHECK_INT(order(&pair, KEY_BIND, pair.ours, stranger, 0).answer, KEY_MOVED);
+    CHECK_INT(order(&pair, KEY_FIND, pair.theirs, none, 0).answer, KEY_MOVED);
+    CHECK_INT(order(&pair, KEY_UNBIND, pair.theirs, none, 0).answer, KEY_MOVED);
+    CHECK_INT(directory_count(f.worker.directory), 0);
+    pair_close(&pair);
+}
+
+/* ---- As the holder ---- */
+
+TEST(an_object_is_sealed_when_the_owner_of_its_key_has_bound_it)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    pair_open(&pair, &f);
+    (void)put(&pair.client, pair.theirs, 100);
+    CHECK_INT(atomic_load(&binds_seen), 1);
+    CHECK(is_found(&f, pair.theirs));
+    pair_close(&pair);
+}
+
+TEST(a_holder_obeys_the_owner_alone)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    pair_open(&pair, &f);
+    struct wire_extent extent = put(&pair.client, pair.theirs, 100);
+    struct object_ref ref = {extent.ref.slot, extent.ref.generation};
+    struct object_name object = objects_name(&f.worker, ref), other = object;
+    other.generation++;
+    CHECK_INT(order(&pair, KEY_DROP, pair.theirs, object, NODE + 1).answer, KEY_MOVED);
+    CHECK_INT(order(&pair, KEY_ASK, pair.theirs, object, NODE).answer, KEY_YES);
+    struct wire_answer answer = order(&pair, KEY_DROP, pair.theirs, other, NODE);
+    CHECK_INT(answer.answer, KEY_NO);
+    CHECK(object_name_equal(&answer.object, &object));
+    CHECK(is_found(&f, pair.theirs));
+    CHECK_INT(order(&pair, KEY_DROP, pair.theirs, object, NODE).answer, KEY_YES);
+    CHECK(!is_found(&f, pair.theirs));
+    CHECK_INT(order(&pair, KEY_DROP, pair.theirs, object, NODE).answer, KEY_NO);
+    pair_close(&pair);
+}
+
+/* Nobody can tell it of changes any more, so it believes nothing itself. */
+TEST(without_a_lease_a_worker_owns_and_believes_nothing)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    pair_open(&pair, &f);
+    (void)put(&pair.client, pair.ours, 100);
+    CHECK(directory_is_here(&f.worker, slice_of_text(pair.ours)));
+    owners_set_lease(&f.worker, clock_boot_ds());
+    CHECK(!owners_is_current(&f.worker));
+    CHECK(!directory_is_here(&f.worker, slice_of_text(pair.ours)));
+    CHECK_INT(owners_find(&f.worker, slice_of_text(pair.ours)).node, 0);
+    CHECK_INT(owners_find(&f.worker, slice_of_text(pair.theirs)).node, NODE);
+    pair_close(&pair);
+}
+
+TEST_MAIN(RUN(a_holder_drops_its_object_before_another_takes_its_place),
+          RUN(a_holder_with_an_older_object_is_told_again),
+          RUN(an_object_of_no_member_is_not_bound_and_a_key_of_others_not_answered),
+          RUN(an_object_is_sealed_when_the_owner_of_its_key_has_bound_it),
+          RUN(a_holder_obeys_the_owner_alone),
+          RUN(without_a_lease_a_worker_owns_and_believes_nothing))
