@@ -255,10 +255,10 @@ introduction_fini(struct introduction *introduction)
  * earlier epoch from here on. */
 static enum ds_status
 snapshot(struct mapping *mapping, struct wire_ref **out, size_t *out_count,
-         struct ds_error *err)
+         uint64_t *out_epoch, struct ds_error *err)
 {
     library_lock();
-    bool done = mapping_begin_epoch(mapping, out, out_count);
+    bool done = mapping_begin_epoch(mapping, out, out_count, out_epoch);
     library_unlock();
     return done ? DS_OK : ds_fail(err, DS_NO_MEMORY, "out of memory for HELLO");
 }
@@ -269,10 +269,11 @@ hello_once(struct channel *channel, const struct introduction *who,
 {
     struct wire_ref *holding = NULL;
     size_t holding_count = 0;
+    uint64_t epoch = 0;
     enum ds_status status = DS_OK;
     DS_ASSERT(!who->resume || who->mapping != NULL);
     if (who->resume)
-        status = snapshot(who->mapping, &holding, &holding_count, err);
+        status = snapshot(who->mapping, &holding, &holding_count, &epoch, err);
     if (status != DS_OK)
         return status;
     struct hello hello = {
@@ -280,6 +281,7 @@ hello_once(struct channel *channel, const struct introduction *who,
         .protocol_version = PROTOCOL_VERSION,
         .flags = who->flags | (who->resume ? HELLO_RESUME : 0u),
         .queue = who->queue,
+        .epoch = epoch,
     };
     if (who->mapping != NULL) {
         hello.client = who->mapping->client;
@@ -477,7 +479,8 @@ client_connect(struct ds_client *client, const struct wait *wait, struct channel
 
 /* One more HELLO in the mapping's name, which holds nothing. */
 static bool
-say_last_word(struct channel *channel, const struct mapping *mapping, uint32_t flags)
+say_last_word(struct channel *channel, const struct mapping *mapping, uint32_t flags,
+              uint64_t epoch)
 {
     struct hello hello = {
         .layout_version = LAYOUT_VERSION,
@@ -487,6 +490,7 @@ say_last_word(struct channel *channel, const struct mapping *mapping, uint32_t f
         .client = mapping->client,
         .token = mapping->token,
         .incarnation = mapping->incarnation,
+        .epoch = epoch,
     };
     AUTO_WRITER(writer);
     encode_hello(&writer, &hello, NULL, 0);
@@ -503,7 +507,10 @@ client_give_up_unsealed(struct mapping *mapping)
     struct channel *channel = NULL;
     if (channel_connect_unix(mapping->place, &channel, NULL) != DS_OK)
         return;
-    if (say_last_word(channel, mapping, HELLO_RESUME)) {
+    library_lock();
+    uint64_t epoch = ++mapping->epoch;
+    library_unlock();
+    if (say_last_word(channel, mapping, HELLO_RESUME, epoch)) {
         library_lock();
         mapping->abort_count = 0;
         library_unlock();
@@ -521,7 +528,7 @@ client_leave(const struct ds_client *client, const struct mapping *mapping)
     enum ds_status status = mapping_is_remote(mapping)
                                 ? connect_tcp(client, &wait, &channel, NULL)
                                 : channel_connect_unix(mapping->place, &channel, NULL);
-    if (status == DS_OK && say_last_word(channel, mapping, HELLO_LEAVE))
+    if (status == DS_OK && say_last_word(channel, mapping, HELLO_LEAVE, 0))
         status = channel_receive(channel, &wait, NULL);
     if (status != DS_OK)
         log_debug("client leave unanswered worker=%s client=%u", client->address,
@@ -534,6 +541,6 @@ client_leave_unheard(const struct mapping *mapping)
 {
     struct channel *channel = NULL;
     if (channel_connect_unix(mapping->place, &channel, NULL) == DS_OK)
-        (void)say_last_word(channel, mapping, HELLO_LEAVE);
+        (void)say_last_word(channel, mapping, HELLO_LEAVE, 0);
     channel_destroy(channel);
 }

@@ -297,7 +297,8 @@ mapping_take_aborts(struct mapping *mapping, size_t *out_count)
 }
 
 bool
-mapping_begin_epoch(struct mapping *mapping, struct wire_ref **out, size_t *out_count)
+mapping_begin_epoch(struct mapping *mapping, struct wire_ref **out, size_t *out_count,
+                    uint64_t *out_epoch)
 {
     size_t count = 0;
     LIST_FOREACH (link, &mapping->unsealed)
@@ -309,7 +310,7 @@ mapping_begin_epoch(struct mapping *mapping, struct wire_ref **out, size_t *out_
     LIST_FOREACH (link, &mapping->unsealed)
         holding[i++] = CONTAINER_OF(link, struct ds_buffer, link)->ref;
     DS_ASSERT(i == count);
-    mapping->epoch++;
+    *out_epoch = ++mapping->epoch;
     mapping->resume_needed = false;
     mapping->abort_count = 0; /* They are not held, which says the same. */
     mapping->leases = (struct leases){0};

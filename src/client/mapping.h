@@ -103,7 +103,7 @@ struct wire_ref *mapping_take_aborts(struct mapping *mapping, size_t *out_count)
 /* Begins a new epoch: *out (malloc()ed) is what we hold unsealed; all else is void once
  * the worker knows. Until it does, the caller sets `resume_needed` again on failure.
  * False when out of memory. */
-DS_MUST_USE bool
-mapping_begin_epoch(struct mapping *mapping, struct wire_ref **out, size_t *out_count);
+DS_MUST_USE bool mapping_begin_epoch(struct mapping *mapping, struct wire_ref **out,
+                                     size_t *out_count, uint64_t *out_epoch);
 
 #endif

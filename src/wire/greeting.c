@@ -47,6 +47,7 @@ encode_hello(struct writer *writer, const struct hello *message,
     write_u64(writer, message->token);
     write_u32(writer, message->incarnation);
     write_u16(writer, message->queue);
+    write_u64(writer, message->epoch);
     write_ref_list(writer, holding, holding_count);
 }
 
@@ -61,6 +62,7 @@ decode_hello(struct ds_slice body, struct hello *out)
     message.token = read_u64(&reader);
     message.incarnation = read_u32(&reader);
     message.queue = read_u16(&reader);
+    message.epoch = read_u64(&reader);
     if (!read_ref_list(&reader, &message.holding))
         return false;
     *out = message;

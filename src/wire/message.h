@@ -101,6 +101,9 @@ struct hello {
     uint64_t token;
     uint32_t incarnation; /* Of the arena that the client has mapped; 0: none. */
     uint16_t queue;       /* Tag of the queue that its blocks are of; 0: none. */
+    uint64_t
+        epoch; /* With `resume`: grows each time that the client says what it holds.
+                       One that comes after a later one says nothing any more. */
     struct ref_list holding;
 };
 void encode_hello(struct writer *writer, const struct hello *message,

@@ -35,6 +35,7 @@ struct client {
     uint32_t session_count;
     bool has_spoken;  /* Asked for something, so it knows that it is in. */
     bool must_resume; /* Known from before a restart; has not said what it holds. */
+    uint64_t epoch;   /* Of the last time that it said so. */
     uint64_t silent_since; /* Monotonic ms of the last lost connection; 0: connected. */
 };
 

@@ -479,7 +479,7 @@ directory_forget_own(struct worker *worker)
 size_t
 directory_count(const struct directory *directory)
 {
-    return directory->bindings.map.count;
+    return directory == NULL ? 0 : directory->bindings.map.count;
 }
 
 /* ---- Life ---- */

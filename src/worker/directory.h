@@ -84,6 +84,7 @@ void directory_forget_own(struct worker *worker);
 /* Forgets what others own now, or all. */
 void directory_forget(struct worker *worker, bool is_all);
 
+/* Keys of ours that others hold, or that are remembered as deleted. NULL: none. */
 size_t directory_count(const struct directory *directory);
 
 #endif

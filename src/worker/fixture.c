@@ -320,6 +320,7 @@ say_hello_again(struct caller *caller, const struct welcome *welcome,
         .token = welcome->token,
         .incarnation = welcome->incarnation,
         .queue = caller->queue,
+        .epoch = caller->epoch,
     };
     AUTO_WRITER(body);
     encode_hello(&body, &hello, holding, holding_count);

@@ -68,7 +68,8 @@ struct caller {
     int fds[CALLER_FDS_MAX]; /* That came with it; closed with the next one. */
     size_t fd_count;
     struct welcome welcome;
-    uint16_t queue; /* Of its blocks; to be set before it says HELLO. */
+    uint16_t queue; /* Of its blocks; to be set before it says HELLO, */
+    uint64_t epoch; /* as is this. */
 };
 
 void caller_open(struct caller *caller, struct fixture *fixture);

@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/boot_id.h"
@@ -144,9 +145,14 @@ rejoin(struct session *session, const struct hello *hello, struct ds_error *err)
                        hello->client);
     client->has_spoken = true; /* It has the token from our welcome. */
     if (hello->flags & HELLO_RESUME) {
-        enum ds_status status = objects_resume(session, client, hello, err);
+        /* Two of its threads may have found out at once that we were away: the one that
+         * is late does not know what was reserved since. */
+        bool is_late = hello->epoch < client->epoch;
+        enum ds_status status =
+            is_late ? DS_OK : objects_resume(session, client, hello, err);
         if (status != DS_OK)
             return status;
+        client->epoch = max_u64(client->epoch, hello->epoch);
         client->must_resume = false;
     } else if (client->must_resume) {
         return ds_fail(err, DS_NOT_READY,

@@ -5,6 +5,7 @@
 #include "os/clock.h"
 #include "os/files.h"
 #include "os/process.h"
+#include "worker/directory.h"
 #include "worker/session.h"
 
 #include <stdio.h>
@@ -112,6 +113,7 @@ add_store(struct json *json, struct worker *worker)
     add_number(json, "objects_without_checksum", stats.objects_without_checksum);
     add_number(json, "objects_evictable", stats.evictable);
     add_number(json, "objects_copied", stats.copies);
+    add_number(json, "keys_elsewhere", directory_count(worker->directory));
     add_number(json, "objects_unsealed", stats.writing);
     add_number(json, "objects_lent", stats.lent);
     add_number(json, "objects_deleted_but_held", stats.dead);

@@ -536,7 +536,34 @@ TEST(a_malformed_fork_claim_is_refused)
     close(end);
 }
 
-TEST_MAIN(RUN(what_a_killed_process_had_not_sealed_is_free_within_a_second),
+/* Two threads find out at once that a worker was started again. The one that took stock
+ * first says so last, after the other has reserved something. */
+TEST(what_a_late_resume_does_not_know_of_stays_reserved)
+{
+    FIXTURE(f, 64);
+    CALLER(before, &f);
+    say_hello(&before);
+    struct welcome welcome = before.welcome;
+    uint32_t flags = HELLO_SHARED_MEMORY | HELLO_RESUME;
+    struct wire_extent extent;
+    CALLER(first, &f);
+    first.epoch = 2;
+    CHECK_OK(say_hello_again(&first, &welcome, NULL, 0, flags));
+    CHECK_OK(call_create(&first, "a", 100, &extent));
+    CALLER(late, &f);
+    late.epoch = 1;
+    CHECK_OK(say_hello_again(&late, &welcome, NULL, 0, flags));
+    CHECK_INT(stats_of(&f).writing, 1);
+    CHECK_OK(call_seal(&late, extent.ref));
+    CALLER(next, &f);
+    next.epoch = 3;
+    CHECK_OK(call_create(&first, "b", 100, &extent));
+    CHECK_OK(say_hello_again(&next, &welcome, NULL, 0, flags));
+    CHECK_INT(stats_of(&f).writing, 0);
+}
+
+TEST_MAIN(RUN(what_a_late_resume_does_not_know_of_stays_reserved),
+          RUN(what_a_killed_process_had_not_sealed_is_free_within_a_second),
           RUN(what_a_killed_process_had_pinned_is_free_within_a_second),
           RUN(a_create_that_waits_dies_with_its_process),
           RUN(losing_every_connection_is_not_death),

@@ -68,9 +68,9 @@ NOBODY = Identity()
 
 def hello_body(flags: int = 0, who: Identity = NOBODY) -> bytes:
     return struct.pack(
-        "<IIIIQIHI",
+        "<IIIIQIHQI",
         *(LAYOUT_VERSION, PROTOCOL_VERSION, flags),
-        *(who.client, who.token, who.incarnation, 0, 0),
+        *(who.client, who.token, who.incarnation, 0, 0, 0),
     )
 
 
