@@ -358,7 +358,7 @@ def test_nonsense_closes_the_connection_and_nothing_else(
 
 def test_another_protocol_version_is_told_so(controller: Controller) -> None:
     with connect(controller.socket) as sock:
-        sock.sendall(hello_frame(struct.pack("<IIIIQIHI", 1, 99, 0, 0, 0, 0, 0, 0)))
+        sock.sendall(hello_frame(struct.pack("<IIIIQIHQI", 1, 99, 0, 0, 0, 0, 0, 0, 0)))
         reply = receive_frame(sock)
         assert reply.status == MISMATCH
         assert b"protocol 99" in reply.body

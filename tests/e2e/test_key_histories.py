@@ -11,7 +11,7 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from cluster import NEEDS_HOSTS, WORKER_PORT, Cluster, KeyProgram, Program
+from cluster import NEEDS_HOSTS, WORKER_PORT, Cluster, KeyProgram, Program, await_that
 from histories import Operation, explain
 from hosts import Host
 
@@ -60,9 +60,9 @@ def test_histories(cluster: Cluster, fault: Any, seed: int) -> None:
         time.sleep(0.5 + chance.random())
         begin = time.monotonic()
         fault(cluster, chance.choice(cluster.hosts))
+        await_settled(cluster)
         if fault in (pause, cut):
-            faults.append((begin, time.monotonic() + 2))
-    cluster.await_members(*cluster.hosts)
+            faults.append((begin, time.monotonic() + 1))
     histories: dict[str, list[Operation]] = defaultdict(list)
     for program in programs:
         program.tell("end")
@@ -80,6 +80,19 @@ def test_histories(cluster: Cluster, fault: Any, seed: int) -> None:
             print_around(history, trouble)
         assert trouble is None, key
     check_all_agree(cluster)
+
+
+def await_settled(cluster: Cluster) -> None:
+    """All are members and know their keys: what two faults at a time may do is not
+    promised (docs/decisions/0014-keys.md)."""
+    cluster.await_members(*cluster.hosts)
+
+    def is_settled() -> bool:
+        epoch = cluster.query(cluster.head).get("topology_version")
+        line = f"worker knows its keys epoch={epoch} "
+        return all(line in cluster.log(host) for host in cluster.hosts)
+
+    await_that(is_settled)
 
 
 def overlaps(spans: list[tuple[float, float]], begin: float, end: float) -> bool:
