@@ -123,15 +123,6 @@ key_orders_find(struct session *session, const struct frame_header *header,
 
 /* ---- To the holder of an object ---- */
 
-static bool
-is_being_written(struct worker *worker, const struct object_name *object)
-{
-    struct object_view view;
-    enum slot_state state;
-    return store_inspect(worker->store, object->slot, &view, &state) &&
-           state == SLOT_WRITING && view.ref.generation == object->generation;
-}
-
 /* The object is sealed, about to be, or neither. */
 enum object_is { IS_NOTHING, IS_BEING_BOUND, IS_SEALED };
 
@@ -173,7 +164,9 @@ answer_as_holder(struct worker *worker, const struct key_orders *orders,
     struct object_name ours = objects_name(worker, view.ref);
     if (has_one && object_name_equal(&ours, object))
         is = IS_SEALED;
-    else if (keys_is_binding(worker, object) && is_being_written(worker, object))
+    else if (keys_is_binding(worker, object) &&
+             objects_is_unsealed(worker,
+                                 (struct object_ref){object->slot, object->generation}))
         is = IS_BEING_BOUND;
     out->answer = obey(worker, orders->order, binding, is);
     if (out->answer == KEY_NO && has_one && orders->order != KEY_SET_EXPIRY)

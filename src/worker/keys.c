@@ -9,11 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    OWNER_WAIT_MS = 20000,
-    FIND_WAIT_MS =
-        5000, /* At an owner; then it is asked again, if somebody still waits. */
-};
+/* How long anything waits for an owner that answers, and how long KEY_FIND waits at one
+ * before it is asked again, if somebody still waits. */
+enum { OWNER_WAIT_MS = 20000, FIND_WAIT_MS = 5000 };
 
 /* What one owner is asked. Owner: the peers. */
 struct errand {
@@ -24,15 +22,7 @@ struct errand {
     uint32_t items[]; /* Positions in the request. */
 };
 
-static void round_begin(struct key_request *request);
-
 /* ---- The end of a request ---- */
-
-static uint64_t
-now_ms(void)
-{
-    return clock_monotonic_ms();
-}
 
 static bool
 all_done(const struct key_request *request)
@@ -48,7 +38,7 @@ all_done(const struct key_request *request)
 static void
 round_end(struct key_request *request)
 {
-    if (all_done(request) || now_ms() >= request->give_up_at ||
+    if (all_done(request) || clock_monotonic_ms() >= request->give_up_at ||
         request->worker->stopping)
         request->ops->finish(request);
     else
@@ -71,7 +61,7 @@ say(struct key_item *item, const struct wire_answer *answer)
     item->is_asked = false;
     item->answer = *answer;
     bool waits = request->order == KEY_FIND && answer->answer == KEY_NO &&
-                 now_ms() < request->wait_until;
+                 clock_monotonic_ms() < request->wait_until;
     bool is_open = answer->answer == KEY_MOVED || item->is_dropped || waits;
     item->is_dropped = false;
     if (is_open && request->may_pass_on)
@@ -86,7 +76,7 @@ say(struct key_item *item, const struct wire_answer *answer)
 static uint32_t
 left_ms(const struct key_request *request)
 {
-    uint64_t now = now_ms();
+    uint64_t now = clock_monotonic_ms();
     return now >= request->wait_until ? 0 : (uint32_t)(request->wait_until - now);
 }
 
@@ -311,7 +301,7 @@ keys_in_body(const struct key_request *request, struct ds_slice body,
 void
 keys_start(struct key_request *request, uint32_t wait_ms)
 {
-    uint64_t now = now_ms();
+    uint64_t now = clock_monotonic_ms();
     request->wait_until = now + wait_ms;
     request->give_up_at = max_u64(request->wait_until, now + OWNER_WAIT_MS);
     round_begin(request);

@@ -55,6 +55,15 @@ objects_name(const struct worker *worker, struct object_ref ref)
                                 ref.generation};
 }
 
+bool
+objects_is_unsealed(const struct worker *worker, struct object_ref ref)
+{
+    struct object_view view;
+    enum slot_state state;
+    return store_inspect(worker->store, ref.slot, &view, &state) &&
+           state == SLOT_WRITING && view.ref.generation == ref.generation;
+}
+
 /* What was sealed and is not its key's object any more is deleted. */
 bool
 objects_find_named(struct worker *worker, const struct object_name *name,

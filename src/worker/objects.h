@@ -32,6 +32,8 @@ uint32_t objects_expiry_ds(uint64_t ttl_ds, uint64_t now_ds);
 /* The object in our arena that goes by this name, if it is the one of its key. */
 bool objects_find_named(struct worker *worker, const struct object_name *name,
                         struct object_view *out);
+/* It is reserved, whoever it is that fills it. */
+bool objects_is_unsealed(const struct worker *worker, struct object_ref ref);
 struct object_name objects_name(const struct worker *worker, struct object_ref ref);
 
 #endif

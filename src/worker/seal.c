@@ -45,12 +45,8 @@ bool
 seal_is_asked_for(struct worker *worker, struct object_ref ref,
                   struct ds_slice *out_key)
 {
-    struct object_view view;
-    enum slot_state state;
     uint8_t buffer[DS_KEY_BYTES_MAX];
-    if (worker->membership == NULL ||
-        !store_inspect(worker->store, ref.slot, &view, &state) ||
-        state != SLOT_WRITING || view.ref.generation != ref.generation)
+    if (worker->membership == NULL || !objects_is_unsealed(worker, ref))
         return false;
     *out_key = store_key(worker->store, ref.slot, buffer);
     return wire_user_key_is_legal(*out_key) && !directory_is_here(worker, *out_key);

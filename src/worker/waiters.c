@@ -253,11 +253,11 @@ waiters_key_appeared(struct worker *worker, struct ds_slice key)
     } while (!last);
 }
 
+/* Who waits again is not among the old ones. */
 static void
 look_again(struct session *session, waiter_answer_fn answer)
 {
-    struct list old = {.next = &old,
-                       .prev = &old}; /* Who waits again is not among them. */
+    struct list old = {.next = &old, .prev = &old};
     LIST_FOREACH (link, &session->waiters) {
         if (CONTAINER_OF(link, struct waiter, link)->answer != answer)
             continue;

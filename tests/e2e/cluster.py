@@ -83,14 +83,6 @@ class Cluster:
         wanted = sorted(self.address(host) for host in hosts)
         await_that(lambda: self.members() == wanted)
 
-    def objects(self, host: Host) -> int:
-        """What a worker has of its own, without copies of others'."""
-        done = self.dscli(
-            host, "status", "--worker_address", self.address(host), "--json"
-        )
-        print(done.out, done.err)
-        return 0
-
     def supervisor(self, host: Host) -> int:
         text = (self.home(host) / "worker.lock").read_text()
         return int(text)

@@ -13,6 +13,8 @@ import json
 import sys
 from typing import Any
 
+from line_program import serve
+
 from yr.datasystem import BlockClient, DatasystemError
 
 NOT_FOUND = 2
@@ -62,11 +64,7 @@ class Program:
 
 
 def main(host: str, port: str, queue: str | None = None) -> None:
-    program = Program(host, int(port), queue)
-    print(json.dumps("ready"), flush=True)
-    for line in sys.stdin:
-        name, *arguments = json.loads(line)
-        print(json.dumps(getattr(program, name)(*arguments)), flush=True)
+    serve(Program(host, int(port), queue))
 
 
 if __name__ == "__main__":

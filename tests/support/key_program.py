@@ -13,6 +13,8 @@ import json
 import sys
 from typing import Any
 
+from line_program import serve
+
 from yr.datasystem import BlockClient, ExistenceOpt, KVClient
 
 
@@ -100,11 +102,7 @@ class Program:
 
 
 def main(host: str, port: str) -> None:
-    program = Program(host, int(port))
-    print(json.dumps("ready"), flush=True)
-    for line in sys.stdin:
-        name, *arguments = json.loads(line)
-        print(json.dumps(getattr(program, name)(*arguments)), flush=True)
+    serve(Program(host, int(port)))
 
 
 if __name__ == "__main__":
