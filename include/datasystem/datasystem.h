@@ -408,8 +408,16 @@ struct ds_queue_options {
     int (*interrupted)(void *arg); /* As in ds_client_options. */
     void *interrupted_arg;
     struct ds_slice auth_secret; /* Likewise, for the controller at a TCP address. */
+
+    /* Up to DS_QUEUE_ADDRESS_MAX bytes: the queue has this name, so that it is found also
+     * where another controller has gone on with it before it is opened; NULL: any queue. */
+    const char *name;
 };
 
+/* DS_IO        nobody, or another queue, is there, nor anywhere that the worker knows of
+ * DS_TIMEOUT   no answer within connect_timeout_ms
+ * DS_INVALID   an option, which the text names
+ * DS_NO_MEMORY, DS_MISMATCH, DS_NOT_AUTHORIZED */
 DS_API DS_MUST_USE enum ds_status
 ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
               struct ds_error *err);

@@ -31,13 +31,15 @@ static PyObject *
 queue_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"address",     "connect_timeout_ms", "worker_host",
-                            "worker_port", "auth_secret",        NULL};
+                            "worker_port", "auth_secret",        "name",
+                            NULL};
     struct ds_queue_options options = {0};
     Py_ssize_t secret_bytes = 0;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "sO&|zO&z#:QueueConnection", names, &options.address,
+            args, kwargs, "sO&|zO&z#z:QueueConnection", names, &options.address,
             parse_u32, &options.connect_timeout_ms, &options.worker_host, parse_u16,
-            &options.worker_port, &options.auth_secret.data, &secret_bytes))
+            &options.worker_port, &options.auth_secret.data, &secret_bytes,
+            &options.name))
         return NULL;
     options.auth_secret.len = (size_t)secret_bytes;
     struct core_state *state = PyType_GetModuleState(type);

@@ -91,14 +91,15 @@ def open_queue_connection(
     connect_timeout_ms: int,
     worker: tuple[str, int] | None = None,
     secret: bytes | None = None,
+    name: str | None = None,
 ) -> Connection:
     """The real connection, over libdatasystem. `worker` (host, port) is asked where the
-    queue is now when nobody is at its address any more. `secret` makes the key that is
-    proven to a controller at a TCP address."""
+    queue is now when nobody is at its address any more, at first only if its `name` is
+    given. `secret` makes the key that is proven to a controller at a TCP address."""
     from yr.datasystem import QueueConnection
 
     host, port = worker or (None, 0)
-    return QueueConnection(address, connect_timeout_ms, host, port, secret)
+    return QueueConnection(address, connect_timeout_ms, host, port, secret, name)
 
 
 class QueueClient:

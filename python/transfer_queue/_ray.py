@@ -143,6 +143,7 @@ class RayPlace:
             worker_addresses=with_own_worker(actor, entry.workers),
             place=self.description,
             secret=entry.secret,
+            name=entry.name,
         )
 
     def _start(self, started: _Started, conf: DictConfig) -> _session.Session:

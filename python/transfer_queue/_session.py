@@ -37,7 +37,8 @@ class Session:
     `end` is there for the owner only and stops everything the owner started; it does
     not raise. `worker_addresses` are those of the nodes; empty: the user's own worker.
     `secret` is what the controller's key is made of; None: what the environment's
-    DATASYSTEM_AUTH_KEY_FILE names, if it does.
+    DATASYSTEM_AUTH_KEY_FILE names, if it does. `name` is the queue's, where it is known
+    before its controller was reached.
     """
 
     address: str
@@ -46,6 +47,7 @@ class Session:
     place: str
     end: Callable[[], None] | None = None
     secret: bytes | None = field(default=None, repr=False)
+    name: str | None = None
 
 
 class Place(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("transfer_queue.client")
 
 _PING_TIMEOUT_S = 5.0
+_END_TIMEOUT_S = 5.0
 
 
 class TransferQueueClient:
@@ -125,6 +127,13 @@ class TransferQueueClient:
     def ping(self) -> None:
         """RuntimeError when the controller does not answer."""
         self._queue.stats(Deadline.after(min(_PING_TIMEOUT_S, self._timeout_s)))
+
+    def end_queue(self) -> None:
+        """End its controller, wherever it is by now; who started it sees to the rest.
+
+        Does not raise."""
+        with contextlib.suppress(Exception):
+            self._queue.shutdown(Deadline.after(_END_TIMEOUT_S))
 
     def close(self) -> None:
         """Let go of this process's connections; the queue lives on. Idempotent."""

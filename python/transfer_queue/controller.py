@@ -38,10 +38,11 @@ ACTOR_NAMESPACE = "transfer_queue"
 @dataclass(frozen=True, slots=True)
 class Entry:
     """How to use the queue from one node. `address` None: that node cannot reach the
-    controller."""
+    controller. Who knows the queue's name finds it also where another has gone on."""
 
     config: Any
     address: str | None
+    name: str
     workers: tuple[str, ...]
     secret: bytes = field(repr=False)
 
@@ -62,7 +63,7 @@ class TransferQueueController:
         self.sampler = sampler
         self.polling_mode = polling_mode
         self._home = home or ActorHome()
-        self._config, self._workers = _read_stored(self._stored)
+        self._config, self._workers, self._tcp_address = _read_stored(self._stored)
         self._late: dict[str, Any] = {}  # By host; the actors end with this one.
 
     def start(
@@ -103,13 +104,14 @@ class TransferQueueController:
     def stop(self) -> None:
         """End the program and remove its files."""
         end_controller_of(self._home)
-        self._config, self._workers = None, ()
+        self._config, self._workers, self._tcp_address = None, (), None
 
     def store_config(self, conf: Any, workers: tuple[str, ...] = ()) -> None:
         """From now on others can attach."""
         self._config, self._workers = conf, tuple(workers)
+        content = (self._config, self._workers, self.get_tcp_address())
         draft = self._stored.with_suffix(".new")
-        draft.write_bytes(_pickler().dumps((self._config, self._workers)))
+        draft.write_bytes(_pickler().dumps(content))
         draft.replace(self._stored)
 
     def get_config(self) -> Any:
@@ -121,12 +123,15 @@ class TransferQueueController:
         return f"unix:{self._socket}" if self._socket.is_socket() else None
 
     def get_tcp_address(self) -> str | None:
-        """Of the program, for processes on other nodes; None: there is none."""
-        queue = QueueClient(f"unix:{self._socket}")
-        try:
-            return queue.place(Deadline.after(_CALL_TIMEOUT_S))[1]
-        finally:
-            queue.close()
+        """Of the program, for processes on other nodes; None: there is none. Where it
+        was, if it is gone: another may have gone on with its queue."""
+        if self._tcp_address is None and self._socket.is_socket():
+            queue = QueueClient(f"unix:{self._socket}")
+            try:
+                self._tcp_address = queue.place(Deadline.after(_CALL_TIMEOUT_S))[1]
+            finally:
+                queue.close()
+        return self._tcp_address
 
     def get_node_id(self) -> str:
         """Ray's id of the node that the actor and the program are on."""
@@ -140,9 +145,11 @@ class TransferQueueController:
         if self._config is None:
             return None
         is_here = node_id == self.get_node_id()
+        address = self.get_address() if is_here else None
         return Entry(
             config=self._config,
-            address=self.get_address() if is_here else self.get_tcp_address(),
+            address=address or self.get_tcp_address(),
+            name=self._home.token,
             workers=self._workers,
             secret=self._home.secret,
         )
@@ -200,14 +207,14 @@ def end_controller_of(home: ActorHome) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read_stored(path: Path) -> tuple[Any, tuple[str, ...]]:
-    """What an earlier life of the actor was given."""
+def _read_stored(path: Path) -> tuple[Any, tuple[str, ...], str | None]:
+    """What an earlier life of the actor was given, and its program's address."""
     try:
         stored = path.read_bytes()
     except FileNotFoundError:
-        return None, ()
-    conf, workers = _pickler().loads(stored)
-    return conf, workers
+        return None, (), None
+    conf, workers, tcp_address = _pickler().loads(stored)
+    return conf, workers, tcp_address
 
 
 def _pickler() -> Any:

@@ -96,9 +96,12 @@ def close() -> None:
         client, _TQ_CLIENT = _TQ_CLIENT, None
         end, _TQ_STORAGE = _TQ_STORAGE, None
         _TQ_CONTROLLER = None
+        is_owner = end is not None and _owner_pid == os.getpid()
+        if client is not None and is_owner:
+            client.end_queue()
         if client is not None:
             client.close()
-        if end is not None and _owner_pid == os.getpid():
+        if end is not None and is_owner:
             end()
 
 
@@ -164,7 +167,7 @@ def _attach_client(session: Session) -> None:
 
 def _queue_of(session: Session, backend: str, section: dict[str, Any]) -> QueueClient:
     """Its controller's client; the worker finds it again should it move."""
-    connect = partial(open_queue_connection, secret=session.secret)
+    connect = partial(open_queue_connection, secret=session.secret, name=session.name)
     if backend != "Yuanrong":
         return QueueClient(session.address, connect)
     port = worker_port_of(section)

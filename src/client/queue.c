@@ -7,7 +7,8 @@
  * The controller remembers the last answer of each lane, so asking again is safe however
  * far the first try came. Nobody at the address, or another queue, ends a call at once: a
  * controller that crashed has a supervisor that keeps its socket, so then that one is gone
- * as well. Unless the worker knows of one that goes on with our queue somewhere else. */
+ * as well. Unless the worker knows of one that goes on with our queue somewhere else, or
+ * says that there may be one soon (worker/takeover.h). */
 #include "client/credentials.h"
 #include "client/library.h"
 #include "client/pool.h"
@@ -18,9 +19,9 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "client/janitor.h"
+#include "client/lanes.h"
 #include "client/queue_place.h"
 #include "os/clock.h"
-#include "os/random.h"
 #include "os/sockets.h"
 #include "os/tcp_peer.h"
 #include "store/layout.h"
@@ -37,24 +38,18 @@ enum {
     REST_MS_MIN = 10, /* Between tries, from the second on; doubles up to */
     REST_MS_MAX = 200,
     CONNECT_TIMEOUT_MS = 5000,
+    RECONNECT_MS = 2000, /* When it may be at another address by now. */
+    TAKEOVER_MS = 30000, /* For so long somebody may go on with the queue. */
+    SILENT_MS = 4000,    /* Then a host that does not even answer the kernel is gone. */
     RETRY_MS = 20,
     REQUEST_BYTES_MAX = 256 << 20,
-};
-
-/* Who asks, to the controller: one request at a time. Owner: its queue; while a call is
- * under way, the call. */
-struct lane {
-    struct lane *next; /* In queue->lanes while no call has it. */
-    uint64_t client;
-    uint64_t last_number;
 };
 
 /* Owner: the caller of ds_queue_open(). What is up to `address` is guarded by the
  * library's lock; the rest does not change. */
 struct ds_queue {
     struct pool pool;
-    struct lane *lanes; /* Owned. */
-    pid_t lanes_pid; /* Lanes are the process's that made them, not a forked child's. */
+    struct lanes lanes;
     char name[QUEUE_PLACE_NAME_MAX + 1]; /* As its controller said. */
     bool is_named;                       /* It has said it, perhaps "". */
     char address[QUEUE_PLACE_ADDRESS_MAX + 1];
@@ -102,6 +97,7 @@ struct trial {
     char address[QUEUE_PLACE_ADDRESS_MAX + 1]; /* Where it was made. */
     bool again;     /* The connection broke, and with it whatever was under way. */
     bool is_absent; /* The queue is not there. */
+    bool may_move;  /* We can look where else it is. */
 };
 
 /* The text for any way in which a channel may fail us. */
@@ -201,8 +197,13 @@ static enum ds_status
 connect_patiently(const struct place *place, const struct wait *wait,
                   struct channel **out, struct ds_error *err)
 {
-    if (place->path == NULL)
-        return channel_connect_tcp(place->host, place->port, wait, out, err);
+    if (place->path == NULL) {
+        enum ds_status status =
+            channel_connect_tcp(place->host, place->port, wait, out, err);
+        if (status == DS_OK)
+            socket_expect_life((*out)->fd, SILENT_MS);
+        return status;
+    }
     for (;;) {
         enum ds_status status = channel_connect_unix(place->path, out, err);
         if (status != DS_TIMEOUT)
@@ -218,7 +219,10 @@ connect_queue(struct ds_queue *queue, struct trial *trial, struct channel **out,
               struct ds_error *err)
 {
     struct channel *channel = NULL;
-    struct wait bounded = queue_wait(queue, queue->connect_timeout_ms);
+    uint64_t connect_ms = queue->connect_timeout_ms;
+    if (trial->may_move)
+        connect_ms = min_u64(connect_ms, RECONNECT_MS);
+    struct wait bounded = queue_wait(queue, connect_ms);
     if (trial->wait->deadline_ms < bounded.deadline_ms)
         bounded.deadline_ms = trial->wait->deadline_ms;
     struct ds_error reason = {0};
@@ -226,7 +230,7 @@ connect_queue(struct ds_queue *queue, struct trial *trial, struct channel **out,
     bool is_place = parse_place(trial->address, &place);
     DS_ASSERT(is_place);
     enum ds_status status = connect_patiently(&place, &bounded, &channel, &reason);
-    trial->is_absent = status == DS_IO;
+    trial->is_absent = status == DS_IO || (status == DS_TIMEOUT && place.path == NULL);
     if (status == DS_OK)
         status = check_user(channel, &place, &reason);
     if (status == DS_OK && place.path == NULL)
@@ -268,6 +272,8 @@ take_channel(struct ds_queue *queue, struct trial *trial, struct channel **out,
     library_lock();
     tidy(queue);
     memcpy(trial->address, queue->address, sizeof trial->address);
+    trial->may_move =
+        queue->is_named && queue->name[0] != '\0' && queue->worker_host != NULL;
     *out = pool_take(&queue->pool);
     library_unlock();
     return *out != NULL ? DS_OK : connect_queue(queue, trial, out, err);
@@ -287,50 +293,6 @@ leave_channel(struct ds_queue *queue, struct channel *channel, enum ds_status st
         pool_give_back(&queue->pool, channel);
     if (excess != NULL)
         pool_drop(&queue->pool, excess);
-    library_unlock();
-}
-
-/* ---- Lanes ---- */
-
-/* Lock held. */
-static void
-free_lanes(struct ds_queue *queue)
-{
-    while (queue->lanes != NULL) {
-        struct lane *lane = queue->lanes;
-        queue->lanes = lane->next;
-        free(lane);
-    }
-}
-
-/* NULL when out of memory. */
-static struct lane *
-take_lane(struct ds_queue *queue)
-{
-    library_lock();
-    if (queue->lanes_pid != getpid()) {
-        free_lanes(queue);
-        queue->lanes_pid = getpid();
-    }
-    struct lane *lane = queue->lanes;
-    if (lane != NULL)
-        queue->lanes = lane->next;
-    library_unlock();
-    if (lane != NULL)
-        return lane;
-    lane = calloc(1, sizeof *lane);
-    if (lane == NULL)
-        return NULL;
-    lane->client = random_u64() | 1; /* 0 would be nobody. */
-    return lane;
-}
-
-static void
-leave_lane(struct ds_queue *queue, struct lane *lane)
-{
-    library_lock();
-    lane->next = queue->lanes;
-    queue->lanes = lane;
     library_unlock();
 }
 
@@ -401,8 +363,15 @@ try_call(struct ds_queue *queue, const struct outgoing *message, struct trial *t
     return fail_trial(trial, status, &reason, err);
 }
 
-/* The queue was not where `trial` was made. True: it is somewhere else now. */
-static bool
+/* Where else the queue is. */
+enum whereabouts {
+    NOWHERE,
+    ELSEWHERE,
+    NOBODY_KNOWS, /* But somebody may go on with it. */
+};
+
+/* The queue was not where `trial` was made. */
+static enum whereabouts
 find_again(struct ds_queue *queue, const struct trial *trial)
 {
     char name[sizeof queue->name], address[sizeof queue->address];
@@ -413,10 +382,10 @@ find_again(struct ds_queue *queue, const struct trial *trial)
     memcpy(name, queue->name, sizeof name);
     library_unlock();
     if (is_found)
-        return true;
+        return ELSEWHERE;
     uint32_t left_ms = wait_left_ms(trial->wait);
-    if (name[0] == '\0' || queue->worker_host == NULL || left_ms == 0)
-        return false;
+    if (!trial->may_move || left_ms == 0)
+        return NOWHERE;
     struct ds_client_options worker = {
         .struct_bytes = sizeof worker,
         .host = queue->worker_host,
@@ -424,13 +393,15 @@ find_again(struct ds_queue *queue, const struct trial *trial)
         .connect_timeout_ms = (uint32_t)min_u64(left_ms, queue->connect_timeout_ms),
         .interrupted = queue->interrupted,
         .interrupted_arg = queue->interrupted_arg};
-    if (queue_place_find(&worker, name, address, NULL) != DS_OK ||
-        !parse_place(address, &place) || strcmp(address, trial->address) == 0)
-        return false;
+    bool may_come = false;
+    enum ds_status status = queue_place_find(&worker, name, address, &may_come, NULL);
+    if (status != DS_OK || !parse_place(address, &place) ||
+        strcmp(address, trial->address) == 0)
+        return may_come ? NOBODY_KNOWS : NOWHERE;
     library_lock();
     memcpy(queue->address, address, sizeof address);
     library_unlock();
-    return true;
+    return ELSEWHERE;
 }
 
 /* Tries until there is an answer, nobody is there, or the time is up. */
@@ -439,10 +410,15 @@ call_again_and_again(struct ds_queue *queue, const struct outgoing *message,
                      const struct wait *wait, struct answer *out, struct ds_error *err)
 {
     uint32_t rest_ms = 0;
+    uint64_t hopeless_ms = clock_monotonic_ms() + TAKEOVER_MS;
     for (;;) {
         struct trial trial = {.wait = wait};
         enum ds_status status = try_call(queue, message, &trial, out, err);
-        if (!trial.again && !(trial.is_absent && find_again(queue, &trial)))
+        enum whereabouts where = NOWHERE;
+        if (!trial.again && trial.is_absent)
+            where = find_again(queue, &trial);
+        if (!trial.again && where != ELSEWHERE &&
+            !(where == NOBODY_KNOWS && clock_monotonic_ms() < hopeless_ms))
             return status;
         status =
             rest_ms > 0 || wait_left_ms(wait) == 0 ? wait_sleep(wait, rest_ms) : DS_OK;
@@ -477,13 +453,13 @@ ds_queue_call(struct ds_queue *queue, struct ds_slice request, uint32_t timeout_
     if (status != DS_OK)
         return status;
     struct wait wait = queue_wait(queue, timeout_ms);
-    struct lane *lane = take_lane(queue);
+    struct lane *lane = lanes_take(&queue->lanes);
     if (lane == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for a request");
     struct answer answer = {0};
     struct ds_error reason = {0}; /* *err stays untouched when a later try succeeds. */
     status = call_in_lane(queue, lane, request, &wait, &answer, &reason);
-    leave_lane(queue, lane);
+    lanes_leave(&queue->lanes, lane);
     if (status != DS_OK)
         return ds_fail(err, status, "%s", reason.message);
     *out_reply = answer.data;
@@ -513,6 +489,31 @@ check_options(const struct ds_queue_options *options, struct ds_error *err)
     return DS_OK;
 }
 
+/* Somebody is there, or was found somewhere else. */
+static enum ds_status
+connect_first(struct ds_queue *queue, struct ds_error *err)
+{
+    struct wait wait = queue_wait(queue, queue->connect_timeout_ms);
+    struct ds_error reason = {0};
+    for (;;) {
+        struct trial trial = {.wait = &wait};
+        struct channel *channel = NULL;
+        enum ds_status status = take_channel(queue, &trial, &channel, &reason);
+        if (status == DS_OK) {
+            DS_ASSERT(channel != NULL);
+            leave_channel(queue, channel, DS_OK);
+            return DS_OK;
+        }
+        enum whereabouts where = NOWHERE;
+        if (trial.is_absent)
+            where = find_again(queue, &trial);
+        bool goes_on = where == ELSEWHERE || (where == NOBODY_KNOWS &&
+                                              wait_sleep(&wait, REST_MS_MAX) == DS_OK);
+        if (!goes_on || wait_left_ms(&wait) == 0)
+            return ds_fail(err, status, "%s", reason.message);
+    }
+}
+
 enum ds_status
 ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
               struct ds_error *err)
@@ -522,11 +523,14 @@ ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
     enum ds_status status = check_options(options, err);
     if (status != DS_OK)
         return status;
+    if (options->name != NULL && strlen(options->name) > QUEUE_PLACE_NAME_MAX)
+        return ds_fail(err, DS_INVALID, "the name of the queue has more than %d bytes",
+                       QUEUE_PLACE_NAME_MAX);
     library_init();
     AUTO(queue) struct ds_queue *queue = calloc(1, sizeof *queue);
     if (queue == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for a queue");
-    queue->lanes_pid = getpid();
+    lanes_init(&queue->lanes);
     library_lock();
     pool_init(&queue->pool);
     library_unlock();
@@ -545,14 +549,13 @@ ds_queue_open(const struct ds_queue_options *options, struct ds_queue **out,
                                     : options->connect_timeout_ms;
     queue->interrupted = options->interrupted;
     queue->interrupted_arg = options->interrupted_arg;
-    struct wait wait = queue_wait(queue, queue->connect_timeout_ms);
-    struct trial trial = {.wait = &wait};
-    struct channel *channel = NULL;
-    status = take_channel(queue, &trial, &channel, err);
+    if (options->name != NULL) {
+        memcpy(queue->name, options->name, strlen(options->name));
+        queue->is_named = true;
+    }
+    status = connect_first(queue, err);
     if (status != DS_OK)
         return status;
-    DS_ASSERT(channel != NULL);
-    leave_channel(queue, channel, DS_OK);
     *out = TAKE(queue);
     return DS_OK;
 }
@@ -574,7 +577,7 @@ ds_queue_close(struct ds_queue *queue)
         return;
     library_lock();
     pool_fini(&queue->pool);
-    free_lanes(queue);
+    lanes_fini(&queue->lanes);
     library_unlock();
     janitor_end_if_unused();
     auth_key_wipe(&queue->credentials.key);

@@ -24,25 +24,34 @@ is_here(const char *address)
     return strncmp(address, "unix:", 5) == 0 && files_exists(address + 5);
 }
 
+struct found_place {
+    char *address;
+    bool has_tcp;
+};
+
 static enum ds_status
 take_address(void *arg, const struct reply *reply, struct ds_error *err)
 {
-    char *out = arg;
+    struct found_place *found = arg;
+    char *out = found->address;
     struct queue_place place;
     if (!decode_queue_place(reply->body, &place) ||
         (place.address.len == 0 && place.tcp_address.len == 0))
         return ds_fail(err, DS_CORRUPT, "the worker's answer is malformed");
     copy_text(out, place.address);
-    if (place.tcp_address.len > 0 && !is_here(out))
+    found->has_tcp = place.tcp_address.len > 0;
+    if (found->has_tcp && !is_here(out))
         copy_text(out, place.tcp_address);
     return DS_OK;
 }
 
 enum ds_status
 queue_place_find(const struct ds_client_options *options, const char *name,
-                 char out_address[QUEUE_PLACE_ADDRESS_MAX + 1], struct ds_error *err)
+                 char out_address[QUEUE_PLACE_ADDRESS_MAX + 1], bool *out_may_move,
+                 struct ds_error *err)
 {
     struct ds_client_options plain = *options;
+    *out_may_move = false;
     plain.no_shared_memory = true; /* Not worth a place among its clients. */
     AUTO(client) struct ds_client *client = NULL;
     enum ds_status status = ds_client_open(&plain, &client, err);
@@ -51,9 +60,12 @@ queue_place_find(const struct ds_client_options *options, const char *name,
     AUTO_WRITER(body);
     encode_queue_place(&body, &(struct queue_place){.name = slice_of_text(name)});
     struct wait wait = client_wait(client, client->request_timeout_ms);
+    struct found_place found = {.address = out_address};
     struct request request = {.type = MESSAGE_QUEUE_FIND,
                               .body = &body,
                               .on_reply = take_address,
-                              .arg = out_address};
-    return client_call(client, &request, &wait, err);
+                              .arg = &found};
+    status = client_call(client, &request, &wait, err);
+    *out_may_move = found.has_tcp || status == DS_NOT_READY;
+    return status;
 }

@@ -6,11 +6,14 @@
 
 #include <datasystem/datasystem.h>
 
-/* Asks the worker that `options` name, over a connection made for it.
- *   DS_NOT_FOUND   no controller of that queue is connected to it
+/* Asks the worker that `options` name, over a connection made for it. *out_may_move: should
+ * nobody be there, the queue may soon be somewhere else.
+ *   DS_NOT_FOUND   no controller of that queue is known
+ *   DS_NOT_READY   likewise, and *out_may_move
  *   others         as ds_client_open() and every request to a worker */
 DS_MUST_USE enum ds_status
 queue_place_find(const struct ds_client_options *options, const char *name,
-                 char out_address[QUEUE_PLACE_ADDRESS_MAX + 1], struct ds_error *err);
+                 char out_address[QUEUE_PLACE_ADDRESS_MAX + 1], bool *out_may_move,
+                 struct ds_error *err);
 
 #endif

@@ -5,6 +5,7 @@
 #include "fake_peer.h"
 #include "os/clock.h"
 #include "store/layout.h"
+#include "wire/journals.h"
 
 enum { TIMEOUT_MS = 5000 };
 
@@ -57,13 +58,13 @@ tell_worker(const char *name, const char *address, const char *tcp_address)
     struct channel *channel = NULL;
     struct hello hello = {.layout_version = LAYOUT_VERSION,
                           .protocol_version = PROTOCOL_VERSION};
-    struct queue_place place = {.name = slice_of_text(name),
-                                .address = slice_of_text(address),
-                                .tcp_address = slice_of_text(tcp_address)};
+    struct queue_serve serve = {.place = {.name = slice_of_text(name),
+                                          .address = slice_of_text(address),
+                                          .tcp_address = slice_of_text(tcp_address)}};
     AUTO_WRITER(greeting);
     AUTO_WRITER(where);
     encode_hello(&greeting, &hello, NULL, 0);
-    encode_queue_place(&where, &place);
+    encode_queue_serve(&where, &serve);
     CHECK_OK(channel_connect_tcp("127.0.0.1", worker.port, &wait, &channel, NULL));
     exchange(channel, MESSAGE_HELLO, &greeting);
     exchange(channel, MESSAGE_QUEUE_SERVE, &where);

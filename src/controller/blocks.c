@@ -43,9 +43,45 @@ judge_orphan(const struct ds_block_id *id, bool *out_known, void *arg)
     return true;
 }
 
+static uint64_t
+take_ticket(void *arg)
+{
+    return controller_take_ticket(arg);
+}
+
+static bool
+is_covered(uint64_t ticket, void *arg)
+{
+    const struct controller *controller = arg;
+    return copied_covers(&controller->copied, ticket);
+}
+
+static void
+on_served(bool is_copied, void *arg)
+{
+    controller_served(arg, is_copied);
+}
+
+static void
+on_synced(const struct journal_synced *answer, void *arg)
+{
+    controller_synced(arg, answer);
+}
+
+static void
+on_superseded(void *arg)
+{
+    controller_leave(arg, "another one goes on with its queue");
+}
+
 static const struct worker_link_ops link_ops = {
     .before_batch = before_batch,
     .judge_orphan = judge_orphan,
+    .take_ticket = take_ticket,
+    .is_covered = is_covered,
+    .on_served = on_served,
+    .on_synced = on_synced,
+    .on_superseded = on_superseded,
 };
 
 static void
@@ -78,6 +114,6 @@ blocks_open_link(struct controller *controller, struct ds_error *err)
     const char *path = controller->options->worker_socket_path;
     if (path == NULL)
         return DS_OK;
-    return worker_link_open(&controller->loop, path, &controller->place, &link_ops,
+    return worker_link_open(&controller->loop, path, &controller->serve, &link_ops,
                             controller, &controller->worker, err);
 }

@@ -2,7 +2,6 @@
 
 #include "base/check.h"
 #include "base/log.h"
-#include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "controller/blocks.h"
@@ -15,82 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { EXIT_CANNOT_START = 1 };
-
-/* ---- Journal ---- */
-
-bool
-controller_must_hold(const struct controller *controller)
-{
-    return controller->journal != NULL && !PLANTED(EARLY_REPLY) &&
-           journal_is_pending(controller->journal);
-}
-
-/* Nothing that ends a process in good order: the supervisor starts the next one, which
- * reads what the file does have. */
-static void
-die_of_journal(const struct ds_error *err)
-{
-    log_error("controller cannot write its journal, starting again from it: %s",
-              err->message);
-    fprintf(stderr, "transfer_queue_controller: %s\n", err->message);
-    fflush(NULL);
-    _exit(SUPERVISOR_CRASH_EXIT);
-}
-
-/* Blocks that the worker was told to delete, and has not yet deleted, are known to the
- * link alone by now. */
-static void
-compact(struct controller *controller)
-{
-    struct ds_error err = {0};
-    struct ds_block_id *deleting = NULL;
-    size_t count = 0;
-    if (controller->worker != NULL &&
-        !worker_link_deleting(controller->worker, &deleting, &count)) {
-        log_error("controller compact reason=\"out of memory, will try again\"");
-        return;
-    }
-    struct snapshot_source source = {.queue = controller->queue,
-                                     .replies = controller->replies,
-                                     .deleting = deleting,
-                                     .deleting_count = count};
-    enum ds_status status = journal_compact(controller->journal, &source, &err);
-    free(deleting);
-    if (status != DS_OK)
-        die_of_journal(&err);
-}
-
-void
-controller_flush(struct controller *controller)
-{
-    struct ds_error err = {0};
-    (void)uv_prepare_stop(&controller->turn);
-    if (controller->journal != NULL &&
-        journal_flush(controller->journal, &err) != DS_OK)
-        die_of_journal(&err);
-    sessions_send_held(controller);
-    if (controller->journal != NULL && !controller->stopping &&
-        journal_is_long(controller->journal))
-        compact(controller);
-}
-
-static void
-on_turn(uv_prepare_t *turn)
-{
-    controller_flush(turn->data);
-}
-
-void
-controller_write_down(struct controller *controller, enum record_type type,
-                      struct request_id id, struct ds_slice body)
-{
-    journal_append(controller->journal, type, id, body);
-    int result = uv_prepare_start(&controller->turn, on_turn);
-    DS_ASSERT(result == 0);
-}
 
 /* ---- Requests ---- */
 
@@ -208,8 +133,9 @@ on_goodbye_deadline(uv_timer_t *timer)
 static void
 say_goodbye(struct controller *controller)
 {
-    if (controller->ended)
+    if (controller->ended || controller->has_said_goodbye)
         return;
+    controller->has_said_goodbye = true;
     set_deadline(controller, on_goodbye_deadline, CONTROLLER_GOODBYE_MS);
     controller_flush(controller);
     controller->goodbyes++; /* So that sending at once does not end it half-way. */
@@ -227,9 +153,21 @@ controller_goodbye_done(struct controller *controller)
 }
 
 static void
-on_flushed(void *arg)
+on_queue_ended(void *arg)
 {
     say_goodbye(arg);
+}
+
+/* Nobody shall go on with the queue elsewhere. The worker may be away: then the deadline
+ * ends the wait. */
+static void
+on_flushed(void *arg)
+{
+    struct controller *controller = arg;
+    if (controller->copied.state == COPIED_OFF)
+        say_goodbye(controller);
+    else
+        worker_link_end_queue(controller->worker, on_queue_ended, controller);
 }
 
 static void
@@ -288,6 +226,18 @@ controller_stop(struct controller *controller, const char *why)
     worker_link_flush(controller->worker, on_flushed, controller);
 }
 
+void
+controller_leave(struct controller *controller, const char *why)
+{
+    if (controller->ended)
+        return;
+    controller->stopping = true;
+    log_warn("controller leaves its queue to another reason=\"%s\"", why);
+    listener_close(controller->listener);
+    listener_close(controller->tcp_listener);
+    end(controller);
+}
+
 static void
 on_signal(uv_signal_t *handle, int number)
 {
@@ -299,8 +249,12 @@ on_owner_end(uv_poll_t *watch, int status, int events)
 {
     (void)status;
     (void)events;
+    struct controller *controller = watch->data;
     (void)uv_poll_stop(watch);
-    controller_stop(watch->data, "its owner has ended");
+    if (controller->options->term > QUEUE_TERM_FIRST)
+        controller_leave(controller, "its worker has ended");
+    else
+        controller_stop(controller, "its owner has ended");
 }
 
 /* ---- Starting ---- */
@@ -395,15 +349,33 @@ name_place(struct controller *controller)
     const struct controller_options *options = controller->options;
     snprintf(controller->address, sizeof controller->address, "unix:%s",
              options->socket_path);
-    controller->place.address = slice_of_text(controller->address);
+    struct queue_place *place = &controller->serve.place;
+    place->address = slice_of_text(controller->address);
+    place->term = options->term;
     if (options->socket_path[0] == '/')
-        controller->place.name = slice_of_text(options->journal.session);
+        place->name = slice_of_text(options->journal.session);
     if (options->tcp_fd < 0)
         return;
     const char *format = strchr(options->host, ':') != NULL ? "[%s]:%u" : "%s:%u";
     snprintf(controller->tcp_address, sizeof controller->tcp_address, format,
              options->host, options->port);
-    controller->place.tcp_address = slice_of_text(controller->tcp_address);
+    place->tcp_address = slice_of_text(controller->tcp_address);
+}
+
+/* Only a queue that others can find, and reach, can be gone on with elsewhere. */
+static void
+want_copies(struct controller *controller)
+{
+    const struct controller_options *options = controller->options;
+    const struct queue_place *place = &controller->serve.place;
+    const char *journal = options->journal.path;
+    if (options->worker_socket_path == NULL || place->name.len == 0 ||
+        place->tcp_address.len == 0 || journal == NULL || journal[0] != '/' ||
+        options->copies_max == 0)
+        return;
+    controller->serve.copies_max = options->copies_max;
+    controller->serve.journal_path = slice_of_text(journal);
+    controller->copied.state = COPIED_UNKNOWN;
 }
 
 static enum ds_status
@@ -504,6 +476,7 @@ controller_run(const struct controller_options *options, int restarts)
         return restarts > 0 ? SUPERVISOR_CRASH_EXIT : EXIT_CANNOT_START;
     }
     name_place(&controller);
+    want_copies(&controller);
     start_handles(&controller);
     enum ds_status status = start(&controller, &err);
     if (status == DS_OK) {

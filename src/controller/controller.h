@@ -19,10 +19,12 @@
 #define CONTROLLER_CONTROLLER_H
 
 #include "base/list.h"
+#include "controller/copied.h"
 #include "controller/journal.h"
 #include "controller/worker_link.h"
 #include "net/conn.h"
 #include "queue/queue.h"
+#include "wire/journals.h"
 
 #include <uv.h>
 
@@ -50,8 +52,12 @@ struct controller_options {
     const char
         *worker_socket_path; /* NULL: whoever clears rows deletes their blocks. */
     struct journal_options journal; /* Without a path: none is kept. */
-    const char *log_dir;            /* NULL: log to stderr. */
-    const char *owner;              /* Who started it, for the log; may be empty. */
+    uint8_t copies_max;             /* Of it, on other nodes. */
+    uint32_t term; /* Of the queue's controllers. Above the first it was started by a
+                      worker, to go on with a queue: with that worker it ends, and the
+                      queue goes on elsewhere. */
+    const char *log_dir; /* NULL: log to stderr. */
+    const char *owner;   /* Who started it, for the log; may be empty. */
     int owner_fd; /* A pidfd: it ends when that process has; -1: only when told to. */
 };
 
@@ -61,7 +67,7 @@ struct controller {
     int restarts;
     char address[QUEUE_PLACE_ADDRESS_MAX + 1]; /* "unix:" and the socket's path. */
     char tcp_address[QUEUE_PLACE_ADDRESS_MAX + 1];
-    struct queue_place place;
+    struct queue_serve serve; /* Its place, and its journal's. */
     struct queue *queue;
     struct replies *replies;
     struct journal *journal;    /* NULL if none is kept. */
@@ -69,6 +75,7 @@ struct controller {
     struct listener *listener;
     struct listener *tcp_listener; /* NULL: none. */
     struct list sessions;
+    struct copied copied;
     struct list held;  /* Replies that wait for the journal; see session.c. */
     uv_prepare_t turn; /* Active while the journal is to be flushed. */
     uint32_t unproven_count;
@@ -79,6 +86,7 @@ struct controller {
     bool watches_owner;  /* owner_end is open. */
     uv_timer_t deadline; /* Of the step that stopping is in. */
     bool stopping;
+    bool has_said_goodbye;
     bool ended;
     uint32_t goodbyes; /* Replies to `shutdown` that are on their way. */
 };
@@ -107,10 +115,19 @@ DS_MUST_USE enum ds_status
 controller_ask(struct controller *controller, const struct queue_request *request,
                struct writer *reply, struct ds_error *err);
 
-/* What is said now could depend on changes that the journal does not have yet. */
+/* What is said now could depend on changes that the journal, or its copies, do not have
+ * yet; or another controller may have taken our place. */
 bool controller_must_hold(const struct controller *controller);
 
-/* Writes the journal and sends what was held. A journal that cannot be written ends the
+/* For what is held: see copied.h. controller_flush() follows in this turn. */
+uint64_t controller_take_ticket(struct controller *controller);
+
+/* The worker's answers. */
+void controller_served(struct controller *controller, bool is_copied);
+void
+controller_synced(struct controller *controller, const struct journal_synced *answer);
+
+/* Writes the journal and sends what was held, as far as its copies go. A journal that cannot be written ends the
  * process: what is in memory and what is in the file are no longer known to agree. */
 void controller_flush(struct controller *controller);
 
@@ -120,6 +137,9 @@ void controller_write_down(struct controller *controller, enum record_type type,
 
 /* Begin to end; once is enough. */
 void controller_stop(struct controller *controller, const char *why);
+
+/* End at once, with the queue as it is, which goes on elsewhere. */
+void controller_leave(struct controller *controller, const char *why);
 
 /* One goodbye is sent, or cannot be. */
 void controller_goodbye_done(struct controller *controller);

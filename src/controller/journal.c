@@ -302,6 +302,16 @@ journal_is_pending(const struct journal *journal)
     return journal->pending.len > 0;
 }
 
+struct journal_extent
+journal_extent(const struct journal *journal)
+{
+    DS_ASSERT(journal->pending.len == 0);
+    return (struct journal_extent){.id = journal->header.id,
+                                   .inode = append_file_inode(journal->file),
+                                   .bytes = journal->end,
+                                   .sequence = journal->next_sequence};
+}
+
 /* All that is pending is in the file then. */
 static enum ds_status
 write_pending(struct journal *journal, struct ds_error *err)

@@ -79,6 +79,15 @@ bool journal_is_pending(const struct journal *journal);
  * in memory. */
 DS_MUST_USE enum ds_status journal_flush(struct journal *journal, struct ds_error *err);
 
+/* What is in the file: see struct journal_sync (wire/journals.h), but for its number. */
+struct journal_extent {
+    uint64_t id;
+    uint64_t inode;
+    uint64_t bytes;
+    uint64_t sequence;
+};
+struct journal_extent journal_extent(const struct journal *journal);
+
 /* It has grown long for what it says. */
 bool journal_is_long(const struct journal *journal);
 

@@ -46,12 +46,20 @@ static const char usage[] =
     "  --journal_compact_bytes N\n"
     "                        after so many bytes it begins anew with what is known\n"
     "                        then (default: 16777216)\n"
+    "  --journal_copies N    on so many other nodes, 2 at most, which go on with the\n"
+    "                        queue should this one be lost (default: 2; with --host, "
+    "a\n"
+    "                        worker that belongs to a cluster, and a name)\n"
     "  --session TEXT        name of the queue: by it, clients find it again at the\n"
     "                        worker should its socket be another one, and a journal "
     "of\n"
     "                        another queue is only used to delete its blocks "
     "(default:\n"
     "                        empty)\n"
+    "  --term N              which one of the queue's controllers, one after the "
+    "other,\n"
+    "                        this is (default: 1). A worker that goes on with a queue\n"
+    "                        starts one with a higher\n"
     "  --owner TEXT          who started it, for the log\n"
     "  --ends_with PID,START ends when that process does, which started so many clock\n"
     "                        ticks after the machine (field 22 of /proc/PID/stat)\n"
@@ -70,7 +78,9 @@ enum option_code {
     JOURNAL,
     FSYNC,
     JOURNAL_COMPACT,
+    JOURNAL_COPIES,
     SESSION,
+    TERM,
     LOG_DIR,
     OWNER,
     ENDS_WITH,
@@ -87,6 +97,8 @@ static const struct option option_table[] = {
     {"journal", required_argument, NULL, JOURNAL},
     {"fsync", no_argument, NULL, FSYNC},
     {"journal_compact_bytes", required_argument, NULL, JOURNAL_COMPACT},
+    {"journal_copies", required_argument, NULL, JOURNAL_COPIES},
+    {"term", required_argument, NULL, TERM},
     {"session", required_argument, NULL, SESSION},
     {"log_dir", required_argument, NULL, LOG_DIR},
     {"owner", required_argument, NULL, OWNER},
@@ -118,20 +130,47 @@ take_bytes(const char *text, uint64_t *out)
     return EXIT_USAGE;
 }
 
+/* As take_option(). */
+static int
+take_number(const char *option, const char *text, uint64_t min, uint64_t max,
+            uint64_t *out)
+{
+    if (parse_number(text, out) && *out >= min && *out <= max)
+        return -1;
+    fprintf(stderr,
+            "transfer_queue_controller: --%s must be a number from %ju to %ju, not "
+            "'%s'\n",
+            option, (uintmax_t)min, (uintmax_t)max, text);
+    return EXIT_USAGE;
+}
+
 /* 0: any. As take_option(). */
 static int
 take_port(const char *text, uint16_t *out)
 {
-    uint64_t port;
-    if (parse_number(text, &port) && port <= UINT16_MAX) {
-        *out = (uint16_t)port;
-        return -1;
-    }
-    fprintf(stderr,
-            "transfer_queue_controller: --port must be a number from 0 to 65535, not "
-            "'%s'\n",
-            text);
-    return EXIT_USAGE;
+    uint64_t port = 0;
+    int result = take_number("port", text, 0, UINT16_MAX, &port);
+    *out = (uint16_t)port;
+    return result;
+}
+
+static int
+take_copies(const char *text, uint8_t *out)
+{
+    uint64_t copies = 0;
+    int result = take_number("journal_copies", text, 0, JOURNAL_COPIES_MAX, &copies);
+    *out = (uint8_t)copies;
+    return result;
+}
+
+static int
+take_term(const char *text, uint32_t *out)
+{
+    uint64_t term = 0;
+    int result =
+        take_number("term", text, QUEUE_TERM_FIRST, QUEUE_TERM_ENDED - 1, &term);
+    *out = (uint32_t)term;
+    return result;
 }
 
 /* As take_option(). The descriptor stays open as long as the program runs. */
@@ -198,6 +237,10 @@ take_option(int code, struct controller_options *options)
         return -1;
     case JOURNAL_COMPACT:
         return take_bytes(optarg, &options->journal.compact_bytes);
+    case JOURNAL_COPIES:
+        return take_copies(optarg, &options->copies_max);
+    case TERM:
+        return take_term(optarg, &options->term);
     case SESSION:
         return take_session(optarg, &options->journal.session);
     case LOG_DIR:
@@ -364,8 +407,12 @@ supervise(struct controller_options *options)
 int
 main(int argc, char **argv)
 {
-    struct controller_options options = {
-        .owner = "", .owner_fd = -1, .tcp_fd = -1, .journal.session = ""};
+    struct controller_options options = {.owner = "",
+                                         .owner_fd = -1,
+                                         .tcp_fd = -1,
+                                         .journal.session = "",
+                                         .copies_max = JOURNAL_COPIES_MAX,
+                                         .term = QUEUE_TERM_FIRST};
     static char beside[4096 + 16];
     int result = parse(argc, argv, &options);
     if (result >= 0)

@@ -43,6 +43,7 @@ struct reply {
     struct frame_header request;
     enum ds_status status;
     struct writer bytes;
+    uint64_t ticket; /* With which it is held: copied.h. */
     bool is_goodbye;
 };
 
@@ -125,10 +126,12 @@ static void
 send_or_hold(struct reply *reply)
 {
     struct controller *controller = reply->session->controller;
-    if (controller_must_hold(controller))
-        list_push_back(&controller->held, &reply->link);
-    else
+    if (!controller_must_hold(controller)) {
         send_now(reply);
+        return;
+    }
+    reply->ticket = controller_take_ticket(controller);
+    list_push_back(&controller->held, &reply->link);
 }
 
 /* Takes what is in `bytes`. */
@@ -159,8 +162,11 @@ void
 sessions_send_held(struct controller *controller)
 {
     LIST_FOREACH (link, &controller->held) {
+        struct reply *reply = CONTAINER_OF(link, struct reply, link);
+        if (!copied_covers(&controller->copied, reply->ticket))
+            return;
         list_remove(link);
-        send_now(CONTAINER_OF(link, struct reply, link));
+        send_now(reply);
     }
 }
 
@@ -360,7 +366,7 @@ handle_hello(struct session *session, const struct frame_header *header,
     uncount(session);
     conn_accept_peer(session->conn);
     AUTO_WRITER(writer);
-    encode_queue_place(&writer, &session->controller->place);
+    encode_queue_place(&writer, &session->controller->serve.place);
     if (writer.failed) {
         conn_close(session->conn, "out of memory for a reply");
         return;
@@ -385,7 +391,8 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
     struct session *session = conn_user(conn);
     (void)fds;
     if (header->type != MESSAGE_QUEUE_CALL)
-        controller_flush(session->controller); /* Replies keep their order. */
+        controller_flush(
+            session->controller); /* Replies keep their order, but for copies. */
     if (header->status != DS_OK || fd_count > 0)
         conn_close(conn, "the peer sent something that is no request");
     else if (header->type == MESSAGE_HELLO && header->payload_bytes == 0)

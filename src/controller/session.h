@@ -13,7 +13,7 @@ void sessions_announce_config(struct controller *controller);
 /* Answers every `shutdown`; each reply counts as a goodbye until it is sent. */
 void sessions_say_goodbye(struct controller *controller);
 
-/* Sends what waited for the journal. */
+/* Sends what waited for the journal and its copies, and need not any more. */
 void sessions_send_held(struct controller *controller);
 
 void sessions_close(struct controller *controller);

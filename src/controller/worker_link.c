@@ -8,6 +8,7 @@
 #include "net/conn.h"
 #include "os/sockets.h"
 #include "store/layout.h"
+#include "wire/journals.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -20,10 +21,13 @@ enum {
     BATCH_SEQUENCE = 1, /* Of HELLO and batches: one is under way at a time. */
     ORPHANS_SEQUENCE = 2,
     SERVE_SEQUENCE = 3,
+    SYNC_SEQUENCE = 4,
+    END_SEQUENCE = 5,
 };
 
 struct task {
     struct ds_block_id id;
+    uint64_t ticket;
     bool is_delete; /* Else it is to be adopted. */
 };
 
@@ -33,11 +37,12 @@ struct task {
 struct worker_link {
     uv_loop_t *loop;
     const char *path;
-    const struct queue_place *place;
+    const struct queue_serve *serve;
     const struct worker_link_ops *ops;
     void *arg;
     struct conn *conn;
-    bool is_up; /* The worker has welcomed us. */
+    bool is_up;     /* The worker has welcomed us, */
+    bool is_served; /* and knows where our queue is. */
     bool closing;
     bool was_reported_away; /* In the log, once until it is up again. */
     uint32_t handles_open;  /* Timer, turn, and the connection. */
@@ -51,6 +56,8 @@ struct worker_link {
     size_t sent;
     void (*on_flushed)(void *arg);
     void *flushed_arg;
+    void (*on_ended)(void *arg);
+    void *ended_arg;
 };
 
 static void connect_to_worker(struct worker_link *link);
@@ -101,7 +108,8 @@ static void
 push(struct worker_link *link, struct ds_block_id id, bool is_delete)
 {
     DS_ASSERT(link->tail < link->capacity);
-    link->tasks[link->tail++] = (struct task){id, is_delete};
+    uint64_t ticket = link->ops->take_ticket(link->arg);
+    link->tasks[link->tail++] = (struct task){id, ticket, is_delete};
     wake(link);
 }
 
@@ -151,6 +159,12 @@ worker_link_delete(struct worker_link *link, struct ds_block_id id)
         return false;
     push(link, id, true);
     return true;
+}
+
+void
+worker_link_wake(struct worker_link *link)
+{
+    wake(link);
 }
 
 bool
@@ -215,14 +229,15 @@ on_no_answer(uv_timer_t *timer)
         conn_close(link->conn, "the worker does not answer");
 }
 
-/* The longest run of tasks of one kind, up to a limit. */
+/* The longest run of tasks of one kind that may be told, up to a limit. */
 static size_t
 next_batch(const struct worker_link *link, struct ds_block_id *ids)
 {
     size_t count = 0;
     const struct task *first = &link->tasks[link->head];
     size_t max = min_u64(task_count(link), BATCH_BLOCKS_MAX);
-    while (count < max && first[count].is_delete == first->is_delete) {
+    while (count < max && first[count].is_delete == first->is_delete &&
+           link->ops->is_covered(first[count].ticket, link->arg)) {
         ids[count] = first[count].id;
         count++;
     }
@@ -234,6 +249,8 @@ send_batch(struct worker_link *link)
 {
     static struct ds_block_id ids[BATCH_BLOCKS_MAX]; /* Loop thread only. */
     size_t count = next_batch(link, ids);
+    if (count == 0)
+        return;
     bool is_delete = link->tasks[link->head].is_delete;
     AUTO_WRITER(body);
     encode_block_ids(&body, ids, count);
@@ -266,11 +283,37 @@ ask_for_orphans(struct worker_link *link)
 static void
 say_where_we_are(struct worker_link *link)
 {
-    if (link->place->name.len == 0)
+    if (link->serve->place.name.len == 0)
         return;
     AUTO_WRITER(body);
-    encode_queue_place(&body, link->place);
+    encode_queue_serve(&body, link->serve);
     send_message(link, MESSAGE_QUEUE_SERVE, SERVE_SEQUENCE, &body);
+}
+
+bool
+worker_link_is_served(const struct worker_link *link)
+{
+    return link->is_served;
+}
+
+void
+worker_link_sync(struct worker_link *link, const struct journal_sync *message)
+{
+    DS_ASSERT(link->is_served);
+    AUTO_WRITER(body);
+    encode_journal_sync(&body, message);
+    send_message(link, MESSAGE_JOURNAL_SYNC, SYNC_SEQUENCE, &body);
+}
+
+void
+worker_link_end_queue(struct worker_link *link, void (*on_ended)(void *arg), void *arg)
+{
+    AUTO_WRITER(body);
+    if (!link->is_served)
+        return;
+    link->on_ended = on_ended;
+    link->ended_arg = arg;
+    send_message(link, MESSAGE_JOURNAL_END, END_SEQUENCE, &body);
 }
 
 static void
@@ -337,13 +380,54 @@ handle_orphans(struct worker_link *link, struct ds_slice body)
 }
 
 static void
+handle_served(struct worker_link *link, struct ds_slice body)
+{
+    bool is_copied;
+    if (!decode_queue_served(body, &is_copied)) {
+        conn_close(link->conn, "the worker's answer is malformed");
+        return;
+    }
+    link->is_served = true;
+    link->ops->on_served(is_copied, link->arg);
+}
+
+static void
+handle_synced(struct worker_link *link, struct ds_slice body)
+{
+    struct journal_synced answer;
+    if (decode_journal_synced(body, &answer))
+        link->ops->on_synced(&answer, link->arg);
+    else
+        conn_close(link->conn, "the worker's answer is malformed");
+}
+
+static void
+handle_end(struct worker_link *link)
+{
+    void (*on_ended)(void *arg) = link->on_ended;
+    link->on_ended = NULL;
+    if (on_ended != NULL)
+        on_ended(link->ended_arg);
+}
+
+/* Only these two say so. */
+static bool
+is_superseded(const struct frame_header *header)
+{
+    return header->status == DS_EXISTS && (header->type == MESSAGE_QUEUE_SERVE ||
+                                           header->type == MESSAGE_JOURNAL_SYNC);
+}
+
+static void
 on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice body,
          const int *fds, size_t fd_count)
 {
     struct worker_link *link = conn_user(conn);
     (void)fds;
     (void)fd_count;
-    if (header->status != DS_OK) {
+    if (is_superseded(header)) {
+        link->ops->on_superseded(link->arg);
+    } else if (header->status != DS_OK) {
         log_warn("controller worker refused status=%s reason=\"%.*s\"",
                  ds_status_name(header->status), (int)min_u64(body.len, 512),
                  (const char *)body.data);
@@ -356,7 +440,11 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
     } else if (link->is_up && header->type == MESSAGE_ORPHANS) {
         handle_orphans(link, body);
     } else if (link->is_up && header->type == MESSAGE_QUEUE_SERVE) {
-        log_debug("controller place is known to the worker");
+        handle_served(link, body);
+    } else if (link->is_up && header->type == MESSAGE_JOURNAL_SYNC) {
+        handle_synced(link, body);
+    } else if (link->is_up && header->type == MESSAGE_JOURNAL_END) {
+        handle_end(link);
     } else {
         conn_close(conn, "the worker sent a message out of turn");
     }
@@ -404,6 +492,7 @@ on_closed(struct conn *conn, const char *reason)
     struct worker_link *link = conn_user(conn);
     link->conn = NULL;
     link->is_up = false;
+    link->is_served = false;
     link->sent = 0; /* To be told again. */
     if (!link->closing) {
         (void)uv_prepare_stop(&link->turn);
@@ -462,7 +551,7 @@ connect_to_worker(struct worker_link *link)
 }
 
 enum ds_status
-worker_link_open(uv_loop_t *loop, const char *path, const struct queue_place *place,
+worker_link_open(uv_loop_t *loop, const char *path, const struct queue_serve *serve,
                  const struct worker_link_ops *ops, void *arg, struct worker_link **out,
                  struct ds_error *err)
 {
@@ -471,7 +560,7 @@ worker_link_open(uv_loop_t *loop, const char *path, const struct queue_place *pl
         return ds_fail(err, DS_NO_MEMORY, "out of memory for the link to the worker");
     link->loop = loop;
     link->path = path;
-    link->place = place;
+    link->serve = serve;
     link->ops = ops;
     link->arg = arg;
     link->backoff_ms = BACKOFF_MS_MIN;

@@ -21,6 +21,9 @@
 #include <uv.h>
 
 struct worker_link;
+struct queue_serve;    /* wire/journals.h */
+struct journal_sync;   /* the same */
+struct journal_synced; /* the same */
 
 /* What the link asks of its owner. */
 struct worker_link_ops {
@@ -30,13 +33,24 @@ struct worker_link_ops {
     /* The writer of this block is dead: *out_known, or refused from now on. False when
      * that cannot be decided now; the worker will ask again. */
     bool (*judge_orphan)(const struct ds_block_id *id, bool *out_known, void *arg);
+
+    /* An order is told to the worker once its ticket is covered (copied.h). */
+    uint64_t (*take_ticket)(void *arg);
+    bool (*is_covered)(uint64_t ticket, void *arg);
+
+    /* The worker knows where our queue is, and whether it makes copies of its journal. */
+    void (*on_served)(bool is_copied, void *arg);
+    void (*on_synced)(const struct journal_synced *answer, void *arg);
+
+    /* Another controller goes on with our queue. */
+    void (*on_superseded)(void *arg);
 };
 
-/* `path`, `place` and `ops` are borrowed. Connects in the background, again and again,
+/* `path`, `serve` and `ops` are borrowed. Connects in the background, again and again,
  * and says then where our queue is, if it has a name.
  *   DS_NO_MEMORY */
 DS_MUST_USE enum ds_status
-worker_link_open(uv_loop_t *loop, const char *path, const struct queue_place *place,
+worker_link_open(uv_loop_t *loop, const char *path, const struct queue_serve *serve,
                  const struct worker_link_ops *ops, void *arg, struct worker_link **out,
                  struct ds_error *err);
 
@@ -52,6 +66,18 @@ void worker_link_adopt(struct worker_link *link, struct ds_block_id id);
 
 /* False when out of memory. */
 bool worker_link_delete(struct worker_link *link, struct ds_block_id id);
+
+/* More tickets are covered. */
+void worker_link_wake(struct worker_link *link);
+
+/* The worker was told where our queue is, so it takes JOURNAL_SYNC. */
+bool worker_link_is_served(const struct worker_link *link);
+void worker_link_sync(struct worker_link *link, const struct journal_sync *message);
+
+/* The queue has ended: its copies go, then `on_ended` is called; never if the worker is
+ * away. */
+void
+worker_link_end_queue(struct worker_link *link, void (*on_ended)(void *arg), void *arg);
 
 bool worker_link_is_up(const struct worker_link *link);
 

@@ -21,6 +21,7 @@ enum { ROOM_STEP_BYTES = 1 << 20 };
 struct append_file {
     int fd;
     uint64_t bytes;
+    uint64_t inode;
     char *path; /* Owned. */
 };
 
@@ -33,11 +34,12 @@ find_length(struct append_file *file, struct ds_error *err)
     if (!S_ISREG(info.st_mode))
         return ds_fail(err, DS_IO, "'%s' is not a regular file", file->path);
     file->bytes = (uint64_t)info.st_size;
+    file->inode = info.st_ino;
     return DS_OK;
 }
 
-enum ds_status
-append_file_open(const char *path, struct append_file **out, struct ds_error *err)
+static enum ds_status
+open_file(const char *path, int flags, struct append_file **out, struct ds_error *err)
 {
     DS_ASSERT(path != NULL);
     struct append_file *file = calloc(1, sizeof *file);
@@ -45,7 +47,7 @@ append_file_open(const char *path, struct append_file **out, struct ds_error *er
         return ds_fail(err, DS_NO_MEMORY, "file '%s': out of memory", path);
     enum ds_status status = DS_OK;
     file->path = strdup(path);
-    file->fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    file->fd = open(path, flags | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (file->fd < 0)
         status = ds_fail_errno(err, "file '%s': cannot open it", path);
     else if (file->path == NULL)
@@ -57,6 +59,19 @@ append_file_open(const char *path, struct append_file **out, struct ds_error *er
     else
         append_file_close(file);
     return status;
+}
+
+enum ds_status
+append_file_open(const char *path, struct append_file **out, struct ds_error *err)
+{
+    return open_file(path, O_RDWR | O_CREAT, out, err);
+}
+
+enum ds_status
+append_file_open_to_read(const char *path, struct append_file **out,
+                         struct ds_error *err)
+{
+    return open_file(path, O_RDONLY, out, err);
 }
 
 void
@@ -74,6 +89,40 @@ uint64_t
 append_file_bytes(const struct append_file *file)
 {
     return file->bytes;
+}
+
+uint64_t
+append_file_inode(const struct append_file *file)
+{
+    return file->inode;
+}
+
+enum ds_status
+append_file_read(struct append_file *file, uint64_t offset, void *out, size_t bytes,
+                 struct ds_error *err)
+{
+    uint8_t *at = out;
+    while (bytes > 0) {
+        ssize_t done = pread(file->fd, at, bytes, (off_t)offset);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return ds_fail_errno(err, "file '%s': cannot read %zu bytes at %ju",
+                                 file->path, bytes, (uintmax_t)offset);
+        if (done == 0)
+            return ds_fail(err, DS_IO, "file '%s' ends at %ju, before it should",
+                           file->path, (uintmax_t)offset);
+        at += done;
+        offset += (uint64_t)done;
+        bytes -= (size_t)done;
+    }
+    return DS_OK;
+}
+
+void
+append_file_remove(const struct append_file *file)
+{
+    (void)unlink(file->path);
 }
 
 enum ds_status

@@ -23,12 +23,28 @@ struct append_file;
 DS_MUST_USE enum ds_status
 append_file_open(const char *path, struct append_file **out, struct ds_error *err);
 
+/* Somebody else's, to be read only. DS_IO, DS_NO_MEMORY */
+DS_MUST_USE enum ds_status
+append_file_open_to_read(const char *path, struct append_file **out,
+                         struct ds_error *err);
+
 /* Accepts NULL. */
 void append_file_close(struct append_file *file);
 DEFINE_AUTO(append_file, struct append_file, append_file_close)
 
 /* Length of the file: of everything ever written, and of the room behind it. */
 uint64_t append_file_bytes(const struct append_file *file);
+
+/* Tells it from the others of its file system. */
+uint64_t append_file_inode(const struct append_file *file);
+
+/* Exactly so many bytes; DS_IO also when the file ends before. */
+DS_MUST_USE enum ds_status
+append_file_read(struct append_file *file, uint64_t offset, void *out, size_t bytes,
+                 struct ds_error *err);
+
+/* Its name goes; it stays until it is closed. */
+void append_file_remove(const struct append_file *file);
 
 /* The whole file as it is now, to be read until append_file_unmap().
  *   DS_IO, DS_NO_MEMORY */

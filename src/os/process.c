@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,22 @@ process_start_time(pid_t pid)
     if (pid <= 0 || !read_stat(pid, &state, &start_time))
         return 0;
     return start_time;
+}
+
+bool
+process_program_beside(const char *name, char *out, size_t out_bytes)
+{
+    char own[PATH_MAX];
+    ssize_t len = readlink("/proc/self/exe", own, sizeof own - 1);
+    if (len <= 0)
+        return false;
+    own[len] = '\0';
+    char *slash = strrchr(own, '/');
+    if (slash == NULL)
+        return false;
+    *slash = '\0';
+    int used = snprintf(out, out_bytes, "%s/%s", own, name);
+    return used > 0 && (size_t)used < out_bytes && access(out, X_OK) == 0;
 }
 
 int

@@ -20,6 +20,9 @@ int process_open(pid_t pid, uint64_t start_time);
 /* True while it exists (and is not a zombie) and started at `start_time` (0: any). */
 bool process_is_alive(pid_t pid, uint64_t start_time);
 
+/* The path of a program that lies beside this one; false: there is none. */
+bool process_program_beside(const char *name, char *out, size_t out_bytes);
+
 /* A process for messages: "PID 12 (python3)", with "?" for a name that is not shown. */
 enum { PROCESS_TEXT_BYTES = 100 };
 void process_describe(pid_t pid, char *out, size_t out_bytes);

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -113,6 +114,22 @@ secret_file_read(const char *path, size_t bytes_min, struct secret *out,
     if (status != DS_OK)
         secret_wipe(out);
     return status;
+}
+
+enum ds_status
+secret_hand_over(const struct secret *secret, int *out_fd, struct ds_error *err)
+{
+    int fd = memfd_create("auth_key", MFD_CLOEXEC);
+    if (fd < 0)
+        return ds_fail_errno(err, "no file for a key");
+    if (fchmod(fd, S_IRUSR | S_IWUSR) < 0 ||
+        pwrite(fd, secret->bytes, secret->len, 0) != (ssize_t)secret->len) {
+        enum ds_status status = ds_fail_errno(err, "a file for a key");
+        close(fd);
+        return status;
+    }
+    *out_fd = fd;
+    return DS_OK;
 }
 
 void

@@ -25,6 +25,11 @@ struct secret {
  * All texts have the path and what to do. */
 DS_MUST_USE enum ds_status secret_file_read(const char *path, size_t bytes_min,
                                             struct secret *out, struct ds_error *err);
+
+/* A file without a name that holds it, for another program, to be closed by the caller.
+ * DS_IO */
+DS_MUST_USE enum ds_status
+secret_hand_over(const struct secret *secret, int *out_fd, struct ds_error *err);
 void secret_wipe(struct secret *secret);
 
 #endif

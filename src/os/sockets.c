@@ -47,6 +47,16 @@ set_tcp_options(int fd)
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
 }
 
+void
+socket_expect_life(int fd, uint32_t ms)
+{
+    int probes = 3, interval_s = (int)(ms / 1000 / 4 + 1), timeout_ms = (int)ms;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &interval_s, sizeof interval_s);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
+}
+
 /* ---- Unix ---- */
 
 /* A path over 107 bytes is named through a descriptor of its folder. *out_folder is -1

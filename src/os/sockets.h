@@ -32,6 +32,11 @@ DS_MUST_USE enum ds_status
 socket_connect_tcp(const char *host, uint16_t port, int *out_fd, struct ds_error *err);
 DS_MUST_USE enum ds_status socket_connect_result(int fd, struct ds_error *err);
 
+/* A TCP connection whose other host has said nothing for so long, though there was something
+ * to be answered, is broken. A process that is stopped does not matter: its kernel answers,
+ * until it has no room for more. */
+void socket_expect_life(int fd, uint32_t ms);
+
 /* Next waiting connection; *out_fd is -1 when there is none. Options as above. DS_IO
  * with errno text for EMFILE and the like: stop accepting for a while. */
 DS_MUST_USE enum ds_status

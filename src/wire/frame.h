@@ -16,7 +16,7 @@
 #define FRAME_MAGIC          0x31575344u /* "DSW1" read as bytes. */
 #define FRAME_HEADER_BYTES   24u
 #define FRAME_BODY_BYTES_MAX (16u << 20)
-#define PROTOCOL_VERSION     14u
+#define PROTOCOL_VERSION     15u
 
 /* Requests; values never change. Who may send which is in worker/session.c. */
 enum message_type {
@@ -51,6 +51,11 @@ enum message_type {
     MESSAGE_AUTH_PROVE = 29,
     MESSAGE_KEY_ORDERS = 30, /* To another worker. */
     MESSAGE_KEY_REPORT = 31, /* To another worker. */
+    MESSAGE_JOURNAL_SYNC = 32,
+    MESSAGE_JOURNAL_END = 33,
+    MESSAGE_JOURNAL_WRITE = 34, /* To another worker, as the next two. */
+    MESSAGE_JOURNAL_ASK = 35,
+    MESSAGE_JOURNAL_DROP = 36,
     MESSAGE_TYPE_COUNT
 };
 

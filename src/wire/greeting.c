@@ -127,13 +127,7 @@ encode_queue_place(struct writer *writer, const struct queue_place *message)
     write_short_bytes(writer, message->name);
     write_short_bytes(writer, message->address);
     write_short_bytes(writer, message->tcp_address);
-}
-
-static bool
-is_short_text(struct ds_slice text, size_t bytes_max)
-{
-    return text.len <= bytes_max &&
-           (text.len == 0 || memchr(text.data, 0, text.len) == NULL);
+    write_u32(writer, message->term);
 }
 
 bool
@@ -142,6 +136,7 @@ read_queue_place(struct reader *reader, struct queue_place *out)
     struct queue_place message = {.name = read_short_bytes(reader)};
     message.address = read_short_bytes(reader);
     message.tcp_address = read_short_bytes(reader);
+    message.term = read_u32(reader);
     if (!reader_ok(reader) || !is_short_text(message.name, QUEUE_PLACE_NAME_MAX) ||
         !is_short_text(message.address, QUEUE_PLACE_ADDRESS_MAX) ||
         !is_short_text(message.tcp_address, QUEUE_PLACE_ADDRESS_MAX))

@@ -4,6 +4,8 @@
 
 #include "wire/message.h"
 
+#include <string.h>
+
 /* One element less; false when none is left. */
 static inline bool
 step(uint32_t *count)
@@ -19,6 +21,14 @@ static inline bool
 fixed_list_fits(uint32_t count, const struct reader *at, size_t element_bytes)
 {
     return reader_ok(at) && reader_left(at) == (uint64_t)count * element_bytes;
+}
+
+/* What a C string can hold. */
+static inline bool
+is_short_text(struct ds_slice text, size_t bytes_max)
+{
+    return text.len <= bytes_max &&
+           (text.len == 0 || memchr(text.data, 0, text.len) == NULL);
 }
 
 /* A list of refs that ends the body: false if it does not end there. */

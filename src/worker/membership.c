@@ -98,12 +98,39 @@ membership_find_queue(const struct membership *membership, struct ds_slice name,
                       struct queue_place *out)
 {
     struct queue_walk walk = {0};
+    struct queue_place place;
     const struct member *member;
-    while (membership != NULL && next_queue(membership, &walk, out, &member)) {
-        if (slice_equal(out->name, name) && out->tcp_address.len > 0)
-            return true;
+    bool is_found = false;
+    uint32_t own = membership == NULL ? 0 : own_node(membership);
+    while (membership != NULL && next_queue(membership, &walk, &place, &member)) {
+        bool is_wanted = member->node != own && slice_equal(place.name, name) &&
+                         place.tcp_address.len > 0;
+        if (!is_wanted || (is_found && place.term <= out->term))
+            continue;
+        *out = place;
+        is_found = true;
     }
-    return false;
+    return is_found;
+}
+
+const struct member *
+membership_after(const struct membership *membership, uint32_t node)
+{
+    const struct member *first = NULL, *next = NULL;
+    for (uint32_t i = 0; i < membership_count(membership); i++) {
+        const struct member *member = &membership->members[i];
+        if (first == NULL || member->node < first->node)
+            first = member;
+        if (member->node > node && (next == NULL || member->node < next->node))
+            next = member;
+    }
+    return next != NULL ? next : first;
+}
+
+uint32_t
+membership_count(const struct membership *membership)
+{
+    return membership == NULL ? 0 : membership->count;
 }
 
 const struct member *

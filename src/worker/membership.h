@@ -41,9 +41,9 @@ membership_leave(struct membership *membership, void (*on_left)(struct worker *w
 /* Another queue has its controller here, or one has it no more: all members hear of it. */
 void membership_queues_changed(struct membership *membership); /* Accepts NULL. */
 
-/* The queue of this name, whose controller is at some member and can be reached from
- * others. False: there is none, or there are no members (NULL). Borrowed until the members
- * change. */
+/* The queue of this name, whose controller is at some other member and can be reached from
+ * others; of several the one with the highest term. False: there is none, or there are no
+ * members (NULL). Borrowed until the members change. */
 bool membership_find_queue(const struct membership *membership, struct ds_slice name,
                            struct queue_place *out);
 
@@ -55,5 +55,13 @@ membership_find_tag(const struct membership *membership, uint16_t tag);
 /* NULL: no member has this node id. Borrowed until the members change. */
 const struct member *
 membership_find(const struct membership *membership, uint32_t node);
+
+/* The next one in the order of the nodes, behind the last the first: the same one if there is
+ * no other. NULL: there are none. Borrowed as above; accepts NULL. */
+const struct member *
+membership_after(const struct membership *membership, uint32_t node);
+
+/* This worker as well; 0 for NULL. */
+uint32_t membership_count(const struct membership *membership);
 
 #endif

@@ -1,5 +1,6 @@
 #include "worker/orphans.h"
 
+#include "wire/journals.h"
 #include "worker/fixture.h"
 
 #include <signal.h>
@@ -101,10 +102,11 @@ static void
 queue_open(struct caller *controller, struct fixture *fixture, const char *name)
 {
     AUTO_WRITER(body);
-    struct queue_place place = {.name = slice_of_text(name),
-                                .address = slice_of_text("unix:/run/1.sock")};
+    struct queue_serve serve = {
+        .place = {.name = slice_of_text(name),
+                  .address = slice_of_text("unix:/run/1.sock")}};
     controller_open(controller, fixture);
-    encode_queue_place(&body, &place);
+    encode_queue_serve(&body, &serve);
     CHECK_OK(caller_call(controller, MESSAGE_QUEUE_SERVE, bytes_of(&body)));
     ask_for_orphans(controller, fixture);
 }

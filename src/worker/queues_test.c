@@ -1,5 +1,6 @@
 #include "worker/queues.h"
 
+#include "wire/journals.h"
 #include "worker/fixture.h"
 
 static enum ds_status
@@ -12,13 +13,37 @@ call_with_place(struct caller *caller, enum message_type type, const char *name,
     return caller_call(caller, type, bytes_of(&body));
 }
 
+/* The request of a controller, which has no copies of its journal. */
+static void
+encode_serve(struct writer *body, const char *name, const char *address,
+             const char *tcp_address)
+{
+    struct queue_place place = {.name = slice_of_text(name),
+                                .address = slice_of_text(address),
+                                .tcp_address = slice_of_text(tcp_address),
+                                .term = QUEUE_TERM_FIRST};
+    encode_queue_serve(body, &(struct queue_serve){.place = place});
+}
+
+static void
+serve(struct caller *controller, const char *name, const char *address,
+      const char *tcp_address)
+{
+    bool is_copied = true;
+    AUTO_WRITER(body);
+    encode_serve(&body, name, address, tcp_address);
+    CHECK_OK(caller_call(controller, MESSAGE_QUEUE_SERVE, bytes_of(&body)));
+    CHECK(decode_queue_served(body_of(controller), &is_copied));
+    CHECK(!is_copied);
+}
+
 static void
 controller_open(struct caller *controller, struct fixture *fixture, const char *name,
                 const char *address)
 {
     caller_open(controller, fixture);
     say_hello_as_member(controller);
-    CHECK_OK(call_with_place(controller, MESSAGE_QUEUE_SERVE, name, address));
+    serve(controller, name, address, "");
 }
 
 static void
@@ -57,12 +82,8 @@ TEST(where_other_nodes_find_a_queue_is_said_too)
     CALLER(client, &f);
     say_hello_as_member(&controller);
     say_hello(&client);
-    AUTO_WRITER(body);
-    struct queue_place place = {.name = slice_of_text("train"),
-                                .address = slice_of_text("unix:/run/1.sock"),
-                                .tcp_address = slice_of_text("10.0.0.1:31600")};
-    encode_queue_place(&body, &place);
-    CHECK_OK(caller_call(&controller, MESSAGE_QUEUE_SERVE, bytes_of(&body)));
+    struct queue_place place;
+    serve(&controller, "train", "unix:/run/1.sock", "10.0.0.1:31600");
     CHECK_OK(call_with_place(&client, MESSAGE_QUEUE_FIND, "train", ""));
     CHECK(decode_queue_place(body_of(&client), &place));
     CHECK(slice_equal(place.address, slice_of_text("unix:/run/1.sock")));
@@ -92,8 +113,12 @@ check_is_refused(enum message_type type, const char *name, const char *address)
     CALLER(caller, &f);
     say_hello(&caller);
     AUTO_WRITER(body);
-    encode_queue_place(&body, &(struct queue_place){.name = slice_of_text(name),
-                                                    .address = slice_of_text(address)});
+    struct queue_place place = {.name = slice_of_text(name),
+                                .address = slice_of_text(address)};
+    if (type == MESSAGE_QUEUE_SERVE)
+        encode_serve(&body, name, address, "");
+    else
+        encode_queue_place(&body, &place);
     caller_send(&caller, type, bytes_of(&body));
     check_closed(&caller);
 }

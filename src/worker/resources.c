@@ -254,13 +254,12 @@ static enum ds_status
 read_key(const struct worker_flags *flags, struct resources *resources,
          struct ds_error *err)
 {
-    struct secret secret;
+    struct secret *secret = &resources->secret;
     enum ds_status status =
-        secret_file_read(flags->auth_key_file, AUTH_SECRET_BYTES_MIN, &secret, err);
-    resources->has_key = status == DS_OK && secret.len > 0;
+        secret_file_read(flags->auth_key_file, AUTH_SECRET_BYTES_MIN, secret, err);
+    resources->has_key = status == DS_OK && secret->len > 0;
     if (resources->has_key)
-        auth_key_derive(slice(secret.bytes, secret.len), &resources->key);
-    secret_wipe(&secret);
+        auth_key_derive(slice(secret->bytes, secret->len), &resources->key);
     return status;
 }
 
@@ -316,6 +315,7 @@ resources_close(struct resources *resources)
         *fds[i] = -1;
     }
     auth_key_wipe(&resources->key);
+    secret_wipe(&resources->secret);
     if (resources->lock_fd >= 0)
         close(resources->lock_fd);
     resources->lock_fd = -1;

@@ -4,6 +4,7 @@
 #ifndef WORKER_RESOURCES_H
 #define WORKER_RESOURCES_H
 
+#include "os/secret_file.h"
 #include "store/store.h"
 #include "wire/auth.h"
 #include "worker/flags.h"
@@ -31,7 +32,8 @@ struct resources {
     uint64_t huge_page_bytes;
 
     bool has_key;
-    struct auth_key key; /* Of the cluster, for connections over TCP. */
+    struct auth_key key;  /* Of the cluster, for connections over TCP, */
+    struct secret secret; /* and what it was made of, for controllers started here. */
 };
 
 /* What to prove with; NULL: nothing. */

@@ -385,6 +385,11 @@ static const struct {
     [MESSAGE_MEMBERS] = {handle_members, false, true},
     [MESSAGE_KEY_ORDERS] = {handle_key_orders, false, false},
     [MESSAGE_KEY_REPORT] = {handle_key_report, false, false},
+    [MESSAGE_JOURNAL_SYNC] = {handle_journal_sync, false, false},
+    [MESSAGE_JOURNAL_END] = {handle_journal_end, false, false},
+    [MESSAGE_JOURNAL_WRITE] = {handle_journal_write, false, false},
+    [MESSAGE_JOURNAL_ASK] = {handle_journal_ask, false, false},
+    [MESSAGE_JOURNAL_DROP] = {handle_journal_drop, false, false},
 };
 
 static bool

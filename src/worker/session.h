@@ -106,6 +106,16 @@ handle_orphans_found(struct session *, const struct frame_header *, struct ds_sl
 /* queues.c */
 void handle_queue_serve(struct session *, const struct frame_header *, struct ds_slice);
 void handle_queue_find(struct session *, const struct frame_header *, struct ds_slice);
+void
+handle_journal_sync(struct session *, const struct frame_header *, struct ds_slice);
+void handle_journal_end(struct session *, const struct frame_header *, struct ds_slice);
+
+/* kept_journals.c */
+void
+handle_journal_write(struct session *, const struct frame_header *, struct ds_slice);
+void handle_journal_ask(struct session *, const struct frame_header *, struct ds_slice);
+void
+handle_journal_drop(struct session *, const struct frame_header *, struct ds_slice);
 
 /* metastore.c */
 void

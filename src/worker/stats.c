@@ -6,6 +6,8 @@
 #include "os/files.h"
 #include "os/process.h"
 #include "worker/directory.h"
+#include "worker/kept_journals.h"
+#include "worker/queues.h"
 #include "worker/session.h"
 
 #include <stdio.h>
@@ -114,6 +116,8 @@ add_store(struct json *json, struct worker *worker)
     add_number(json, "objects_evictable", stats.evictable);
     add_number(json, "objects_copied", stats.copies);
     add_number(json, "keys_elsewhere", directory_count(worker->directory));
+    add_number(json, "journal_copies", queues_copies(worker));
+    add_number(json, "journals_kept", kept_journals_count(worker));
     add_number(json, "objects_unsealed", stats.writing);
     add_number(json, "objects_lent", stats.lent);
     add_number(json, "objects_deleted_but_held", stats.dead);

@@ -9,15 +9,18 @@
 #include "os/supervisor.h"
 #include "worker/checksums.h"
 #include "worker/client.h"
+#include "worker/kept_journals.h"
 #include "worker/keys.h"
 #include "worker/membership.h"
 #include "worker/metastore.h"
 #include "worker/orphans.h"
 #include "worker/peers.h"
 #include "worker/populate.h"
+#include "worker/queues.h"
 #include "worker/reports.h"
 #include "worker/session.h"
 #include "worker/stats.h"
+#include "worker/takeover.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -40,6 +43,8 @@ on_tick(uv_timer_t *timer)
         metastore_tick(worker->metastore, now);
     peers_tick(worker->peers);
     owners_tick(worker);
+    queues_tick(worker);
+    takeover_tick(worker);
     if (++worker->tick_count % EXPIRED_TICKS == 0)
         directory_forget_expired(worker);
     if (worker->is_unreported)
@@ -87,6 +92,7 @@ stop(struct worker *worker)
     clients_close(worker);
     membership_close(worker->membership);
     worker->membership = NULL;
+    takeover_stop(worker);
     if (worker->peers != NULL)
         peers_stop(worker->peers);
     populate_stop(worker->populate);
@@ -238,6 +244,8 @@ fini(struct worker *worker)
 {
     uv_run(&worker->loop, UV_RUN_DEFAULT);
     orphans_close(worker);
+    queues_close(worker);
+    kept_journals_close(worker);
     metastore_close(worker->metastore);
     peers_close(worker->peers);
     keys_close(worker);
@@ -279,6 +287,8 @@ init(struct worker *worker, const struct worker_flags *flags,
     list_init(&worker->copies_unasked);
     list_init(&worker->key_requests);
     list_init(&worker->reports);
+    list_init(&worker->started);
+    kept_journals_open(worker);
 }
 
 enum ds_status

@@ -75,6 +75,8 @@ struct worker {
     uint32_t foreign_orphan_count;
     struct list orphan_readers; /* Sessions of controllers that asked for orphans. */
     struct list queues;         /* queues.c */
+    struct list kept_journals;  /* kept_journals.c */
+    struct list started;        /* takeover.c */
     struct populate *populate;
     struct checksums *checksums;
     struct metastore *metastore;   /* NULL: it is another node's. */

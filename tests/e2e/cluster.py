@@ -83,6 +83,15 @@ class Cluster:
         wanted = sorted(self.address(host) for host in hosts)
         await_that(lambda: self.members() == wanted)
 
+    def stats(self, host: Host) -> dict[str, Any]:
+        words = ("status", "--worker_address", self.address(host), "--json")
+        stats: dict[str, Any] = json.loads(self.dscli(host, *words).out)
+        return stats
+
+    def await_copies(self, host: Host, count: int) -> None:
+        """Of the journal of the queue whose controller is on that host."""
+        await_that(lambda: self.stats(host)["journal_copies"] == count)
+
     def supervisor(self, host: Host) -> int:
         text = (self.home(host) / "worker.lock").read_text()
         return int(text)
@@ -128,6 +137,14 @@ class Program:
         done = finish(self._process)
         assert done.code == 0, done.err
 
+    def end_if_alive(self) -> None:
+        if self._process.poll() is None:
+            self.end()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(timeout=EVENT_S)
+
     def _answer(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -152,15 +169,22 @@ class KeyProgram(Program):
 
 
 class QueueProgram(Program):
-    """Uses the queue whose controller is on the head, and is there its owner."""
+    """Uses the queue whose controller is on the owner's host (None: the head), and is
+    there its owner."""
 
-    def __init__(self, cluster: Cluster, host: Host, timeout_s: float = 60) -> None:
-        head = cluster.head.address
-        if host is cluster.head and not cluster.has_queue:
-            words = ("owner", head, str(CONTROLLER_PORT))
+    def __init__(
+        self,
+        cluster: Cluster,
+        host: Host,
+        owner: Host | None = None,
+        timeout_s: float = 60,
+    ) -> None:
+        owner = owner or cluster.head
+        if host is owner and not cluster.has_queue:
+            words = ("owner", owner.address, str(CONTROLLER_PORT))
             cluster.has_queue = True
         else:
-            words = ("attached", f"{head}:{CONTROLLER_PORT}")
+            words = ("attached", f"{owner.address}:{CONTROLLER_PORT}")
         folder = cluster.site.folder / f"run{host.number}"
         folder.mkdir(mode=0o700, exist_ok=True)
         super().__init__(

@@ -6,6 +6,7 @@
 #include "fuzz.h"
 
 #include "wire/bindings.h"
+#include "wire/journals.h"
 #include "wire/message.h"
 
 #include <stdlib.h>
@@ -408,16 +409,81 @@ rewrite_report_reply(struct ds_slice body, struct writer *out)
     return true;
 }
 
+static bool
+rewrite_queue_serve(struct ds_slice body, struct writer *out)
+{
+    struct queue_serve message;
+    if (!decode_queue_serve(body, &message))
+        return false;
+    DS_ASSERT(message.journal_path.len <= JOURNAL_PATH_MAX);
+    encode_queue_serve(out, &message);
+    return true;
+}
+
+static bool
+rewrite_journal_sync(struct ds_slice body, struct writer *out)
+{
+    struct journal_sync message;
+    if (!decode_journal_sync(body, &message))
+        return false;
+    encode_journal_sync(out, &message);
+    return true;
+}
+
+static bool
+rewrite_journal_write(struct ds_slice body, struct writer *out)
+{
+    struct journal_write message;
+    if (!decode_journal_write(body, &message))
+        return false;
+    DS_ASSERT(message.name.len > 0 && message.name.len <= QUEUE_PLACE_NAME_MAX);
+    DS_ASSERT(message.offset + message.bytes.len >= message.offset);
+    encode_journal_write(out, &message);
+    return true;
+}
+
+static bool
+rewrite_journal_ask(struct ds_slice body, struct writer *out)
+{
+    struct journal_ask message;
+    if (!decode_journal_ask(body, &message))
+        return false;
+    encode_journal_ask(out, &message);
+    return true;
+}
+
+static bool
+rewrite_journal_known(struct ds_slice body, struct writer *out)
+{
+    struct journal_known message;
+    if (!decode_journal_known(body, &message))
+        return false;
+    encode_journal_known(out, &message);
+    return true;
+}
+
+static bool
+rewrite_journal_synced(struct ds_slice body, struct writer *out)
+{
+    struct journal_synced message;
+    if (!decode_journal_synced(body, &message))
+        return false;
+    encode_journal_synced(out, &message);
+    return true;
+}
+
 static const rewrite_fn rewrites[] = {
-    rewrite_discovered,    rewrite_hello,        rewrite_welcome,
-    rewrite_create,        rewrite_created,      rewrite_seal,
-    rewrite_refs,          rewrite_keys,         rewrite_lookup,
-    rewrite_found,         rewrite_expire,       rewrite_put,
-    rewrite_flags,         rewrite_block_ids,    rewrite_block_create,
-    rewrite_fill,          rewrite_publish,      rewrite_fetched,
-    rewrite_queue_place,   rewrite_member_renew, rewrite_member_list,
-    rewrite_orphans_found, rewrite_key_orders,   rewrite_answers,
-    rewrite_key_report,    rewrite_report_reply,
+    rewrite_discovered,    rewrite_hello,          rewrite_welcome,
+    rewrite_create,        rewrite_created,        rewrite_seal,
+    rewrite_refs,          rewrite_keys,           rewrite_lookup,
+    rewrite_found,         rewrite_expire,         rewrite_put,
+    rewrite_flags,         rewrite_block_ids,      rewrite_block_create,
+    rewrite_fill,          rewrite_publish,        rewrite_fetched,
+    rewrite_queue_place,   rewrite_member_renew,   rewrite_member_list,
+    rewrite_orphans_found, rewrite_key_orders,     rewrite_answers,
+    rewrite_key_report,    rewrite_report_reply,   rewrite_queue_serve,
+    rewrite_journal_sync,  rewrite_journal_write,  rewrite_journal_ask,
+    rewrite_journal_known, rewrite_journal_synced,
 };
 
 int

@@ -8,6 +8,7 @@
 #include "queue/snapshot.h"
 #include "queue/test_text.h"
 #include "wire/bindings.h"
+#include "wire/journals.h"
 #include "wire/message.h"
 
 #include <errno.h>
@@ -271,6 +272,52 @@ seed_creation(void)
 }
 
 static void
+seed_journals(void)
+{
+    struct writer writer = message(26);
+    struct queue_serve serve = {
+        .place = {.name = slice_of_text("train"),
+                  .address = slice_of_text("unix:/run/q.sock"),
+                  .tcp_address = slice_of_text("10.0.0.1:31600"),
+                  .term = 2},
+        .copies_max = 2,
+        .journal_path = slice_of_text("/run/q.journal")};
+    encode_queue_serve(&writer, &serve);
+    seed_message("queue_serve", writer);
+
+    writer = message(27);
+    struct journal_sync sync = {
+        .number = 3, .id = 4, .inode = 5, .bytes = 640, .sequence = 9};
+    encode_journal_sync(&writer, &sync);
+    seed_message("journal_sync", writer);
+
+    writer = message(28);
+    struct journal_write piece = {.name = slice_of_text("train"),
+                                  .term = 2,
+                                  .node = 7,
+                                  .incarnation = 8,
+                                  .id = 4,
+                                  .offset = 64,
+                                  .sequence = 9,
+                                  .bytes = slice_of_text("records")};
+    encode_journal_write(&writer, &piece);
+    seed_message("journal_write", writer);
+
+    writer = message(29);
+    struct journal_ask ask = {slice_of_text("train"), 3, 7, true};
+    encode_journal_ask(&writer, &ask);
+    seed_message("journal_ask", writer);
+
+    writer = message(30);
+    encode_journal_known(&writer, &(struct journal_known){true, 2, 9});
+    seed_message("journal_known", writer);
+
+    writer = message(31);
+    encode_journal_synced(&writer, &(struct journal_synced){3, 777});
+    seed_message("journal_synced", writer);
+}
+
+static void
 seed_keys(void)
 {
     const struct ds_slice two_keys[] = {slice_of_text("a"), slice_of_text("key-2")};
@@ -483,6 +530,7 @@ main(int argc, char **argv)
     seed_bindings();
     seed_creation();
     seed_keys();
+    seed_journals();
     seed_blocks();
     seed_requests();
     seed_dialogue("dialogue", 1);

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "net/program.h"
 #include "os/boot_id.h"
 #include "os/clock.h"
 #include "os/copy.h"
@@ -313,6 +314,51 @@ void
 process_describe(pid_t pid, char *out, size_t out_bytes)
 {
     snprintf(out, out_bytes, "PID %d (simulated)", (int)pid);
+}
+
+/* ---- Going on with another node's queue: there is one node ---- */
+
+uint64_t
+process_start_time(pid_t pid)
+{
+    return (uint64_t)pid * 10;
+}
+
+bool
+process_program_beside(const char *name, char *out, size_t out_bytes)
+{
+    (void)name;
+    (void)out;
+    (void)out_bytes;
+    return false;
+}
+
+enum ds_status
+secret_hand_over(const struct secret *secret, int *out_fd, struct ds_error *err)
+{
+    (void)secret;
+    (void)out_fd;
+    return ds_fail(err, DS_UNSUPPORTED, "there is one node");
+}
+
+enum ds_status
+program_start(uv_loop_t *loop, char **arguments, int stdin_fd,
+              void (*on_end)(int exit_code, int signal_number, void *arg), void *arg,
+              struct program **out, struct ds_error *err)
+{
+    (void)loop;
+    (void)arguments;
+    (void)stdin_fd;
+    (void)on_end;
+    (void)arg;
+    (void)out;
+    return ds_fail(err, DS_UNSUPPORTED, "there is one node");
+}
+
+void
+program_forget(struct program *program)
+{
+    (void)program;
 }
 
 /* ---- The helper thread: as a second fiber, without anything in between ---- */

@@ -313,6 +313,13 @@ socket_connect_result(int fd, struct ds_error *err)
     return DS_OK;
 }
 
+void
+socket_expect_life(int fd, uint32_t ms)
+{
+    (void)fd;
+    (void)ms;
+}
+
 enum ds_status
 socket_accept(int listener, int *out_fd, struct ds_error *err)
 {

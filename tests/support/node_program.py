@@ -45,6 +45,15 @@ class Program:
         }
         tq.kv_batch_put(keys, PARTITION, TensorDict(fields, batch_size=[len(keys)]))
 
+    def put_for(self, name: str, seconds: float, items: int) -> int:
+        """One row after the other; the number of those that were put is their last
+        version as well."""
+        end, count = time.monotonic() + seconds, 0
+        while time.monotonic() < end:
+            self.put([f"{name}-{count}"], count, items)
+            count += 1
+        return count
+
     def versions(self, keys: list[str], items: int) -> list[int]:
         """Of all rows; each value is compared with what its version must have."""
         data = tq.kv_batch_get(keys, PARTITION)

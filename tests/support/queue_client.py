@@ -30,7 +30,7 @@ BLOCK_DELETE, BLOCK_ADOPT, ORPHANS, QUEUE_CALL = 15, 16, 17, 19
 QUEUE_SERVE = 23
 INVALID, NOT_FOUND, FULL, NOT_READY, IO, MISMATCH = 1, 2, 4, 6, 7, 10
 
-HELLO_BODY = struct.pack("<IIIIQIHQI", 1, 14, 0, 0, 0, 0, 0, 0, 0)
+HELLO_BODY = struct.pack("<IIIIQIHQI", 1, 15, 0, 0, 0, 0, 0, 0, 0)
 WELCOME = struct.Struct("<IIIQQQQQQ")
 
 
@@ -275,7 +275,7 @@ class FakeWorker:
         elif frame.type == ORPHANS:
             self.orphan_requests.put(frame)
         elif frame.type == QUEUE_SERVE:
-            self._send(Frame(QUEUE_SERVE, 0, frame.sequence, b"", b""))
+            self._send(Frame(QUEUE_SERVE, 0, frame.sequence, b"\0", b""))
         else:
             self._obey(frame)
 

@@ -165,7 +165,10 @@ class QueueConnection:
         worker_host: str | None = None,
         worker_port: int = 0,
         auth_secret: bytes | None = None,
-    ) -> None: ...
+        name: str | None = None,
+    ) -> None:
+        """A queue of that name is found also where another controller has gone on with
+        it; None: any queue at `address`."""
     def call(self, request: _BufferProtocol, timeout_ms: int) -> bytes: ...
     def place(self) -> tuple[str, str]:
         """The queue's name, and where other nodes reach it, as its controller said

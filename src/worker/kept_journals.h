@@ -1,0 +1,69 @@
+/* Copies of journals of queues whose controllers are on other nodes (journal_copies.h): this
+ * worker keeps them in files, and goes on with a queue that nobody serves any more
+ * (takeover.h).
+ *
+ *      JOURNAL_WRITE at 0 ──► [fresh] ── pieces ── the last ──► [whole] ── pieces ──► ...
+ *                                                                  └── another at 0: both,
+ *                                                                      until that is whole
+ *
+ * A process that is started again has none: what was kept by the one before is removed, and
+ * sent again by the controller's worker. Owner: loop thread. */
+#ifndef WORKER_KEPT_JOURNALS_H
+#define WORKER_KEPT_JOURNALS_H
+
+#include "wire/journals.h"
+#include "worker/session.h"
+
+struct append_file; /* os/append_file.h */
+struct candidacy;   /* takeover.c */
+
+/* A file of the journal with that id; file NULL: none. */
+struct kept_file {
+    struct append_file *file;
+    uint64_t id;
+    uint64_t bytes;
+};
+
+struct kept_journal {
+    struct list link; /* In worker->kept_journals. */
+    char name[QUEUE_PLACE_NAME_MAX + 1];
+    uint32_t term; /* Of the latest controller that wrote to it. */
+    uint32_t
+        promised_term; /* Who would go on with the queue, and in which term; 0: nobody. */
+    uint32_t promised_node;
+    uint32_t node; /* That the controller was on. */
+    uint32_t incarnation;
+    struct kept_file whole;
+    struct kept_file fresh; /* Not whole yet. */
+    uint64_t sequence;      /* `whole` has all records before this one. */
+
+    struct candidacy *candidacy; /* We are asking who goes on with the queue. */
+    uint64_t unserved_ms;        /* Since then nobody serves it; 0: somebody does. */
+    uint64_t rests_until_ms;     /* Until then nobody is asked again. */
+    bool is_used;    /* We have started its controller, which has the file, */
+    bool has_failed; /* but that has ended, or could not be started. */
+};
+
+void kept_journals_open(struct worker *worker);
+
+/* After the loop has run. Removes the files. */
+void kept_journals_close(struct worker *worker);
+
+/* Those that are whole. */
+uint32_t kept_journals_count(const struct worker *worker);
+
+/* NULL: nothing of this queue is kept. */
+struct kept_journal *
+kept_journals_find(const struct worker *worker, struct ds_slice name);
+
+/* What is of an earlier term is refused. */
+uint32_t
+kept_journal_term(const struct worker *worker, const struct kept_journal *journal);
+
+/* It is of no use any more. */
+void kept_journal_drop(struct kept_journal *journal);
+
+/* Stands for the queue's name in the names of files. */
+uint64_t kept_journal_hash(const char *queue);
+
+#endif

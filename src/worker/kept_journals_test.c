@@ -1,0 +1,368 @@
+/* A worker as the keeper of a journal, and as the one that has its copies made, beside
+ * another worker, which is scripted. */
+#include "worker/kept_journals.h"
+
+#include "os/files.h"
+#include "wire/journals.h"
+#include "worker/peers_testing.h"
+
+#include <sys/stat.h>
+#include <time.h>
+
+enum { ID = 77, OTHER_ID = 78 };
+
+static const char records[] = "header, and records that nobody looks at here";
+
+/* ---- The other worker, as a keeper ---- */
+
+static _Atomic uint64_t kept_bytes;
+static _Atomic uint64_t kept_sequence;
+static atomic_int answers; /* enum ds_status */
+static atomic_bool is_mute;
+
+WELCOMING(keeps)
+{
+    struct journal_write piece;
+    AUTO_WRITER(out);
+    if (header->type == MESSAGE_JOURNAL_DROP) {
+        atomic_store(&kept_bytes, 0);
+        return fake_reply(fd, header, DS_OK, (struct ds_slice){0},
+                          (struct ds_slice){0});
+    }
+    if (header->type != MESSAGE_JOURNAL_WRITE || !decode_journal_write(body, &piece))
+        return false;
+    while (atomic_load(&is_mute)) {
+        struct timespec rest = {.tv_nsec = 5000000};
+        nanosleep(&rest, NULL);
+    }
+    enum ds_status status = (enum ds_status)atomic_load(&answers);
+    if (status != DS_OK)
+        return fake_reply(fd, header, status, slice_of_text("no"),
+                          (struct ds_slice){0});
+    bool fits = piece.bytes.len <= sizeof records - piece.offset &&
+                memcmp(records + piece.offset, piece.bytes.data, piece.bytes.len) == 0;
+    if (piece.offset == 0)
+        atomic_store(&kept_bytes, 0);
+    if (!fits || piece.offset != atomic_load(&kept_bytes))
+        return false;
+    atomic_fetch_add(&kept_bytes, piece.bytes.len);
+    if (piece.sequence > 0)
+        atomic_store(&kept_sequence, piece.sequence);
+    encode_journal_written(&out, atomic_load(&kept_bytes));
+    return fake_reply(fd, header, DS_OK, slice(out.data, out.len),
+                      (struct ds_slice){0});
+}
+
+/* ---- Writing to ours ---- */
+
+static enum ds_status
+write_piece(struct caller *caller, struct journal_write piece, uint64_t *out_bytes)
+{
+    AUTO_WRITER(body);
+    piece.name = slice_of_text("train");
+    encode_journal_write(&body, &piece);
+    enum ds_status status = caller_call(caller, MESSAGE_JOURNAL_WRITE, bytes_of(&body));
+    if (status == DS_OK)
+        CHECK(decode_journal_written(body_of(caller), out_bytes));
+    return status;
+}
+
+static struct journal_write
+piece_of(uint32_t term, uint64_t id, uint64_t offset, size_t bytes, uint64_t sequence)
+{
+    return (struct journal_write){.term = term,
+                                  .node = NODE,
+                                  .incarnation = INCARNATION,
+                                  .id = id,
+                                  .offset = offset,
+                                  .sequence = sequence,
+                                  .bytes = slice(records + offset, bytes)};
+}
+
+static struct journal_known
+ask(struct caller *caller, uint32_t term, bool withdraws)
+{
+    AUTO_WRITER(body);
+    struct journal_known known = {0};
+    struct journal_ask message = {slice_of_text("train"), term, NODE, withdraws};
+    encode_journal_ask(&body, &message);
+    CHECK_OK(caller_call(caller, MESSAGE_JOURNAL_ASK, bytes_of(&body)));
+    CHECK(decode_journal_known(body_of(caller), &known));
+    return known;
+}
+
+struct pair {
+    struct fake_peer other;
+    struct caller member; /* Keeps the other one a member. */
+    struct caller caller;
+};
+
+static void
+pair_open(struct pair *pair, struct fixture *f)
+{
+    atomic_store(&kept_bytes, 0);
+    atomic_store(&kept_sequence, 0);
+    atomic_store(&answers, DS_OK);
+    atomic_store(&is_mute, false);
+    fake_peer_start_tcp(&pair->other, keeps);
+    join_with(f, &pair->member, &pair->other, "another");
+    caller_open(&pair->caller, f);
+    say_hello_as_member(&pair->caller);
+}
+
+static void
+pair_close(struct pair *pair)
+{
+    atomic_store(&is_mute, false);
+    caller_close(&pair->caller);
+    caller_close(&pair->member);
+    fake_peer_stop(&pair->other);
+}
+
+static uint32_t
+kept_count(const struct fixture *f)
+{
+    return kept_journals_count(&f->worker);
+}
+
+TEST(a_copy_is_whole_with_its_last_piece_and_grows)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    uint64_t bytes = 0;
+    pair_open(&pair, &f);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 0), &bytes));
+    CHECK_INT(bytes, 8);
+    CHECK_INT(kept_count(&f), 0);
+    CHECK(!ask(&pair.caller, 0, false).has_copy);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 8, 4, 3), &bytes));
+    CHECK_INT(bytes, 12);
+    CHECK_INT(kept_count(&f), 1);
+    struct journal_known known = ask(&pair.caller, 0, false);
+    CHECK(known.has_copy && known.term == 1 && known.sequence == 3);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 12, 4, 4), &bytes));
+    CHECK_INT(ask(&pair.caller, 0, false).sequence, 4);
+    pair_close(&pair);
+}
+
+TEST(a_piece_that_does_not_follow_is_not_written)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    uint64_t bytes = 0;
+    pair_open(&pair, &f);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 8, 4, 3), &bytes));
+    CHECK_INT(bytes, 0);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 2), &bytes));
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 12, 4, 3), &bytes));
+    CHECK_INT(bytes, 8);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, OTHER_ID, 8, 4, 3), &bytes));
+    CHECK_INT(bytes, 0);
+    CHECK_INT(ask(&pair.caller, 0, false).sequence, 2);
+    pair_close(&pair);
+}
+
+/* A journal that is written anew is sent from its beginning. */
+TEST(the_old_copy_stays_until_the_new_one_is_whole)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    uint64_t bytes = 0;
+    pair_open(&pair, &f);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 5), &bytes));
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, OTHER_ID, 0, 4, 0), &bytes));
+    CHECK_INT(ask(&pair.caller, 0, false).sequence, 5);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, OTHER_ID, 4, 4, 9), &bytes));
+    CHECK_INT(ask(&pair.caller, 0, false).sequence, 9);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 8, 4, 6), &bytes));
+    CHECK_INT(bytes, 0);
+    pair_close(&pair);
+}
+
+TEST(who_was_promised_a_later_term_is_waited_for_until_it_withdraws)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    uint64_t bytes = 0;
+    pair_open(&pair, &f);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 5), &bytes));
+    CHECK_INT(ask(&pair.caller, 3, false).term, 1);
+    CHECK_STATUS(write_piece(&pair.caller, piece_of(1, ID, 8, 4, 6), &bytes),
+                 DS_EXISTS);
+    CHECK_STATUS(write_piece(&pair.caller, piece_of(2, ID, 8, 4, 6), &bytes),
+                 DS_EXISTS);
+    CHECK_INT(ask(&pair.caller, 2, false).term, 3);
+    CHECK_INT(ask(&pair.caller, 3, true).term, 3);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 8, 4, 6), &bytes));
+    CHECK_INT(bytes, 12);
+    pair_close(&pair);
+}
+
+TEST(what_a_later_controller_wrote_is_not_for_an_earlier_one)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    uint64_t bytes = 0;
+    pair_open(&pair, &f);
+    CHECK_OK(write_piece(&pair.caller, piece_of(2, ID, 0, 8, 5), &bytes));
+    CHECK_STATUS(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 5), &bytes),
+                 DS_EXISTS);
+    pair_close(&pair);
+}
+
+TEST(a_copy_that_is_dropped_leaves_no_file)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    uint64_t bytes = 0;
+    char folder[PATH_MAX + 16];
+    pair_open(&pair, &f);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 5), &bytes));
+    snprintf(folder, sizeof folder, "%s/journals", f.resources.home);
+    CHECK(files_exists(folder));
+    AUTO_WRITER(body);
+    struct journal_ask drop = {.name = slice_of_text("train"), .term = 1};
+    encode_journal_ask(&body, &drop);
+    CHECK_OK(caller_call(&pair.caller, MESSAGE_JOURNAL_DROP, bytes_of(&body)));
+    CHECK_INT(kept_count(&f), 0);
+    pair_close(&pair);
+    fixture_stop(&f);
+    CHECK(!files_exists(folder));
+    fixture_start_again(&f);
+}
+
+/* ---- Copies of a queue that is served here ---- */
+
+static void
+write_file(const struct fixture *f, char *out_path, size_t path_bytes, size_t bytes)
+{
+    snprintf(out_path, path_bytes, "%s/controller.journal", f->folder);
+    FILE *file = fopen(out_path, "w");
+    CHECK(file != NULL && fwrite(records, 1, bytes, file) == bytes);
+    CHECK_INT(fclose(file), 0);
+}
+
+static void
+serve(struct caller *controller, const char *path)
+{
+    bool is_copied = false;
+    struct queue_serve message = {
+        .place = {.name = slice_of_text("train"),
+                  .address = slice_of_text("unix:/run/nobody.sock"),
+                  .tcp_address = slice_of_text("10.0.0.1:31600"),
+                  .term = QUEUE_TERM_FIRST},
+        .copies_max = 2,
+        .journal_path = slice_of_text(path)};
+    AUTO_WRITER(body);
+    encode_queue_serve(&body, &message);
+    CHECK_OK(caller_call(controller, MESSAGE_QUEUE_SERVE, bytes_of(&body)));
+    CHECK(decode_queue_served(body_of(controller), &is_copied) && is_copied);
+}
+
+static void
+send_sync(struct caller *controller, const char *path, uint64_t number, uint64_t bytes)
+{
+    struct stat info;
+    CHECK_INT(stat(path, &info), 0);
+    struct journal_sync sync = {.number = number,
+                                .id = ID,
+                                .inode = info.st_ino,
+                                .bytes = bytes,
+                                .sequence = bytes};
+    AUTO_WRITER(body);
+    encode_journal_sync(&body, &sync);
+    caller_send(controller, MESSAGE_JOURNAL_SYNC, bytes_of(&body));
+}
+
+static void
+check_synced(struct caller *controller, uint64_t number)
+{
+    struct journal_synced synced = {0};
+    CHECK(caller_receive(controller));
+    CHECK_OK(controller->reply.status);
+    CHECK(decode_journal_synced(body_of(controller), &synced));
+    CHECK_INT(synced.number, number);
+}
+
+TEST(an_answer_waits_for_the_copy)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    char path[PATH_MAX];
+    pair_open(&pair, &f);
+    write_file(&f, path, sizeof path, sizeof records);
+    serve(&pair.caller, path);
+    send_sync(&pair.caller, path, 1, 10);
+    check_synced(&pair.caller, 1);
+    CHECK_INT(atomic_load(&kept_bytes), 10);
+    CHECK_INT(atomic_load(&kept_sequence), 10);
+    send_sync(&pair.caller, path, 2, sizeof records);
+    check_synced(&pair.caller, 2);
+    CHECK_INT(atomic_load(&kept_bytes), sizeof records);
+    pair_close(&pair);
+}
+
+/* It is waited for no longer, but only while our lease lasts, and it catches up. */
+TEST(a_keeper_that_says_nothing_is_late)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    char path[PATH_MAX];
+    pair_open(&pair, &f);
+    write_file(&f, path, sizeof path, sizeof records);
+    serve(&pair.caller, path);
+    atomic_store(&is_mute, true);
+    uint64_t began_ms = clock_monotonic_ms();
+    send_sync(&pair.caller, path, 1, 10);
+    check_synced(&pair.caller, 1);
+    CHECK(clock_monotonic_ms() >= began_ms + 900);
+    atomic_store(&is_mute, false);
+    RUN_UNTIL(&f, atomic_load(&kept_sequence) == 10);
+    pair_close(&pair);
+}
+
+TEST(a_controller_whose_successor_is_known_is_told)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    char path[PATH_MAX];
+    pair_open(&pair, &f);
+    write_file(&f, path, sizeof path, sizeof records);
+    serve(&pair.caller, path);
+    atomic_store(&answers, DS_EXISTS);
+    send_sync(&pair.caller, path, 1, 10);
+    CHECK(caller_receive(&pair.caller));
+    CHECK_STATUS(pair.caller.reply.status, DS_EXISTS);
+    pair_close(&pair);
+}
+
+TEST(the_copies_of_a_queue_that_has_ended_go)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    char path[PATH_MAX];
+    CALLER(client, &f);
+    pair_open(&pair, &f);
+    write_file(&f, path, sizeof path, sizeof records);
+    serve(&pair.caller, path);
+    send_sync(&pair.caller, path, 1, 10);
+    check_synced(&pair.caller, 1);
+    CHECK_OK(caller_call(&pair.caller, MESSAGE_JOURNAL_END, (struct ds_slice){0}));
+    RUN_UNTIL(&f, atomic_load(&kept_bytes) == 0);
+    say_hello(&client);
+    AUTO_WRITER(body);
+    encode_queue_place(&body, &(struct queue_place){.name = slice_of_text("train")});
+    CHECK_STATUS(caller_call(&client, MESSAGE_QUEUE_FIND, bytes_of(&body)),
+                 DS_NOT_FOUND); /* Not: perhaps somebody goes on with it. */
+    pair_close(&pair);
+}
+
+TEST_MAIN(RUN(a_copy_is_whole_with_its_last_piece_and_grows),
+          RUN(a_piece_that_does_not_follow_is_not_written),
+          RUN(the_old_copy_stays_until_the_new_one_is_whole),
+          RUN(who_was_promised_a_later_term_is_waited_for_until_it_withdraws),
+          RUN(what_a_later_controller_wrote_is_not_for_an_earlier_one),
+          RUN(a_copy_that_is_dropped_leaves_no_file), RUN(an_answer_waits_for_the_copy),
+          RUN(a_keeper_that_says_nothing_is_late),
+          RUN(a_controller_whose_successor_is_known_is_told),
+          RUN(the_copies_of_a_queue_that_has_ended_go))

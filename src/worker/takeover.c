@@ -1,0 +1,417 @@
+#include "worker/takeover.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/slice.h"
+#include "base/status.h"
+#include "meta/members.h"
+#include "net/program.h"
+#include "os/append_file.h"
+#include "os/clock.h"
+#include "os/process.h"
+#include "os/secret_file.h"
+#include "os/sockets.h"
+#include "worker/kept_journals.h"
+#include "worker/membership.h"
+#include "worker/owners.h"
+#include "worker/peers.h"
+#include "worker/queues.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    UNSERVED_MS = 5000, /* A controller that was killed is back sooner. */
+    UNHEARD_MS = 200,   /* Until who could not say is asked again. */
+    STARTED_MS = 30000, /* For a program to be heard of. */
+    PROGRAM_ARGUMENTS_MAX = 24,
+};
+
+/* Owner: the journal; then the last question. */
+struct candidacy {
+    struct kept_journal *journal; /* NULL: it was cancelled. */
+    struct worker *worker;
+    uint32_t term; /* We would have. */
+    uint64_t epoch;
+    uint32_t open_count; /* Members that have not answered. */
+    bool is_lost;        /* Somebody has more. */
+    bool is_unheard;     /* Somebody could not say. */
+};
+
+/* Owner: the peers. */
+struct question {
+    struct peer_request request;
+    struct candidacy *candidacy; /* NULL: it withdraws. */
+    struct journal_ask message;  /* Its name is this: */
+    char name[QUEUE_PLACE_NAME_MAX + 1];
+};
+
+/* Owner: worker->started, until the program ends. */
+struct started {
+    struct list link;
+    struct program *program;
+    struct worker *worker;
+    char name[QUEUE_PLACE_NAME_MAX + 1];
+};
+
+static uint32_t
+own_node(const struct worker *worker)
+{
+    return store_header(worker->store)->node;
+}
+
+/* ---- The program ---- */
+
+/* Its texts, as long as it is being started. */
+struct launch {
+    char program[PATH_MAX];
+    char socket[PATH_MAX];
+    char term[16];
+    char ends_with[64];
+    char owner[64];
+    char *arguments[PROGRAM_ARGUMENTS_MAX];
+    size_t count;
+};
+
+static void
+add(struct launch *launch, const char *option, const char *value)
+{
+    DS_ASSERT(launch->count + 2 < PROGRAM_ARGUMENTS_MAX);
+    launch->arguments[launch->count++] = (char *)(uintptr_t)option;
+    if (value != NULL)
+        launch->arguments[launch->count++] = (char *)(uintptr_t)value;
+}
+
+/* Beside the worker's own socket, in a folder of this user alone. */
+static bool
+name_socket(const struct worker *worker, const struct kept_journal *journal,
+            uint32_t term, struct launch *launch)
+{
+    const char *beside = worker->resources->socket_path;
+    const char *slash = strrchr(beside, '/');
+    if (slash == NULL)
+        return false;
+    int used =
+        snprintf(launch->socket, sizeof launch->socket,
+                 "%.*s/queue-%016" PRIx64 "-%" PRIu32 ".sock", (int)(slash - beside),
+                 beside, kept_journal_hash(journal->name), term);
+    return used > 0 && (size_t)used < sizeof launch->socket;
+}
+
+static enum ds_status
+prepare(const struct worker *worker, const struct kept_journal *journal, uint32_t term,
+        struct launch *launch, struct ds_error *err)
+{
+    if (!name_socket(worker, journal, term, launch) ||
+        !process_program_beside("transfer_queue_controller", launch->program,
+                                sizeof launch->program))
+        return ds_fail(err, DS_NOT_FOUND,
+                       "there is no transfer_queue_controller beside this program");
+    pid_t supervisor = getppid();
+    snprintf(launch->term, sizeof launch->term, "%" PRIu32, term);
+    snprintf(launch->ends_with, sizeof launch->ends_with, "%d,%" PRIu64,
+             (int)supervisor, process_start_time(supervisor));
+    snprintf(launch->owner, sizeof launch->owner, "worker of node %" PRIu32,
+             own_node(worker));
+    add(launch, launch->program, NULL);
+    add(launch, "--session", journal->name);
+    add(launch, "--term", launch->term);
+    add(launch, "--socket", launch->socket);
+    add(launch, "--host", worker->resources->host);
+    add(launch, "--worker_socket", worker->resources->socket_path);
+    add(launch, "--log_dir", worker->resources->log_dir);
+    add(launch, "--owner", launch->owner);
+    add(launch, "--ends_with", launch->ends_with);
+    if (worker->resources->has_key)
+        add(launch, "--auth_key_file", "/dev/stdin");
+    return DS_OK;
+}
+
+/* The journal is the program's from now on: where it looks for it by itself. */
+static enum ds_status
+hand_over(struct kept_journal *journal, const struct launch *launch,
+          struct ds_error *err)
+{
+    char path[PATH_MAX];
+    int used = snprintf(path, sizeof path, "%s.journal", launch->socket);
+    if (used <= 0 || (size_t)used >= sizeof path)
+        return ds_fail(err, DS_INVALID, "the path '%s' is too long", launch->socket);
+    return append_file_rename(journal->whole.file, path, err);
+}
+
+static void
+on_program_end(int exit_code, int signal_number, void *arg)
+{
+    struct started *started = arg;
+    struct kept_journal *journal =
+        kept_journals_find(started->worker, slice_of_text(started->name));
+    if (exit_code != 0 || signal_number != 0)
+        log_warn("worker the controller of queue %s that it had started ended code=%d "
+                 "signal=%d",
+                 started->name, exit_code, signal_number);
+    if (journal != NULL && journal->is_used)
+        journal->has_failed = true;
+    list_remove(&started->link);
+    free(started);
+}
+
+static enum ds_status
+start_program(struct worker *worker, const struct kept_journal *journal,
+              struct launch *launch, int key_fd, struct ds_error *err)
+{
+    struct started *started = calloc(1, sizeof *started);
+    if (started == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "worker is out of memory for a program");
+    started->worker = worker;
+    memcpy(started->name, journal->name, sizeof started->name);
+    enum ds_status status =
+        program_start(&worker->loop, launch->arguments, key_fd, on_program_end, started,
+                      &started->program, err);
+    if (status == DS_OK)
+        list_push_back(&worker->started, &started->link);
+    else
+        free(started);
+    return status;
+}
+
+static enum ds_status
+launch_program(struct worker *worker, struct kept_journal *journal, uint32_t term,
+               struct ds_error *err)
+{
+    struct launch launch = {.count = 0};
+    int key_fd = -1;
+    enum ds_status status = prepare(worker, journal, term, &launch, err);
+    if (status == DS_OK && worker->resources->has_key)
+        status = secret_hand_over(&worker->resources->secret, &key_fd, err);
+    if (status == DS_OK)
+        status = hand_over(journal, &launch, err);
+    if (status == DS_OK)
+        status = start_program(worker, journal, &launch, key_fd, err);
+    socket_close(key_fd);
+    return status;
+}
+
+/* Without a program the copy stays, and counts for nothing: another node may have one. */
+static void
+take_over(struct worker *worker, struct kept_journal *journal, uint32_t term)
+{
+    struct ds_error err = {0};
+    journal->is_used = true;
+    journal->term = term;
+    if (launch_program(worker, journal, term, &err) == DS_OK) {
+        log_warn("worker goes on with queue %s, whose controller was at node %" PRIu32
+                 " and is gone term=%" PRIu32,
+                 journal->name, journal->node, term);
+        return;
+    }
+    journal->has_failed = true;
+    append_file_remove(journal->whole.file);
+    log_error("worker cannot go on with queue %s reason=\"%s\"", journal->name,
+              err.message);
+}
+
+/* ---- Asking the others ---- */
+
+static void
+encode(const struct peer_request *request, struct writer *body)
+{
+    encode_journal_ask(body,
+                       &CONTAINER_OF(request, const struct question, request)->message);
+}
+
+/* Of two with the same, the one with the lower node goes on. */
+static bool
+has_more(const struct candidacy *candidacy, uint32_t node,
+         const struct journal_known *known)
+{
+    const struct kept_journal *journal = candidacy->journal;
+    if (!known->has_copy || journal == NULL)
+        return false;
+    return known->sequence > journal->sequence ||
+           (known->sequence == journal->sequence && node < own_node(candidacy->worker));
+}
+
+static void finish_if_answered(struct candidacy *candidacy);
+
+static void
+end(struct worker *worker, struct peer_request *request,
+    const struct peer_answer *answer)
+{
+    struct question *question = CONTAINER_OF(request, struct question, request);
+    struct candidacy *candidacy = question->candidacy;
+    struct journal_known known = {0};
+    (void)worker;
+    if (candidacy != NULL &&
+        answer->header != NULL) { /* Else it is no member any more. */
+        bool is_heard = answer->header->status == DS_OK &&
+                        decode_journal_known(answer->body, &known);
+        candidacy->is_unheard |= !is_heard;
+        candidacy->is_lost |=
+            known.term > candidacy->term || has_more(candidacy, request->node, &known);
+    }
+    free(question);
+    if (candidacy == NULL)
+        return;
+    candidacy->open_count--;
+    finish_if_answered(candidacy);
+}
+
+static const struct peer_request_ops question_ops = {
+    .type = MESSAGE_JOURNAL_ASK, .encode = encode, .end = end};
+
+static bool
+ask(struct candidacy *candidacy, const struct member *member, bool withdraws)
+{
+    struct worker *worker = candidacy->worker;
+    struct question *question = calloc(1, sizeof *question);
+    if (question == NULL)
+        return false;
+    question->request = (struct peer_request){
+        .ops = &question_ops, .node = member->node, .incarnation = member->incarnation};
+    memcpy(question->name, candidacy->journal->name, sizeof question->name);
+    question->message = (struct journal_ask){.name = slice_of_text(question->name),
+                                             .term = candidacy->term,
+                                             .node = own_node(worker),
+                                             .withdraws = withdraws};
+    question->candidacy = withdraws ? NULL : candidacy;
+    if (!peers_ask(worker->peers, &question->request)) {
+        free(question);
+        return false;
+    }
+    candidacy->open_count += !withdraws;
+    return true;
+}
+
+static void
+ask_all(struct candidacy *candidacy, bool withdraws)
+{
+    const struct membership *membership = candidacy->worker->membership;
+    uint32_t own = own_node(candidacy->worker);
+    const struct member *member = membership_after(membership, own);
+    for (; member != NULL && member->node != own;
+         member = membership_after(membership, member->node))
+        candidacy->is_unheard |= !ask(candidacy, member, withdraws);
+}
+
+static bool
+may_take_over(const struct candidacy *candidacy)
+{
+    const struct worker *worker = candidacy->worker;
+    const struct kept_journal *journal = candidacy->journal;
+    return !candidacy->is_lost && !candidacy->is_unheard && owners_is_current(worker) &&
+           owners_epoch(worker->owners) == candidacy->epoch &&
+           journal->promised_term == candidacy->term &&
+           journal->promised_node == own_node(worker);
+}
+
+static void
+finish_if_answered(struct candidacy *candidacy)
+{
+    struct kept_journal *journal = candidacy->journal;
+    if (candidacy->open_count > 0)
+        return;
+    if (journal != NULL) {
+        journal->candidacy = NULL;
+        journal->rests_until_ms =
+            clock_monotonic_ms() + (candidacy->is_lost ? UNSERVED_MS : UNHEARD_MS);
+        if (may_take_over(candidacy)) {
+            take_over(candidacy->worker, journal, candidacy->term);
+        } else {
+            ask_all(candidacy, true);
+            if (journal->promised_term == candidacy->term)
+                journal->promised_term = 0;
+        }
+    }
+    free(candidacy);
+}
+
+static void
+begin(struct worker *worker, struct kept_journal *journal)
+{
+    struct candidacy *candidacy = calloc(1, sizeof *candidacy);
+    if (candidacy == NULL)
+        return;
+    *candidacy = (struct candidacy){.journal = journal,
+                                    .worker = worker,
+                                    .term = kept_journal_term(worker, journal) + 1,
+                                    .epoch = owners_epoch(worker->owners),
+                                    .open_count = 1}; /* Until all are asked. */
+    journal->promised_term = candidacy->term;
+    journal->promised_node = own_node(worker);
+    journal->candidacy = candidacy;
+    ask_all(candidacy, false);
+    candidacy->open_count--;
+    finish_if_answered(candidacy);
+}
+
+void
+takeover_cancel(struct kept_journal *journal)
+{
+    if (journal->candidacy != NULL)
+        journal->candidacy->journal = NULL;
+    journal->candidacy = NULL;
+}
+
+/* ---- Time ---- */
+
+/* False: the journal is gone. */
+static bool
+note_whether_served(struct worker *worker, struct kept_journal *journal)
+{
+    struct queue_place place;
+    bool is_served = queues_find(worker, slice_of_text(journal->name), &place) &&
+                     place.term >= journal->term;
+    bool is_ours = queues_term(worker, slice_of_text(journal->name)) > 0;
+    if (is_served && (place.term == QUEUE_TERM_ENDED || is_ours)) {
+        kept_journal_drop(journal);
+        return false;
+    }
+    uint64_t now = clock_monotonic_ms();
+    if (is_served)
+        journal->unserved_ms = 0;
+    else if (journal->unserved_ms == 0)
+        journal->unserved_ms = now;
+    if (journal->is_used && journal->unserved_ms != 0 &&
+        now >= journal->unserved_ms + STARTED_MS)
+        journal->has_failed = true;
+    return true;
+}
+
+static bool
+is_due(const struct worker *worker, const struct kept_journal *journal)
+{
+    uint64_t now = clock_monotonic_ms();
+    if (journal->unserved_ms == 0 || journal->candidacy != NULL || journal->is_used ||
+        journal->whole.file == NULL || now < journal->rests_until_ms ||
+        !owners_is_current(worker) || owners_may_be_served(worker))
+        return false;
+    return !peers_know(worker->peers, journal->node, journal->incarnation) ||
+           now >= journal->unserved_ms + UNSERVED_MS;
+}
+
+void
+takeover_tick(struct worker *worker)
+{
+    LIST_FOREACH (link, &worker->kept_journals) {
+        struct kept_journal *journal = CONTAINER_OF(link, struct kept_journal, link);
+        if (note_whether_served(worker, journal) && is_due(worker, journal))
+            begin(worker, journal);
+    }
+}
+
+void
+takeover_stop(struct worker *worker)
+{
+    LIST_FOREACH (link, &worker->kept_journals)
+        takeover_cancel(CONTAINER_OF(link, struct kept_journal, link));
+    LIST_FOREACH (other, &worker->started) {
+        struct started *started = CONTAINER_OF(other, struct started, link);
+        program_forget(started->program);
+        list_remove(&started->link);
+        free(started);
+    }
+}

@@ -1,0 +1,27 @@
+/* Going on with a queue whose controller is gone, from the copy of its journal that is kept
+ * here (kept_journals.h).
+ *
+ *      [kept] ── nobody serves it: at once if its node is no member any more, else for 5 s
+ *        ▲         ──► [asking] ── JOURNAL_ASK, all members ──► somebody has more ──► [kept]
+ *        │                              └── nobody has ──► its controller is started
+ *        └──────────── it ended, or nobody heard of it ◄────────┘
+ *
+ * Who is asked refuses from then on what earlier controllers write, so all that they had
+ * acknowledged is in one of the copies, and the longest has it. It is started only while the
+ * lease of our membership lasts, and that of everybody who is gone has ended.
+ * docs/decisions/0015-takeover.md. Owner: loop thread. */
+#ifndef WORKER_TAKEOVER_H
+#define WORKER_TAKEOVER_H
+
+struct kept_journal;
+struct worker;
+
+void takeover_tick(struct worker *worker);
+
+/* Nobody is asked any more; programs go on. */
+void takeover_stop(struct worker *worker);
+
+/* Its journal is about to go: nobody is asked any more. */
+void takeover_cancel(struct kept_journal *journal);
+
+#endif
