@@ -178,17 +178,19 @@ class QueueProgram(Program):
         host: Host,
         owner: Host | None = None,
         timeout_s: float = 60,
+        program: str = "node_program.py",
+        words: tuple[str, ...] = (),
     ) -> None:
         owner = owner or cluster.head
         if host is owner and not cluster.has_queue:
-            words = ("owner", owner.address, str(CONTROLLER_PORT))
+            words = ("owner", owner.address, str(CONTROLLER_PORT), *words)
             cluster.has_queue = True
         else:
-            words = ("attached", f"{owner.address}:{CONTROLLER_PORT}")
+            words = ("attached", f"{owner.address}:{CONTROLLER_PORT}", *words)
         folder = cluster.site.folder / f"run{host.number}"
         folder.mkdir(mode=0o700, exist_ok=True)
         super().__init__(
-            *(cluster, host, "node_program.py", *words),
+            *(cluster, host, program, *words),
             TQ_WORKER_PORT=str(WORKER_PORT),
             TQ_TIMEOUT_S=str(timeout_s),
             XDG_RUNTIME_DIR=str(folder),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from cluster import NEEDS_HOSTS, WORKER_PORT, Cluster, KeyProgram, Program, await_that
-from histories import Operation, explain
+from histories import Operation, explain, print_around
 from hosts import Host
 
 pytestmark = NEEDS_HOSTS
@@ -39,11 +39,21 @@ def cut(cluster: Cluster, host: Host) -> None:
     host.heal()
 
 
+def lose_packets(cluster: Cluster, host: Host) -> None:
+    """A tenth of all that every host is sent."""
+    del host
+    for each in cluster.hosts:
+        each.lose(10)
+    time.sleep(3)
+    for each in cluster.hosts:
+        each.lose_nothing()
+
+
 def nothing(cluster: Cluster, host: Host) -> None:
     del cluster, host
 
 
-@pytest.mark.parametrize("fault", [nothing, kill_child, pause, cut])
+@pytest.mark.parametrize("fault", [nothing, kill_child, pause, cut, lose_packets])
 @pytest.mark.parametrize("seed", range(int(os.environ.get("TQ_HISTORY_SEEDS", "1"))))
 def test_histories(cluster: Cluster, fault: Any, seed: int) -> None:
     chance = random.Random(seed)
@@ -97,14 +107,6 @@ def await_settled(cluster: Cluster) -> None:
 
 def overlaps(spans: list[tuple[float, float]], begin: float, end: float) -> bool:
     return any(begin < span[1] and span[0] < end for span in spans)
-
-
-def print_around(history: list[Operation], text: str) -> None:
-    """What may have led to it."""
-    ordered = sorted(history, key=lambda op: op.begin)
-    at = next(i for i, op in enumerate(ordered) if str(op) in text)
-    for op in ordered[max(0, at - 25) : at + 5]:
-        print(op)
 
 
 def check_all_agree(cluster: Cluster) -> None:

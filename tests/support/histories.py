@@ -46,6 +46,14 @@ def explain(operations: Iterable[Operation]) -> str | None:
     return None
 
 
+def print_around(history: list[Operation], text: str) -> None:
+    """What may have led to what explain() said."""
+    ordered = sorted(history, key=lambda op: op.begin)
+    at = next(i for i, op in enumerate(ordered) if str(op) in text)
+    for op in ordered[max(0, at - 25) : at + 5]:
+        print(op)
+
+
 def _worth_trying(operations: list[Operation]) -> list[Operation]:
     """Without what had no outcome and what nobody saw: not to have happened explains
     as much."""

@@ -22,7 +22,7 @@ def why_impossible() -> str | None:
     """What is missing for network namespaces; None: nothing."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    for program in ("ip", "nsenter", "unshare"):
+    for program in ("ip", "nft", "nsenter", "unshare"):
         if shutil.which(program) is None:
             return f"network namespaces need the program {program}"
     return None
@@ -81,6 +81,16 @@ class Host:
 
     def heal(self) -> None:
         self.switch.run("ip", "link", "set", self._port, "up")
+
+    def lose(self, percent: int) -> None:
+        """So many of the packets that come here are lost, by chance."""
+        begin = "add table netdev loss; add chain netdev loss in"
+        hook = "{ type filter hook ingress device eth0 priority 0; }"
+        rule = f"add rule netdev loss in numgen random mod 100 < {percent} drop"
+        self.namespace.run("nft", f"{begin} {hook}; {rule}")
+
+    def lose_nothing(self) -> None:
+        self.namespace.run("nft", "delete table netdev loss")
 
     def plug_in(self) -> None:
         cable = ["ip", "link", "add", self._port, "type", "veth", "peer", "name"]
