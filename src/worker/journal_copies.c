@@ -28,8 +28,8 @@ struct keeper {
     uint64_t sequence; /* and, as far as it is whole, all before this record. */
     uint64_t number;   /* Of the latest request that it has answered something for, with
                         the members that are known now; 0: of none. */
-    bool is_late;
-    bool rests; /* Until the next tick: it could not write. */
+    uint64_t late_ds;  /* Late since then (CLOCK_BOOTTIME); 0: it is not. */
+    bool rests;        /* Until the next tick: it could not write. */
 };
 
 /* Owner: the queue that is served (queues.c). */
@@ -91,6 +91,15 @@ journal_copies_count(const struct journal_copies *copies)
     return count;
 }
 
+/* Who is late is waited for until we know that it was not us who were cut off. */
+static bool
+is_waited_for(const struct journal_copies *copies, const struct keeper *keeper)
+{
+    return keeper->node != 0 &&
+           (keeper->late_ds == 0 ||
+            membership_confirmed_ds(copies->worker->membership) <= keeper->late_ds);
+}
+
 /* Everybody who is waited for has it, and has answered since the members are these: who was
  * no member for a while may have a successor. */
 static bool
@@ -98,7 +107,7 @@ is_copied(const struct journal_copies *copies)
 {
     for (uint32_t i = 0; i < copies->keepers_max; i++) {
         const struct keeper *keeper = &copies->keepers[i];
-        if (keeper->node != 0 && !keeper->is_late &&
+        if (is_waited_for(copies, keeper) &&
             (!has_all(copies, keeper) || keeper->number == 0))
             return false;
     }
@@ -183,9 +192,9 @@ keeper_with(struct journal_copies *copies, const struct piece *piece)
 static void
 note_caught_up(struct journal_copies *copies, struct keeper *keeper)
 {
-    if (!keeper->is_late || !has_all(copies, keeper))
+    if (keeper->late_ds == 0 || !has_all(copies, keeper))
         return;
-    keeper->is_late = false;
+    keeper->late_ds = 0;
     log_info("worker queue %s has a copy of its journal at node %" PRIu32, copies->name,
              keeper->node);
 }
@@ -212,6 +221,21 @@ take_answer(struct journal_copies *copies, struct keeper *keeper,
     note_caught_up(copies, keeper);
 }
 
+/* Its disk may be full: it is tried again at each tick. */
+static void
+note_refused(const struct journal_copies *copies, struct keeper *keeper,
+             const struct peer_answer *answer)
+{
+    keeper->rests = true;
+    if (keeper->late_ds != 0)
+        return;
+    keeper->late_ds = clock_boot_ds();
+    log_warn("worker queue %s: node %" PRIu32
+             " cannot keep its journal reason=\"%.*s\"",
+             copies->name, keeper->node, (int)min_u64(answer->body.len, 400),
+             (const char *)answer->body.data);
+}
+
 static void
 end_piece(struct worker *worker, struct peer_request *request,
           const struct peer_answer *answer)
@@ -227,12 +251,7 @@ end_piece(struct worker *worker, struct peer_request *request,
         } else if (answer->header->status == DS_EXISTS) {
             journal_copies_supersede(copies);
         } else if (answer->header->status != DS_OK) {
-            log_warn("worker queue %s: node %" PRIu32
-                     " cannot keep its journal reason=\"%.*s\"",
-                     copies->name, keeper->node, (int)min_u64(answer->body.len, 400),
-                     (const char *)answer->body.data);
-            keeper->rests = true;
-            keeper->is_late = true;
+            note_refused(copies, keeper, answer);
         } else {
             take_answer(copies, keeper, piece, answer->body);
         }
@@ -403,7 +422,7 @@ choose(struct journal_copies *copies)
             continue;
         *keeper = (struct keeper){.node = member->node,
                                   .incarnation = member->incarnation,
-                                  .is_late = copies->epoch > 0};
+                                  .late_ds = copies->epoch > 0 ? clock_boot_ds() : 0};
     }
     copies->epoch = epoch;
 }
@@ -416,9 +435,9 @@ note_late(struct journal_copies *copies)
     for (uint32_t i = 0; i < copies->keepers_max; i++) {
         struct keeper *keeper = &copies->keepers[i];
         bool is_done = has_all(copies, keeper) && keeper->number > 0;
-        if (keeper->node == 0 || keeper->is_late || is_done)
+        if (keeper->node == 0 || keeper->late_ds != 0 || is_done)
             continue;
-        keeper->is_late = true;
+        keeper->late_ds = clock_boot_ds();
         log_warn("worker queue %s: node %" PRIu32
                  " does not keep up with its journal, and is not waited for",
                  copies->name, keeper->node);

@@ -9,9 +9,10 @@
  *
  * Keepers are the next two members behind this one, as long as they are members. One that
  * does not keep up for a second is late, and not waited for until it has caught up; but only
- * while the lease of our membership lasts, as without it another controller may have been
- * started from that copy. Then all keepers must answer, which they do not once they have
- * heard of another controller.
+ * once the metastore has confirmed since that we are a member, and while that lease lasts: it
+ * may be us who were cut off, and another controller may be started from that copy. Without
+ * a lease all keepers must answer, which they do not once they have heard of another
+ * controller.
  * docs/decisions/0015-takeover.md. Owner: loop thread. */
 #ifndef WORKER_JOURNAL_COPIES_H
 #define WORKER_JOURNAL_COPIES_H

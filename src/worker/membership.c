@@ -53,7 +53,8 @@ struct membership {
     uint64_t epoch;
     uint64_t version;
     uint32_t lease_ms;
-    uint64_t renewed_ds; /* When the latest renewal was sent: CLOCK_BOOTTIME. */
+    uint64_t renewed_ds;   /* When the latest renewal was sent: CLOCK_BOOTTIME; */
+    uint64_t confirmed_ds; /* and the latest that was answered. */
 };
 
 static void connect_to_metastore(struct membership *membership);
@@ -125,6 +126,12 @@ membership_after(const struct membership *membership, uint32_t node)
             next = member;
     }
     return next != NULL ? next : first;
+}
+
+uint64_t
+membership_confirmed_ds(const struct membership *membership)
+{
+    return membership->confirmed_ds;
 }
 
 uint32_t
@@ -307,6 +314,7 @@ handle_members_reply(struct membership *membership, const struct frame_header *h
         tell_joined(membership);
     if (header->sequence != membership->sequence)
         return;
+    membership->confirmed_ds = membership->renewed_ds;
     owners_set_lease(membership->worker,
                      membership->renewed_ds +
                          member_key_lease_ms(list.lease_ms) / MS_PER_DS);

@@ -61,6 +61,10 @@ membership_find(const struct membership *membership, uint32_t node);
 const struct member *
 membership_after(const struct membership *membership, uint32_t node);
 
+/* When the latest renewal that was answered had been sent: so late the metastore still held us
+ * for a member. Tenths of a second of CLOCK_BOOTTIME; 0: never. */
+uint64_t membership_confirmed_ds(const struct membership *membership);
+
 /* This worker as well; 0 for NULL. */
 uint32_t membership_count(const struct membership *membership);
 
