@@ -51,7 +51,8 @@ struct ds_queue {
     struct pool pool;
     struct lanes lanes;
     char name[QUEUE_PLACE_NAME_MAX + 1]; /* As its controller said. */
-    bool is_named;                       /* It has said it, perhaps "". */
+    bool is_named;    /* It has said it, perhaps "", or we knew it. */
+    bool was_greeted; /* A controller has said where it is. */
     char address[QUEUE_PLACE_ADDRESS_MAX + 1];
     char tcp_address[QUEUE_PLACE_ADDRESS_MAX + 1]; /* Likewise. */
 
@@ -64,24 +65,6 @@ struct ds_queue {
 };
 
 DEFINE_AUTO(queue, struct ds_queue, ds_queue_close)
-
-/* Where a controller may be; `path` NULL: at a TCP port. */
-struct place {
-    const char *path; /* Of the address that was parsed. */
-    char host[QUEUE_PLACE_ADDRESS_MAX + 1];
-    uint16_t port;
-};
-
-static bool
-parse_place(const char *address, struct place *out)
-{
-    *out = (struct place){0};
-    if (strncmp(address, "unix:", 5) != 0)
-        return socket_parse_address(address, out->host, sizeof out->host, &out->port,
-                                    NULL) == DS_OK;
-    out->path = address + 5;
-    return out->path[0] != '\0';
-}
 
 static struct wait
 queue_wait(const struct ds_queue *queue, uint64_t ms)
@@ -137,13 +120,14 @@ is_ours(struct ds_queue *queue, const struct queue_place *place)
     if (ours) {
         memcpy(queue->tcp_address, place->tcp_address.data, place->tcp_address.len);
         queue->tcp_address[place->tcp_address.len] = '\0';
+        queue->was_greeted = true;
     }
     library_unlock();
     return ours;
 }
 
 static enum ds_status
-check_user(const struct channel *channel, const struct place *place,
+check_user(const struct channel *channel, const struct queue_address *place,
            struct ds_error *err)
 {
     if (place->path == NULL)
@@ -173,6 +157,12 @@ greet(struct ds_queue *queue, struct channel *channel, struct trial *trial,
     trial->again = status == DS_IO || status == DS_TIMEOUT;
     if (status != DS_OK)
         return status;
+    if (channel->reply.status == DS_NOT_READY) { /* Another may have its place. */
+        trial->is_absent = true;
+        (void)channel_fail_reply(channel, err);
+        err->status = DS_IO;
+        return DS_IO;
+    }
     if (channel->reply.status != DS_OK)
         return channel_fail_reply(channel, err);
     struct queue_place place;
@@ -194,7 +184,7 @@ prove_key(const struct ds_queue *queue, struct channel *channel, struct trial *t
 
 /* A full backlog is a controller that is busy: it is waited for. */
 static enum ds_status
-connect_patiently(const struct place *place, const struct wait *wait,
+connect_patiently(const struct queue_address *place, const struct wait *wait,
                   struct channel **out, struct ds_error *err)
 {
     if (place->path == NULL) {
@@ -226,8 +216,8 @@ connect_queue(struct ds_queue *queue, struct trial *trial, struct channel **out,
     if (trial->wait->deadline_ms < bounded.deadline_ms)
         bounded.deadline_ms = trial->wait->deadline_ms;
     struct ds_error reason = {0};
-    struct place place;
-    bool is_place = parse_place(trial->address, &place);
+    struct queue_address place;
+    bool is_place = queue_address_parse(trial->address, &place);
     DS_ASSERT(is_place);
     enum ds_status status = connect_patiently(&place, &bounded, &channel, &reason);
     trial->is_absent = status == DS_IO || (status == DS_TIMEOUT && place.path == NULL);
@@ -375,8 +365,10 @@ static enum whereabouts
 find_again(struct ds_queue *queue, const struct trial *trial)
 {
     char name[sizeof queue->name], address[sizeof queue->address];
-    struct place place;
+    struct queue_address place;
     library_lock();
+    /* What is reached on its node alone, nobody goes on with elsewhere. */
+    bool is_for_all = queue->tcp_address[0] != '\0' || !queue->was_greeted;
     bool is_found =
         strcmp(queue->address, trial->address) != 0; /* By another thread. */
     memcpy(name, queue->name, sizeof name);
@@ -395,9 +387,9 @@ find_again(struct ds_queue *queue, const struct trial *trial)
         .interrupted_arg = queue->interrupted_arg};
     bool may_come = false;
     enum ds_status status = queue_place_find(&worker, name, address, &may_come, NULL);
-    if (status != DS_OK || !parse_place(address, &place) ||
+    if (status != DS_OK || !queue_address_parse(address, &place) ||
         strcmp(address, trial->address) == 0)
-        return may_come ? NOBODY_KNOWS : NOWHERE;
+        return may_come && is_for_all ? NOBODY_KNOWS : NOWHERE;
     library_lock();
     memcpy(queue->address, address, sizeof address);
     library_unlock();
@@ -410,15 +402,21 @@ call_again_and_again(struct ds_queue *queue, const struct outgoing *message,
                      const struct wait *wait, struct answer *out, struct ds_error *err)
 {
     uint32_t rest_ms = 0;
-    uint64_t hopeless_ms = clock_monotonic_ms() + TAKEOVER_MS;
+    uint64_t hopeless_ms = 0;
     for (;;) {
         struct trial trial = {.wait = wait};
         enum ds_status status = try_call(queue, message, &trial, out, err);
         enum whereabouts where = NOWHERE;
         if (!trial.again && trial.is_absent)
             where = find_again(queue, &trial);
-        if (!trial.again && where != ELSEWHERE &&
-            !(where == NOBODY_KNOWS && clock_monotonic_ms() < hopeless_ms))
+        if (!trial.again && where == NOWHERE)
+            return status;
+        uint64_t now_ms = clock_monotonic_ms();
+        if (trial.again || where == ELSEWHERE)
+            hopeless_ms = 0;
+        else if (hopeless_ms == 0)
+            hopeless_ms = now_ms + TAKEOVER_MS;
+        else if (now_ms >= hopeless_ms)
             return status;
         status =
             rest_ms > 0 || wait_left_ms(wait) == 0 ? wait_sleep(wait, rest_ms) : DS_OK;
@@ -478,10 +476,10 @@ check_options(const struct ds_queue_options *options, struct ds_error *err)
                        "%s), not %zu; set struct_bytes, and build against its header",
                        sizeof *options, DS_VERSION,
                        options == NULL ? 0 : options->struct_bytes);
-    struct place place;
+    struct queue_address place;
     if (options->address == NULL ||
         strlen(options->address) > QUEUE_PLACE_ADDRESS_MAX ||
-        !parse_place(options->address, &place))
+        !queue_address_parse(options->address, &place))
         return ds_fail(err, DS_INVALID,
                        "'%s' is not the address of a controller, which looks like "
                        "unix:/path/to/socket or host:port",

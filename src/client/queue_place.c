@@ -5,10 +5,22 @@
 #include "base/status.h"
 #include "client/client.h"
 #include "os/files.h"
+#include "os/sockets.h"
 
 #include <string.h>
 
 DEFINE_AUTO(client, struct ds_client, ds_client_close)
+
+bool
+queue_address_parse(const char *address, struct queue_address *out)
+{
+    *out = (struct queue_address){0};
+    if (strncmp(address, "unix:", 5) != 0)
+        return socket_parse_address(address, out->host, sizeof out->host, &out->port,
+                                    NULL) == DS_OK;
+    out->path = address + 5;
+    return out->path[0] != '\0';
+}
 
 static void
 copy_text(char *out, struct ds_slice text)

@@ -6,6 +6,16 @@
 
 #include <datasystem/datasystem.h>
 
+/* Where a controller may be; `path` NULL: at a TCP port. */
+struct queue_address {
+    const char *path; /* Of the address that was parsed. */
+    char host[QUEUE_PLACE_ADDRESS_MAX + 1];
+    uint16_t port;
+};
+
+/* False: it is none. */
+bool queue_address_parse(const char *address, struct queue_address *out);
+
 /* Asks the worker that `options` name, over a connection made for it. *out_may_move: should
  * nobody be there, the queue may soon be somewhere else.
  *   DS_NOT_FOUND   no controller of that queue is known

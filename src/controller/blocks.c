@@ -69,6 +69,12 @@ on_synced(const struct journal_synced *answer, void *arg)
 }
 
 static void
+on_away(void *arg)
+{
+    controller_worker_away(arg);
+}
+
+static void
 on_superseded(void *arg)
 {
     controller_leave(arg, "another one goes on with its queue");
@@ -81,6 +87,7 @@ static const struct worker_link_ops link_ops = {
     .is_covered = is_covered,
     .on_served = on_served,
     .on_synced = on_synced,
+    .on_away = on_away,
     .on_superseded = on_superseded,
 };
 

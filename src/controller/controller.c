@@ -120,6 +120,7 @@ end(struct controller *controller)
     sessions_close(controller);
     worker_link_close(controller->worker);
     uv_close((uv_handle_t *)&controller->deadline, NULL);
+    uv_close((uv_handle_t *)&controller->patience, NULL);
     uv_close((uv_handle_t *)&controller->turn, NULL);
 }
 
@@ -173,8 +174,11 @@ on_flushed(void *arg)
 static void
 on_flush_deadline(uv_timer_t *timer)
 {
+    struct controller *controller = timer->data;
     log_warn("controller stopping: the worker did not acknowledge all deletions");
-    say_goodbye(timer->data);
+    if (controller->copied.state != COPIED_OFF)
+        worker_link_end_queue(controller->worker, NULL, NULL);
+    say_goodbye(controller);
 }
 
 /* A worker that is there gets its time; one that is away is not worth the wait. */
@@ -207,6 +211,14 @@ purge(struct controller *controller)
     blocks_delete_dead(controller);
 }
 
+static void
+stop_listening(struct controller *controller)
+{
+    listener_close(controller->listener);
+    listener_close(controller->tcp_listener);
+    controller->listener = controller->tcp_listener = NULL;
+}
+
 void
 controller_stop(struct controller *controller, const char *why)
 {
@@ -214,8 +226,7 @@ controller_stop(struct controller *controller, const char *why)
         return;
     controller->stopping = true;
     log_info("controller stopping reason=\"%s\"", why);
-    listener_close(controller->listener);
-    listener_close(controller->tcp_listener);
+    stop_listening(controller);
     purge(controller);
     if (controller->worker == NULL) {
         say_goodbye(controller);
@@ -233,8 +244,7 @@ controller_leave(struct controller *controller, const char *why)
         return;
     controller->stopping = true;
     log_warn("controller leaves its queue to another reason=\"%s\"", why);
-    listener_close(controller->listener);
-    listener_close(controller->tcp_listener);
+    stop_listening(controller);
     end(controller);
 }
 
@@ -289,6 +299,9 @@ start_handles(struct controller *controller)
     int result = uv_timer_init(&controller->loop, &controller->deadline);
     DS_ASSERT(result == 0);
     controller->deadline.data = controller;
+    result = uv_timer_init(&controller->loop, &controller->patience);
+    DS_ASSERT(result == 0);
+    controller->patience.data = controller;
     result = uv_prepare_init(&controller->loop, &controller->turn);
     DS_ASSERT(result == 0);
     controller->turn.data = controller;
@@ -486,8 +499,7 @@ controller_run(const struct controller_options *options, int restarts)
     } else {
         log_error("controller cannot start reason=\"%s\"", err.message);
         fprintf(stderr, "transfer_queue_controller: %s\n", err.message);
-        listener_close(controller.listener);
-        listener_close(controller.tcp_listener);
+        stop_listening(&controller);
         end(&controller);
     }
     run_loop(&controller.loop);

@@ -34,6 +34,7 @@ enum {
     CONTROLLER_STOP_MS = 5000,                /* For deleting blocks when stopping, */
     CONTROLLER_STOP_WITHOUT_WORKER_MS = 1000, /* while the worker is not there, */
     CONTROLLER_GOODBYE_MS = 1000,             /* and for sending the last replies. */
+    CONTROLLER_MUTE_MS = 5000, /* Who can answer nothing for so long sends all away. */
 };
 
 /* Of all requests that are arriving, and of the replies one client did not read yet. */
@@ -76,6 +77,9 @@ struct controller {
     struct listener *tcp_listener; /* NULL: none. */
     struct list sessions;
     struct copied copied;
+    uv_timer_t patience; /* With what is waited for of copies, */
+    bool is_patient;     /* while it lasts; */
+    bool is_mute;      /* it is over: who comes is sent away, perhaps to a successor. */
     struct list held;  /* Replies that wait for the journal; see session.c. */
     uv_prepare_t turn; /* Active while the journal is to be flushed. */
     uint32_t unproven_count;
@@ -126,9 +130,11 @@ uint64_t controller_take_ticket(struct controller *controller);
 void controller_served(struct controller *controller, bool is_copied);
 void
 controller_synced(struct controller *controller, const struct journal_synced *answer);
+void controller_worker_away(struct controller *controller);
 
-/* Writes the journal and sends what was held, as far as its copies go. A journal that cannot be written ends the
- * process: what is in memory and what is in the file are no longer known to agree. */
+/* Writes the journal and sends what was held, as far as its copies go. A journal that cannot
+ * be written ends the process: what is in memory and what is in the file are no longer known
+ * to agree. */
 void controller_flush(struct controller *controller);
 
 /* For the journal, which has one and has room: controller_flush() follows in this turn. */

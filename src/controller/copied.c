@@ -57,6 +57,19 @@ copied_end_request(struct copied *copied, uint64_t number, uint64_t lease_until)
     return true;
 }
 
+void
+copied_lose_lease(struct copied *copied)
+{
+    copied->lease_until = 0;
+}
+
+bool
+copied_is_waiting(const struct copied *copied)
+{
+    return copied->state != COPIED_OFF &&
+           (copied->is_wanted || copied->asked != copied->answered);
+}
+
 /* What was under way is asked again, with a number of its own. */
 void
 copied_set(struct copied *copied, bool is_copied)

@@ -44,6 +44,12 @@ bool copied_begin_request(struct copied *copied, uint64_t journal_id);
 /* False: it is not the answer to the request that is under way. */
 bool copied_end_request(struct copied *copied, uint64_t number, uint64_t lease_until);
 
+/* The worker is away: nobody tells us any more that we are the queue's controller. */
+void copied_lose_lease(struct copied *copied);
+
+/* Something is waited for. */
+bool copied_is_waiting(const struct copied *copied);
+
 /* The worker says whether it makes copies: what was under way is not any more. */
 void copied_set(struct copied *copied, bool is_copied);
 

@@ -29,12 +29,50 @@ expect_turn(struct controller *controller)
     DS_ASSERT(result == 0);
 }
 
+/* Clients look elsewhere then: another may have gone on with the queue. */
+static void
+on_patience_over(uv_timer_t *timer)
+{
+    struct controller *controller = timer->data;
+    controller->is_patient = false;
+    if (controller->stopping)
+        return;
+    log_warn(
+        "controller cannot say anything now: its worker, or those with copies of its "
+        "journal, do not answer");
+    controller->is_mute = true;
+    sessions_close(controller);
+}
+
+static void
+end_patience(struct controller *controller)
+{
+    controller->is_patient = false;
+    if (!controller->ended)
+        (void)uv_timer_stop(&controller->patience);
+}
+
+static void
+watch_patience(struct controller *controller)
+{
+    if (!copied_is_waiting(&controller->copied)) {
+        end_patience(controller);
+        controller->is_mute = false;
+    } else if (!controller->is_mute && !controller->is_patient && !controller->ended) {
+        int result = uv_timer_start(&controller->patience, on_patience_over,
+                                    CONTROLLER_MUTE_MS, 0);
+        DS_ASSERT(result == 0);
+        controller->is_patient = true;
+    }
+}
+
 uint64_t
 controller_take_ticket(struct controller *controller)
 {
     uint64_t ticket = copied_take_ticket(&controller->copied);
     if (ticket > 0 && !controller->ended)
         expect_turn(controller);
+    watch_patience(controller);
     return ticket;
 }
 
@@ -76,13 +114,23 @@ controller_served(struct controller *controller, bool is_copied)
                  is_copied ? "" : " not");
     copied_set(&controller->copied, is_copied && controller->journal != NULL);
     go_on(controller);
+    watch_patience(controller);
 }
 
 void
 controller_synced(struct controller *controller, const struct journal_synced *answer)
 {
-    if (copied_end_request(&controller->copied, answer->number, answer->lease_until))
-        go_on(controller);
+    if (!copied_end_request(&controller->copied, answer->number, answer->lease_until))
+        return;
+    end_patience(controller); /* Something moves. */
+    go_on(controller);
+    watch_patience(controller);
+}
+
+void
+controller_worker_away(struct controller *controller)
+{
+    copied_lose_lease(&controller->copied);
 }
 
 /* Nothing that ends a process in good order: the supervisor starts the next one, which

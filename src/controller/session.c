@@ -362,6 +362,14 @@ handle_hello(struct session *session, const struct frame_header *header,
         conn_reply_error(session->conn, header, &err);
         return;
     }
+    if (session->controller->is_mute) {
+        (void)ds_fail(
+            &err, DS_NOT_READY,
+            "this controller can answer nothing now: its worker, or those with "
+            "copies of its journal, do not answer");
+        conn_reply_error(session->conn, header, &err);
+        return;
+    }
     session->proven = true;
     uncount(session);
     conn_accept_peer(session->conn);

@@ -56,6 +56,7 @@ struct worker_link {
     size_t sent;
     void (*on_flushed)(void *arg);
     void *flushed_arg;
+    bool is_ending; /* The queue is: */
     void (*on_ended)(void *arg);
     void *ended_arg;
 };
@@ -305,15 +306,21 @@ worker_link_sync(struct worker_link *link, const struct journal_sync *message)
     send_message(link, MESSAGE_JOURNAL_SYNC, SYNC_SEQUENCE, &body);
 }
 
+static void
+say_that_it_ended(struct worker_link *link)
+{
+    AUTO_WRITER(body);
+    send_message(link, MESSAGE_JOURNAL_END, END_SEQUENCE, &body);
+}
+
 void
 worker_link_end_queue(struct worker_link *link, void (*on_ended)(void *arg), void *arg)
 {
-    AUTO_WRITER(body);
-    if (!link->is_served)
-        return;
+    link->is_ending = true;
     link->on_ended = on_ended;
     link->ended_arg = arg;
-    send_message(link, MESSAGE_JOURNAL_END, END_SEQUENCE, &body);
+    if (link->is_served)
+        say_that_it_ended(link);
 }
 
 static void
@@ -388,6 +395,8 @@ handle_served(struct worker_link *link, struct ds_slice body)
         return;
     }
     link->is_served = true;
+    if (link->is_ending)
+        say_that_it_ended(link);
     link->ops->on_served(is_copied, link->arg);
 }
 
@@ -410,12 +419,13 @@ handle_end(struct worker_link *link)
         on_ended(link->ended_arg);
 }
 
-/* Only these two say so. */
+/* Only these say so. */
 static bool
 is_superseded(const struct frame_header *header)
 {
     return header->status == DS_EXISTS && (header->type == MESSAGE_QUEUE_SERVE ||
-                                           header->type == MESSAGE_JOURNAL_SYNC);
+                                           header->type == MESSAGE_JOURNAL_SYNC ||
+                                           header->type == MESSAGE_JOURNAL_END);
 }
 
 static void
@@ -495,6 +505,7 @@ on_closed(struct conn *conn, const char *reason)
     link->is_served = false;
     link->sent = 0; /* To be told again. */
     if (!link->closing) {
+        link->ops->on_away(link->arg);
         (void)uv_prepare_stop(&link->turn);
         retry_later(link, reason != NULL ? reason : "it closed the connection");
     }

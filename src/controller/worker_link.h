@@ -42,6 +42,9 @@ struct worker_link_ops {
     void (*on_served)(bool is_copied, void *arg);
     void (*on_synced)(const struct journal_synced *answer, void *arg);
 
+    /* It is away: what it said last may not be so any more. */
+    void (*on_away)(void *arg);
+
     /* Another controller goes on with our queue. */
     void (*on_superseded)(void *arg);
 };
@@ -74,8 +77,8 @@ void worker_link_wake(struct worker_link *link);
 bool worker_link_is_served(const struct worker_link *link);
 void worker_link_sync(struct worker_link *link, const struct journal_sync *message);
 
-/* The queue has ended: its copies go, then `on_ended` is called; never if the worker is
- * away. */
+/* The queue has ended: its copies go, then `on_ended` is called; never while the worker is
+ * away, which is told as soon as it is back. `on_ended` may be NULL. */
 void
 worker_link_end_queue(struct worker_link *link, void (*on_ended)(void *arg), void *arg);
 

@@ -163,17 +163,24 @@ files_remove(const char *path)
 }
 
 void
-files_remove_folder(const char *path)
+files_remove_named(const char *folder, const char *prefix)
 {
-    DIR *folder = opendir(path);
-    if (folder == NULL)
+    DIR *opened = opendir(folder);
+    if (opened == NULL)
         return;
     struct dirent *entry;
-    while ((entry = readdir(folder)) != NULL) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            (void)unlinkat(dirfd(folder), entry->d_name, 0);
+    while ((entry = readdir(opened)) != NULL) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+            strncmp(entry->d_name, prefix, strlen(prefix)) == 0)
+            (void)unlinkat(dirfd(opened), entry->d_name, 0);
     }
-    closedir(folder);
+    closedir(opened);
+}
+
+void
+files_remove_folder(const char *path)
+{
+    files_remove_named(path, "");
     (void)rmdir(path);
 }
 

@@ -30,6 +30,9 @@ void files_remove(const char *path); /* Absent is fine. */
 /* With the files in it, but not with folders in it. Absent is fine. */
 void files_remove_folder(const char *path);
 
+/* Of the files in a folder those whose names begin so. */
+void files_remove_named(const char *folder, const char *prefix);
+
 /* An exclusive lock on `path` (made if absent) that lasts as long as *out_fd is open
  * and is inherited by fork. DS_EXISTS when somebody else has it: the text has the path
  * and what the file says (its holder's pid). The file's text becomes this pid. */

@@ -177,7 +177,9 @@ void
 encode_journal_known(struct writer *writer, const struct journal_known *message)
 {
     write_u8(writer, message->has_copy);
-    write_u32(writer, message->term);
+    write_u32(writer, message->promised);
+    write_u32(writer, message->heard);
+    write_u32(writer, message->copy_term);
     write_u64(writer, message->sequence);
 }
 
@@ -187,7 +189,9 @@ decode_journal_known(struct ds_slice body, struct journal_known *out)
     struct reader reader = reader_of(body.data, body.len);
     uint8_t has_copy = read_u8(&reader);
     struct journal_known message = {.has_copy = has_copy == 1,
-                                    .term = read_u32(&reader)};
+                                    .promised = read_u32(&reader)};
+    message.heard = read_u32(&reader);
+    message.copy_term = read_u32(&reader);
     message.sequence = read_u64(&reader);
     if (!reader_done(&reader) || has_copy > 1)
         return false;

@@ -89,9 +89,11 @@ void encode_journal_ask(struct writer *writer, const struct journal_ask *message
 bool decode_journal_ask(struct ds_slice body, struct journal_ask *out);
 
 struct journal_known {
-    bool has_copy;     /* Which could be gone on with; or the controller itself. */
-    uint32_t term;     /* The highest heard of before. */
-    uint64_t sequence; /* How far the copy goes. */
+    bool has_copy;      /* Which could be gone on with; or the controller itself. */
+    uint32_t promised;  /* The highest term that somebody asked for, before, */
+    uint32_t heard;     /* and that a controller had which served here or wrote here. */
+    uint32_t copy_term; /* Of the controller whose copy it is, */
+    uint64_t sequence;  /* and how far it goes. */
 };
 void encode_journal_known(struct writer *writer, const struct journal_known *message);
 bool decode_journal_known(struct ds_slice body, struct journal_known *out);

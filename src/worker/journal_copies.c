@@ -22,6 +22,7 @@ enum { LATE_MS = 1000 };
 struct keeper {
     uint32_t node;
     uint32_t incarnation;
+    uint64_t since;      /* A member without a gap since that epoch. */
     struct piece *piece; /* Under way; NULL: none. */
     uint64_t id;         /* Of the journal that it has `bytes` of, */
     uint64_t bytes;
@@ -29,6 +30,7 @@ struct keeper {
     uint64_t number;   /* Of the latest request that it has answered something for, with
                         the members that are known now; 0: of none. */
     uint64_t late_ds;  /* Late since then (CLOCK_BOOTTIME); 0: it is not. */
+    bool is_promised;  /* To somebody who may go on with the queue: so it refuses. */
     bool rests;        /* Until the next tick: it could not write. */
 };
 
@@ -40,12 +42,15 @@ struct journal_copies {
     struct append_file *file;
     uint64_t file_id;
     uint64_t epoch; /* Of the members that the keepers were chosen from; 0: not yet. */
+    uint64_t since; /* We are a member without a gap since that epoch. */
+    uint64_t dropped_epoch; /* In which the others were told to drop their copies. */
     struct journal_sync sync;
     uint64_t asked_ms;          /* Since then a request waits, */
     struct frame_header header; /* this one, */
     bool is_asked;              /* if one does. */
     bool has_sync;
-    bool is_unreadable; /* No copies can be made. */
+    bool is_unreadable; /* For now: no copies can be made. */
+    bool was_away;      /* No member for a while: somebody may have our place. */
     bool is_superseded;
     uint32_t term;
     uint32_t keepers_max;
@@ -84,19 +89,20 @@ uint32_t
 journal_copies_count(const struct journal_copies *copies)
 {
     uint32_t count = 0;
-    for (uint32_t i = 0; i < copies->keepers_max; i++) {
+    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++) {
         const struct keeper *keeper = &copies->keepers[i];
         count += keeper->node != 0 && copies->has_sync && has_all(copies, keeper);
     }
     return count;
 }
 
-/* Who is late is waited for until we know that it was not us who were cut off. */
+/* Who is late is waited for until we know that it was not us who were cut off; and if we were,
+ * all say whether somebody has our place. */
 static bool
 is_waited_for(const struct journal_copies *copies, const struct keeper *keeper)
 {
     return keeper->node != 0 &&
-           (keeper->late_ds == 0 ||
+           (keeper->late_ds == 0 || keeper->is_promised || copies->was_away ||
             membership_confirmed_ds(copies->worker->membership) <= keeper->late_ds);
 }
 
@@ -105,7 +111,7 @@ is_waited_for(const struct journal_copies *copies, const struct keeper *keeper)
 static bool
 is_copied(const struct journal_copies *copies)
 {
-    for (uint32_t i = 0; i < copies->keepers_max; i++) {
+    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++) {
         const struct keeper *keeper = &copies->keepers[i];
         if (is_waited_for(copies, keeper) &&
             (!has_all(copies, keeper) || keeper->number == 0))
@@ -119,7 +125,7 @@ static bool
 is_confirmed(const struct journal_copies *copies)
 {
     uint32_t count = 0;
-    for (uint32_t i = 0; i < copies->keepers_max; i++) {
+    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++) {
         const struct keeper *keeper = &copies->keepers[i];
         if (keeper->node == 0)
             continue;
@@ -143,7 +149,7 @@ refuse(struct journal_copies *copies)
 static void
 answer_if_safe(struct journal_copies *copies)
 {
-    if (!copies->is_asked)
+    if (!copies->is_asked || copies->worker->membership == NULL)
         return;
     if (copies->is_superseded) {
         refuse(copies);
@@ -153,6 +159,7 @@ answer_if_safe(struct journal_copies *copies)
     if (!(has_lease && is_copied(copies)) && !is_confirmed(copies))
         return;
     copies->is_asked = false;
+    copies->was_away = false;
     struct journal_synced message = {.number = copies->sync.number};
     if (has_lease)
         message.lease_until = store_header(copies->worker->store)->lease_until;
@@ -182,7 +189,7 @@ encode_piece(const struct peer_request *request, struct writer *body)
 static struct keeper *
 keeper_with(struct journal_copies *copies, const struct piece *piece)
 {
-    for (uint32_t i = 0; copies != NULL && i < copies->keepers_max; i++) {
+    for (uint32_t i = 0; copies != NULL && i < JOURNAL_COPIES_MAX; i++) {
         if (copies->keepers[i].piece == piece)
             return &copies->keepers[i];
     }
@@ -216,6 +223,7 @@ take_answer(struct journal_copies *copies, struct keeper *keeper,
     }
     keeper->bytes = bytes;
     keeper->number = piece->number;
+    keeper->is_promised = false;
     if (message->sequence > 0)
         keeper->sequence = message->sequence;
     note_caught_up(copies, keeper);
@@ -250,6 +258,9 @@ end_piece(struct worker *worker, struct peer_request *request,
             keeper->rests = true; /* It is no member any more. */
         } else if (answer->header->status == DS_EXISTS) {
             journal_copies_supersede(copies);
+        } else if (answer->header->status == DS_NOT_READY) {
+            keeper->is_promised = true;
+            keeper->rests = true;
         } else if (answer->header->status != DS_OK) {
             note_refused(copies, keeper, answer);
         } else {
@@ -262,6 +273,16 @@ end_piece(struct worker *worker, struct peer_request *request,
 
 static const struct peer_request_ops piece_ops = {
     .type = MESSAGE_JOURNAL_WRITE, .encode = encode_piece, .end = end_piece};
+
+/* Said once, tried again at each tick. */
+static void
+note_unreadable(struct journal_copies *copies, const struct ds_error *err)
+{
+    if (!copies->is_unreadable)
+        log_error("worker queue %s has no copies of its journal reason=\"%s\"",
+                  copies->name, err->message);
+    copies->is_unreadable = true;
+}
 
 /* The next bytes for the keeper; NULL when out of memory, or the file is not there. */
 static struct piece *
@@ -276,9 +297,9 @@ piece_new(struct journal_copies *copies, const struct keeper *keeper)
         return NULL;
     if (append_file_read(copies->file, keeper->bytes, piece->bytes, bytes, &err) !=
         DS_OK) {
-        log_error("worker queue %s: its journal cannot be read reason=\"%s\"",
-                  copies->name, err.message);
-        copies->is_unreadable = true;
+        note_unreadable(copies, &err);
+        append_file_close(copies->file);
+        copies->file = NULL; /* To be opened again. */
         free(piece);
         return NULL;
     }
@@ -312,9 +333,9 @@ step(struct journal_copies *copies, struct keeper *keeper)
         keeper->bytes = 0;
         keeper->sequence = 0;
     }
-    bool has_lease = owners_is_current(copies->worker);
-    bool is_to_confirm = copies->is_asked && keeper->number < sync->number &&
-                         (keeper->number == 0 || !has_lease);
+    bool is_to_confirm =
+        keeper->number == 0 || (copies->is_asked && keeper->number < sync->number &&
+                                !owners_is_current(copies->worker));
     if (has_all(copies, keeper) && !is_to_confirm)
         return;
     struct piece *piece = piece_new(copies, keeper);
@@ -336,9 +357,7 @@ open_file(struct journal_copies *copies)
     append_file_close(copies->file);
     copies->file = NULL;
     if (append_file_open_to_read(copies->path, &copies->file, &err) != DS_OK) {
-        log_error("worker queue %s has no copies of its journal reason=\"%s\"",
-                  copies->name, err.message);
-        copies->is_unreadable = true;
+        note_unreadable(copies, &err);
         return false;
     }
     if (append_file_inode(copies->file) != copies->sync.inode) {
@@ -347,19 +366,17 @@ open_file(struct journal_copies *copies)
         return false;
     }
     copies->file_id = copies->sync.id;
+    copies->is_unreadable = false;
     return true;
 }
 
 static void
 step_all(struct journal_copies *copies)
 {
-    if (copies->has_sync && !copies->is_superseded && !copies->is_unreadable &&
-        open_file(copies)) {
-        for (uint32_t i = 0; i < copies->keepers_max; i++)
+    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++) {
+        if (copies->has_sync && !copies->is_superseded && open_file(copies))
             step(copies, &copies->keepers[i]);
     }
-    if (copies->is_unreadable)
-        copies->keepers_max = 0;
     answer_if_safe(copies);
 }
 
@@ -377,51 +394,65 @@ journal_copies_sync(struct journal_copies *copies, const struct frame_header *he
 
 /* ---- Keepers ---- */
 
-static bool
-is_keeper(const struct journal_copies *copies, const struct member *member)
+static struct keeper *
+keeper_at(struct journal_copies *copies, uint32_t node)
 {
-    for (uint32_t i = 0; i < copies->keepers_max; i++) {
-        if (copies->keepers[i].node == member->node)
-            return true;
+    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++) {
+        if (copies->keepers[i].node == node)
+            return &copies->keepers[i];
     }
-    return false;
+    return NULL;
 }
 
 /* The next member behind us that is none yet. */
 static const struct member *
-find_keeper(const struct journal_copies *copies)
+find_keeper(struct journal_copies *copies)
 {
     uint32_t own = store_header(copies->worker->store)->node;
     const struct membership *membership = copies->worker->membership;
     const struct member *member = membership_after(membership, own);
-    while (member != NULL && member->node != own && is_keeper(copies, member))
+    while (member != NULL && member->node != own &&
+           keeper_at(copies, member->node) != NULL)
         member = membership_after(membership, member->node);
     return member != NULL && member->node != own ? member : NULL;
+}
+
+/* Is no keeper any more, if it is another member now: who was none for a while has dropped
+ * what it kept. */
+static void
+forget_if_gone(struct journal_copies *copies, struct keeper *keeper)
+{
+    const struct member *member =
+        membership_find(copies->worker->membership, keeper->node);
+    if (member != NULL && member->incarnation == keeper->incarnation &&
+        member->since == keeper->since)
+        return;
+    if (keeper->piece != NULL)
+        keeper->piece->copies = NULL;
+    *keeper = (struct keeper){0};
 }
 
 /* Who comes later is not waited for until it has all, which may be much. */
 static void
 choose(struct journal_copies *copies)
 {
-    uint64_t epoch = owners_epoch(copies->worker->owners);
+    struct worker *worker = copies->worker;
+    uint64_t epoch = owners_epoch(worker->owners);
     if (epoch == copies->epoch)
         return;
+    uint64_t since = owners_self(worker).since;
+    copies->was_away |= copies->since != 0 && since != copies->since;
+    copies->since = since;
     for (uint32_t i = 0; i < copies->keepers_max; i++) {
         struct keeper *keeper = &copies->keepers[i];
         keeper->number = 0;
-        if (peers_know(copies->worker->peers, keeper->node, keeper->incarnation))
-            continue;
-        if (keeper->piece != NULL)
-            keeper->piece->copies = NULL;
-        *keeper = (struct keeper){0};
-    }
-    for (uint32_t i = 0; i < copies->keepers_max; i++) {
-        struct keeper *keeper = &copies->keepers[i];
+        forget_if_gone(copies, keeper);
         const struct member *member = keeper->node == 0 ? find_keeper(copies) : NULL;
         if (member == NULL)
             continue;
         *keeper = (struct keeper){.node = member->node,
                                   .incarnation = member->incarnation,
+                                  .since = member->since,
                                   .late_ds = copies->epoch > 0 ? clock_boot_ds() : 0};
     }
     copies->epoch = epoch;
@@ -444,14 +475,79 @@ note_late(struct journal_copies *copies)
     }
 }
 
+/* ---- Copies that are of no use any more ---- */
+
+static void
+encode_drop(const struct peer_request *request, struct writer *body)
+{
+    const struct drop *drop = CONTAINER_OF(request, const struct drop, request);
+    struct journal_ask message = {.name = slice_of_text(drop->name),
+                                  .term = drop->term};
+    encode_journal_ask(body, &message);
+}
+
+static void
+end_drop(struct worker *worker, struct peer_request *request,
+         const struct peer_answer *answer)
+{
+    (void)worker;
+    (void)answer;
+    free(CONTAINER_OF(request, struct drop, request));
+}
+
+static const struct peer_request_ops drop_ops = {
+    .type = MESSAGE_JOURNAL_DROP, .encode = encode_drop, .end = end_drop};
+
+/* At all members, or at those that are no keepers. */
+static void
+drop_copies(struct journal_copies *copies, bool also_keepers)
+{
+    const struct membership *membership = copies->worker->membership;
+    uint32_t own = store_header(copies->worker->store)->node;
+    const struct member *member = membership_after(membership, own);
+    for (; member != NULL && member->node != own;
+         member = membership_after(membership, member->node)) {
+        struct drop *drop = NULL;
+        if (also_keepers || keeper_at(copies, member->node) == NULL)
+            drop = calloc(1, sizeof *drop);
+        if (drop == NULL)
+            continue; /* Out of memory: the list of members tells of the end, too. */
+        drop->request = (struct peer_request){
+            .ops = &drop_ops, .node = member->node, .incarnation = member->incarnation};
+        drop->term = copies->term;
+        memcpy(drop->name, copies->name, sizeof drop->name);
+        if (!peers_ask(copies->worker->peers, &drop->request))
+            free(drop);
+    }
+}
+
+void
+journal_copies_end(struct journal_copies *copies)
+{
+    drop_copies(copies, true);
+}
+
+/* Who kept a copy for the controller's process before this one, or before we chose others,
+ * has an old one: once the keepers have all, it goes. */
+static void
+drop_others(struct journal_copies *copies)
+{
+    uint32_t count = journal_copies_count(copies);
+    if (copies->dropped_epoch == copies->epoch || count < copies->keepers_max)
+        return;
+    copies->dropped_epoch = copies->epoch;
+    drop_copies(copies, false);
+}
+
 void
 journal_copies_tick(struct journal_copies *copies)
 {
-    for (uint32_t i = 0; i < copies->keepers_max; i++)
+    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++)
         copies->keepers[i].rests = false;
     choose(copies);
     note_late(copies);
     step_all(copies);
+    drop_others(copies);
 }
 
 /* ---- Life ---- */
@@ -491,48 +587,4 @@ journal_copies_close(struct journal_copies *copies)
     append_file_close(copies->file);
     free(copies->path);
     free(copies);
-}
-
-/* ---- The end of the queue ---- */
-
-static void
-encode_drop(const struct peer_request *request, struct writer *body)
-{
-    const struct drop *drop = CONTAINER_OF(request, const struct drop, request);
-    struct journal_ask message = {.name = slice_of_text(drop->name),
-                                  .term = drop->term};
-    encode_journal_ask(body, &message);
-}
-
-static void
-end_drop(struct worker *worker, struct peer_request *request,
-         const struct peer_answer *answer)
-{
-    (void)worker;
-    (void)answer;
-    free(CONTAINER_OF(request, struct drop, request));
-}
-
-static const struct peer_request_ops drop_ops = {
-    .type = MESSAGE_JOURNAL_DROP, .encode = encode_drop, .end = end_drop};
-
-/* Also those who kept a copy once. */
-void
-journal_copies_end(struct journal_copies *copies)
-{
-    const struct membership *membership = copies->worker->membership;
-    uint32_t own = store_header(copies->worker->store)->node;
-    const struct member *member = membership_after(membership, own);
-    for (; member != NULL && member->node != own;
-         member = membership_after(membership, member->node)) {
-        struct drop *drop = calloc(1, sizeof *drop);
-        if (drop == NULL)
-            return; /* They hear of it by the list of members. */
-        drop->request = (struct peer_request){
-            .ops = &drop_ops, .node = member->node, .incarnation = member->incarnation};
-        drop->term = copies->term;
-        memcpy(drop->name, copies->name, sizeof drop->name);
-        if (!peers_ask(copies->worker->peers, &drop->request))
-            free(drop);
-    }
 }

@@ -60,7 +60,8 @@ close_file(struct kept_file *file)
 static void
 drop_file(const struct kept_journal *journal, struct kept_file *file)
 {
-    if (file->file != NULL && !(journal->is_used && file == &journal->whole))
+    bool is_lent = journal->started_ms != 0 && file == &journal->whole;
+    if (file->file != NULL && !is_lent)
         append_file_remove(file->file);
     close_file(file);
 }
@@ -87,12 +88,19 @@ kept_journals_count(const struct worker *worker)
 
 /* Who is no member any more does not go on with anything. */
 uint32_t
-kept_journal_term(const struct worker *worker, const struct kept_journal *journal)
+kept_journal_promise(const struct worker *worker, const struct kept_journal *journal)
 {
     if (journal->promised_term <= journal->term ||
         membership_find(worker->membership, journal->promised_node) == NULL)
-        return journal->term;
+        return 0;
     return journal->promised_term;
+}
+
+bool
+kept_journal_path(const struct worker *worker, const struct kept_journal *journal,
+                  char *out, size_t out_bytes)
+{
+    return journal_path(worker, journal, "", out, out_bytes);
 }
 
 void
@@ -165,7 +173,7 @@ become_whole(struct worker *worker, struct kept_journal *journal, struct ds_erro
     close_file(&journal->whole);
     journal->whole = journal->fresh;
     journal->fresh = (struct kept_file){0};
-    journal->is_used = journal->has_failed = false;
+    journal->started_ms = 0;
     return DS_OK;
 }
 
@@ -180,15 +188,21 @@ write_piece(struct worker *worker, struct kept_journal *journal,
         status = begin_fresh(worker, journal, piece->id, err);
     struct kept_file *file = status == DS_OK ? file_with(journal, piece->id) : NULL;
     *out_bytes = file == NULL ? 0 : file->bytes;
-    if (file == NULL || file->bytes != piece->offset)
+    if (file == NULL)
         return status;
     uint64_t end = piece->offset + piece->bytes.len;
-    status = append_file_reserve(file->file, end, err);
-    if (status == DS_OK)
+    bool is_repeated =
+        file->bytes == end; /* Its answer was lost, or it failed below. */
+    if (file->bytes != piece->offset && !is_repeated)
+        return status;
+    if (!is_repeated)
+        status = append_file_reserve(file->file, end, err);
+    if (status == DS_OK && !is_repeated)
         status = append_file_write(file->file, piece->offset, piece->bytes, err);
     if (status != DS_OK)
         return status;
     *out_bytes = file->bytes = end;
+    file->term = piece->term;
     if (piece->sequence == 0)
         return DS_OK;
     if (file == &journal->fresh)
@@ -198,18 +212,31 @@ write_piece(struct worker *worker, struct kept_journal *journal,
     return status;
 }
 
+/* The highest term of a controller that served here, or wrote here. */
+static uint32_t
+heard_term(const struct worker *worker, const struct kept_journal *journal,
+           struct ds_slice name)
+{
+    uint32_t served = queues_term(worker, name);
+    return journal != NULL && journal->term > served ? journal->term : served;
+}
+
+/* A promise may come to nothing: then it goes on as it was. */
 static enum ds_status
 check_term(const struct worker *worker, const struct kept_journal *journal,
            const struct journal_write *piece, struct ds_error *err)
 {
-    uint32_t term = journal == NULL ? 0 : kept_journal_term(worker, journal);
-    uint32_t served = queues_term(worker, piece->name);
-    if (served > term)
-        term = served;
-    if (piece->term >= term)
-        return DS_OK;
-    return ds_fail(err, DS_EXISTS, "controller %u of queue %.*s comes after %u", term,
-                   (int)piece->name.len, (const char *)piece->name.data, piece->term);
+    uint32_t heard = heard_term(worker, journal, piece->name);
+    uint32_t promise = journal == NULL ? 0 : kept_journal_promise(worker, journal);
+    const char *name = (const char *)piece->name.data;
+    if (piece->term < heard)
+        return ds_fail(err, DS_EXISTS, "controller %u of queue %.*s comes after %u",
+                       heard, (int)piece->name.len, name, piece->term);
+    if (piece->term < promise)
+        return ds_fail(err, DS_NOT_READY,
+                       "node %u may be about to go on with queue %.*s",
+                       journal->promised_node, (int)piece->name.len, name);
+    return DS_OK;
 }
 
 void
@@ -255,16 +282,22 @@ handle_journal_write(struct session *session, const struct frame_header *header,
 /* Where the controller is, or is being started, nobody has more of its journal. */
 static struct journal_known
 known_of(const struct worker *worker, const struct kept_journal *journal,
-         const struct journal_ask *ask)
+         struct ds_slice name)
 {
-    uint32_t served = queues_term(worker, ask->name);
-    if (served > 0)
-        return (struct journal_known){true, served, UINT64_MAX};
-    if (journal == NULL)
-        return (struct journal_known){0};
-    bool is_there = journal->whole.file != NULL && !journal->has_failed;
-    return (struct journal_known){is_there, kept_journal_term(worker, journal),
-                                  journal->is_used ? UINT64_MAX : journal->sequence};
+    uint32_t served = queues_term(worker, name);
+    struct journal_known known = {.heard = heard_term(worker, journal, name)};
+    if (served > 0 && served == known.heard) {
+        known.has_copy = true;
+        known.copy_term = served;
+        known.sequence = UINT64_MAX;
+    }
+    if (known.has_copy || journal == NULL)
+        return known;
+    known.promised = kept_journal_promise(worker, journal);
+    known.has_copy = journal->whole.file != NULL && journal->failed_until_ms == 0;
+    known.copy_term = journal->started_ms != 0 ? UINT32_MAX : journal->whole.term;
+    known.sequence = journal->sequence;
+    return known;
 }
 
 static void
@@ -275,7 +308,8 @@ note_promise(const struct worker *worker, struct kept_journal *journal,
         journal->promised_term == ask->term && journal->promised_node == ask->node;
     if (ask->withdraws && is_its) {
         journal->promised_term = 0;
-    } else if (!ask->withdraws && ask->term > kept_journal_term(worker, journal)) {
+    } else if (!ask->withdraws && ask->term > journal->term &&
+               ask->term > kept_journal_promise(worker, journal)) {
         journal->promised_term = ask->term;
         journal->promised_node = ask->node;
     }
@@ -290,10 +324,18 @@ handle_journal_ask(struct session *session, const struct frame_header *header,
         session_reject(session, "malformed JOURNAL_ASK");
         return;
     }
-    struct kept_journal *journal = kept_journals_find(session->worker, ask.name);
-    struct journal_known known = known_of(session->worker, journal, &ask);
+    struct worker *worker = session->worker;
+    struct kept_journal *journal = kept_journals_find(worker, ask.name);
+    struct journal_known known = known_of(worker, journal, ask.name);
+    if (journal == NULL && !ask.withdraws && worker->membership != NULL &&
+        (journal = find_or_add(worker, ask.name)) == NULL) {
+        struct ds_error err = {0};
+        (void)ds_fail(&err, DS_NO_MEMORY, "worker is out of memory for a queue");
+        conn_reply_error(session->conn, header, &err);
+        return;
+    }
     if (journal != NULL)
-        note_promise(session->worker, journal, &ask);
+        note_promise(worker, journal, &ask);
     AUTO_WRITER(reply);
     encode_journal_known(&reply, &known);
     session_reply(session, header, &reply);
@@ -317,10 +359,19 @@ handle_journal_drop(struct session *session, const struct frame_header *header,
 /* ---- Life ---- */
 
 void
+kept_journals_drop_all(struct worker *worker)
+{
+    LIST_FOREACH (link, &worker->kept_journals)
+        kept_journal_drop(CONTAINER_OF(link, struct kept_journal, link));
+}
+
+void
 kept_journals_open(struct worker *worker)
 {
     char folder[PATH_MAX];
     list_init(&worker->kept_journals);
+    if (worker->restarts == 0)
+        takeover_clean_up(worker);
     if (folder_path(worker, folder, sizeof folder))
         files_remove_folder(folder);
 }
@@ -329,8 +380,7 @@ void
 kept_journals_close(struct worker *worker)
 {
     char folder[PATH_MAX];
-    LIST_FOREACH (link, &worker->kept_journals)
-        kept_journal_drop(CONTAINER_OF(link, struct kept_journal, link));
+    kept_journals_drop_all(worker);
     if (folder_path(worker, folder, sizeof folder))
         files_remove_folder(folder);
 }

@@ -22,12 +22,14 @@ struct kept_file {
     struct append_file *file;
     uint64_t id;
     uint64_t bytes;
+    uint32_t term; /* Of the controller that wrote to it last. */
 };
 
+/* Without a file it only remembers what was promised. */
 struct kept_journal {
     struct list link; /* In worker->kept_journals. */
     char name[QUEUE_PLACE_NAME_MAX + 1];
-    uint32_t term; /* Of the latest controller that wrote to it. */
+    uint32_t term; /* The highest that a controller had which wrote here. */
     uint32_t
         promised_term; /* Who would go on with the queue, and in which term; 0: nobody. */
     uint32_t promised_node;
@@ -37,13 +39,16 @@ struct kept_journal {
     struct kept_file fresh; /* Not whole yet. */
     uint64_t sequence;      /* `whole` has all records before this one. */
 
+    /* takeover.c */
     struct candidacy *candidacy; /* We are asking who goes on with the queue. */
+    uint32_t heard_term;         /* The highest that others have told us of. */
     uint64_t unserved_ms;        /* Since then nobody serves it; 0: somebody does. */
     uint64_t rests_until_ms;     /* Until then nobody is asked again. */
-    bool is_used;    /* We have started its controller, which has the file, */
-    bool has_failed; /* but that has ended, or could not be started. */
+    uint64_t started_ms; /* Since then our controller has the file; 0: it has not. */
+    uint64_t failed_until_ms; /* Until then we cannot start one. */
 };
 
+/* What an earlier process kept is removed. */
 void kept_journals_open(struct worker *worker);
 
 /* After the loop has run. Removes the files. */
@@ -56,9 +61,17 @@ uint32_t kept_journals_count(const struct worker *worker);
 struct kept_journal *
 kept_journals_find(const struct worker *worker, struct ds_slice name);
 
-/* What is of an earlier term is refused. */
+/* Those who were no member for a while do not know what became of the queues: their copies
+ * are of no use any more. */
+void kept_journals_drop_all(struct worker *worker);
+
+/* What somebody was promised who may still go on; 0: nothing. */
 uint32_t
-kept_journal_term(const struct worker *worker, const struct kept_journal *journal);
+kept_journal_promise(const struct worker *worker, const struct kept_journal *journal);
+
+/* Where the whole file is when no controller has it. False: too long a path. */
+bool kept_journal_path(const struct worker *worker, const struct kept_journal *journal,
+                       char *out, size_t out_bytes);
 
 /* It is of no use any more. */
 void kept_journal_drop(struct kept_journal *journal);

@@ -139,7 +139,8 @@ TEST(a_copy_is_whole_with_its_last_piece_and_grows)
     CHECK_INT(bytes, 12);
     CHECK_INT(kept_count(&f), 1);
     struct journal_known known = ask(&pair.caller, 0, false);
-    CHECK(known.has_copy && known.term == 1 && known.sequence == 3);
+    CHECK(known.has_copy && known.heard == 1 && known.copy_term == 1 &&
+          known.sequence == 3);
     CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 12, 4, 4), &bytes));
     CHECK_INT(ask(&pair.caller, 0, false).sequence, 4);
     pair_close(&pair);
@@ -186,15 +187,48 @@ TEST(who_was_promised_a_later_term_is_waited_for_until_it_withdraws)
     uint64_t bytes = 0;
     pair_open(&pair, &f);
     CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 5), &bytes));
-    CHECK_INT(ask(&pair.caller, 3, false).term, 1);
+    CHECK_INT(ask(&pair.caller, 3, false).promised, 0);
     CHECK_STATUS(write_piece(&pair.caller, piece_of(1, ID, 8, 4, 6), &bytes),
-                 DS_EXISTS);
+                 DS_NOT_READY);
     CHECK_STATUS(write_piece(&pair.caller, piece_of(2, ID, 8, 4, 6), &bytes),
-                 DS_EXISTS);
-    CHECK_INT(ask(&pair.caller, 2, false).term, 3);
-    CHECK_INT(ask(&pair.caller, 3, true).term, 3);
+                 DS_NOT_READY);
+    CHECK_INT(ask(&pair.caller, 2, false).promised, 3);
+    CHECK_INT(ask(&pair.caller, 3, true).promised, 3);
     CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 8, 4, 6), &bytes));
     CHECK_INT(bytes, 12);
+    pair_close(&pair);
+}
+
+/* Also one that keeps nothing of it yet. */
+TEST(a_promise_is_kept_without_a_copy)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    uint64_t bytes = 0;
+    pair_open(&pair, &f);
+    CHECK(!ask(&pair.caller, 2, false).has_copy);
+    CHECK_STATUS(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 5), &bytes),
+                 DS_NOT_READY);
+    CHECK_OK(write_piece(&pair.caller, piece_of(2, ID, 0, 8, 5), &bytes));
+    CHECK_STATUS(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 5), &bytes),
+                 DS_EXISTS);
+    pair_close(&pair);
+}
+
+/* Which of two copies goes on: a longer one may be of an earlier controller. */
+TEST(a_copy_says_whose_it_is_until_another_is_whole)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    uint64_t bytes = 0;
+    pair_open(&pair, &f);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 50), &bytes));
+    CHECK_OK(write_piece(&pair.caller, piece_of(2, OTHER_ID, 0, 4, 0), &bytes));
+    struct journal_known known = ask(&pair.caller, 0, false);
+    CHECK(known.heard == 2 && known.copy_term == 1 && known.sequence == 50);
+    CHECK_OK(write_piece(&pair.caller, piece_of(2, OTHER_ID, 4, 4, 9), &bytes));
+    known = ask(&pair.caller, 0, false);
+    CHECK(known.copy_term == 2 && known.sequence == 9);
     pair_close(&pair);
 }
 
@@ -361,6 +395,8 @@ TEST_MAIN(RUN(a_copy_is_whole_with_its_last_piece_and_grows),
           RUN(a_piece_that_does_not_follow_is_not_written),
           RUN(the_old_copy_stays_until_the_new_one_is_whole),
           RUN(who_was_promised_a_later_term_is_waited_for_until_it_withdraws),
+          RUN(a_promise_is_kept_without_a_copy),
+          RUN(a_copy_says_whose_it_is_until_another_is_whole),
           RUN(what_a_later_controller_wrote_is_not_for_an_earlier_one),
           RUN(a_copy_that_is_dropped_leaves_no_file), RUN(an_answer_waits_for_the_copy),
           RUN(a_keeper_that_says_nothing_is_late),

@@ -9,6 +9,7 @@
 #include "meta/ring.h"
 #include "os/clock.h"
 #include "worker/directory.h"
+#include "worker/kept_journals.h"
 #include "worker/keys.h"
 #include "worker/lookup.h"
 #include "worker/reports.h"
@@ -328,6 +329,7 @@ owners_changed(struct worker *worker, const struct next_members *next)
     if (is_anew) {
         owners->back_since = back_since;
         begin_anew(worker);
+        kept_journals_drop_all(worker);
     }
     directory_forget(worker, is_anew);
     return true;

@@ -98,6 +98,13 @@ is_superseded(const struct worker *worker, const struct queue_place *place)
            newest.term > place->term && newest.term != QUEUE_TERM_ENDED;
 }
 
+static enum ds_status
+fail_superseded(const struct queue_place *place, struct ds_error *err)
+{
+    return ds_fail(err, DS_EXISTS, "another controller goes on with queue %.*s",
+                   (int)place->name.len, (const char *)place->name.data);
+}
+
 /* ---- QUEUE_SERVE ---- */
 
 /* NULL when out of memory. */
@@ -141,8 +148,7 @@ serve(struct session *session, const struct queue_serve *message, bool *out_is_c
     struct worker *worker = session->worker;
     const struct queue_place *place = &message->place;
     if (is_superseded(worker, place))
-        return ds_fail(err, DS_EXISTS, "another controller goes on with queue %.*s",
-                       (int)place->name.len, (const char *)place->name.data);
+        return fail_superseded(place, err);
     struct served_queue *queue = add(session, place);
     if (queue == NULL)
         return ds_fail(err, DS_NO_MEMORY, "worker is out of memory for a queue");
@@ -204,6 +210,13 @@ handle_journal_end(struct session *session, const struct frame_header *header,
     struct served_queue *queue = session->serves;
     if (queue == NULL || body.len != 0) {
         session_reject(session, "malformed JOURNAL_END, or of no queue");
+        return;
+    }
+    struct queue_place place = place_of(queue);
+    if (is_superseded(session->worker, &place)) {
+        struct ds_error err = {0};
+        (void)fail_superseded(&place, &err);
+        conn_reply_error(session->conn, header, &err);
         return;
     }
     if (queue->copies != NULL)
@@ -359,6 +372,16 @@ queues_drop(struct session *session)
     queue->look_ms = clock_monotonic_ms() + (has_ended(queue) ? ENDED_MS : 0);
     if (worker->membership == NULL || worker->stopping)
         forget(worker, queue);
+}
+
+void
+queues_hang_up(struct worker *worker)
+{
+    LIST_FOREACH (link, &worker->queues) {
+        struct served_queue *queue = CONTAINER_OF(link, struct served_queue, link);
+        if (queue->session != NULL && queue->copies != NULL)
+            conn_close(queue->session->conn, NULL);
+    }
 }
 
 void

@@ -46,6 +46,10 @@ void queues_tick(struct worker *worker);
 /* The session is closing: what it serves is not served any more. */
 void queues_drop(struct session *session);
 
+/* We are about to be no member any more: controllers whose queues others may go on with
+ * notice, and say nothing more. */
+void queues_hang_up(struct worker *worker);
+
 /* After the loop has run. */
 void queues_close(struct worker *worker);
 

@@ -2,12 +2,14 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "meta/members.h"
 #include "net/program.h"
 #include "os/append_file.h"
 #include "os/clock.h"
+#include "os/files.h"
 #include "os/process.h"
 #include "os/secret_file.h"
 #include "os/sockets.h"
@@ -27,7 +29,9 @@
 enum {
     UNSERVED_MS = 5000, /* A controller that was killed is back sooner. */
     UNHEARD_MS = 200,   /* Until who could not say is asked again. */
+    ASKING_MS = 3000,   /* Then who has not answered could not say. */
     STARTED_MS = 30000, /* For a program to be heard of. */
+    FAILED_MS = 30000,  /* Until a program that could not be started is tried again. */
     PROGRAM_ARGUMENTS_MAX = 24,
 };
 
@@ -37,6 +41,7 @@ struct candidacy {
     struct worker *worker;
     uint32_t term; /* We would have. */
     uint64_t epoch;
+    uint64_t began_ms;
     uint32_t open_count; /* Members that have not answered. */
     bool is_lost;        /* Somebody has more. */
     bool is_unheard;     /* Somebody could not say. */
@@ -143,6 +148,21 @@ hand_over(struct kept_journal *journal, const struct launch *launch,
     return append_file_rename(journal->whole.file, path, err);
 }
 
+/* It did not go on with the queue: somebody else may, and we try again later. */
+static void
+take_back(struct worker *worker, struct kept_journal *journal)
+{
+    char path[PATH_MAX];
+    journal->started_ms = 0;
+    journal->failed_until_ms = clock_monotonic_ms() + FAILED_MS;
+    if (!kept_journal_path(worker, journal, path, sizeof path) ||
+        append_file_rename(journal->whole.file, path, NULL) != DS_OK) {
+        log_error("worker lost its copy of the journal of queue %s", journal->name);
+        append_file_close(journal->whole.file);
+        journal->whole = (struct kept_file){0};
+    }
+}
+
 static void
 on_program_end(int exit_code, int signal_number, void *arg)
 {
@@ -153,8 +173,8 @@ on_program_end(int exit_code, int signal_number, void *arg)
         log_warn("worker the controller of queue %s that it had started ended code=%d "
                  "signal=%d",
                  started->name, exit_code, signal_number);
-    if (journal != NULL && journal->is_used)
-        journal->has_failed = true;
+    if (journal != NULL && journal->started_ms != 0)
+        take_back(started->worker, journal);
     list_remove(&started->link);
     free(started);
 }
@@ -195,23 +215,22 @@ launch_program(struct worker *worker, struct kept_journal *journal, uint32_t ter
     return status;
 }
 
-/* Without a program the copy stays, and counts for nothing: another node may have one. */
-static void
+/* False: it could not be started. The copy stays, and another node may have one. */
+static bool
 take_over(struct worker *worker, struct kept_journal *journal, uint32_t term)
 {
     struct ds_error err = {0};
-    journal->is_used = true;
-    journal->term = term;
+    journal->started_ms = clock_monotonic_ms();
     if (launch_program(worker, journal, term, &err) == DS_OK) {
         log_warn("worker goes on with queue %s, whose controller was at node %" PRIu32
                  " and is gone term=%" PRIu32,
                  journal->name, journal->node, term);
-        return;
+        return true;
     }
-    journal->has_failed = true;
-    append_file_remove(journal->whole.file);
     log_error("worker cannot go on with queue %s reason=\"%s\"", journal->name,
               err.message);
+    take_back(worker, journal);
+    return false;
 }
 
 /* ---- Asking the others ---- */
@@ -223,16 +242,34 @@ encode(const struct peer_request *request, struct writer *body)
                        &CONTAINER_OF(request, const struct question, request)->message);
 }
 
-/* Of two with the same, the one with the lower node goes on. */
+/* A later controller's goes before a longer one; of two with the same, the one with the lower
+ * node goes on. */
 static bool
 has_more(const struct candidacy *candidacy, uint32_t node,
          const struct journal_known *known)
 {
     const struct kept_journal *journal = candidacy->journal;
-    if (!known->has_copy || journal == NULL)
+    if (!known->has_copy)
         return false;
-    return known->sequence > journal->sequence ||
-           (known->sequence == journal->sequence && node < own_node(candidacy->worker));
+    if (known->copy_term != journal->whole.term)
+        return known->copy_term > journal->whole.term;
+    if (known->sequence != journal->sequence)
+        return known->sequence > journal->sequence;
+    return node < own_node(candidacy->worker);
+}
+
+static void
+take_answer(struct candidacy *candidacy, uint32_t node,
+            const struct journal_known *known)
+{
+    struct kept_journal *journal = candidacy->journal;
+    if (journal == NULL)
+        return;
+    candidacy->is_lost |= known->promised > candidacy->term ||
+                          known->heard >= candidacy->term ||
+                          has_more(candidacy, node, known);
+    journal->heard_term =
+        max_u32(journal->heard_term, max_u32(known->promised, known->heard));
 }
 
 static void finish_if_answered(struct candidacy *candidacy);
@@ -250,8 +287,8 @@ end(struct worker *worker, struct peer_request *request,
         bool is_heard = answer->header->status == DS_OK &&
                         decode_journal_known(answer->body, &known);
         candidacy->is_unheard |= !is_heard;
-        candidacy->is_lost |=
-            known.term > candidacy->term || has_more(candidacy, request->node, &known);
+        if (is_heard)
+            take_answer(candidacy, request->node, &known);
     }
     free(question);
     if (candidacy == NULL)
@@ -303,29 +340,44 @@ may_take_over(const struct candidacy *candidacy)
     const struct worker *worker = candidacy->worker;
     const struct kept_journal *journal = candidacy->journal;
     return !candidacy->is_lost && !candidacy->is_unheard && owners_is_current(worker) &&
+           journal->unserved_ms != 0 &&
            owners_epoch(worker->owners) == candidacy->epoch &&
            journal->promised_term == candidacy->term &&
            journal->promised_node == own_node(worker);
 }
 
+/* Nobody is bound to us any more. */
+static void
+withdraw(struct candidacy *candidacy)
+{
+    struct kept_journal *journal = candidacy->journal;
+    ask_all(candidacy, true);
+    if (journal->promised_term == candidacy->term &&
+        journal->promised_node == own_node(candidacy->worker))
+        journal->promised_term = 0;
+}
+
+/* The candidacy lets go of its journal. */
+static void
+decide(struct candidacy *candidacy)
+{
+    struct kept_journal *journal = candidacy->journal;
+    uint32_t rest_ms = candidacy->is_lost ? UNSERVED_MS : UNHEARD_MS;
+    journal->candidacy = NULL;
+    journal->rests_until_ms = clock_monotonic_ms() + rest_ms;
+    if (!may_take_over(candidacy) ||
+        !take_over(candidacy->worker, journal, candidacy->term))
+        withdraw(candidacy);
+    candidacy->journal = NULL;
+}
+
 static void
 finish_if_answered(struct candidacy *candidacy)
 {
-    struct kept_journal *journal = candidacy->journal;
     if (candidacy->open_count > 0)
         return;
-    if (journal != NULL) {
-        journal->candidacy = NULL;
-        journal->rests_until_ms =
-            clock_monotonic_ms() + (candidacy->is_lost ? UNSERVED_MS : UNHEARD_MS);
-        if (may_take_over(candidacy)) {
-            take_over(candidacy->worker, journal, candidacy->term);
-        } else {
-            ask_all(candidacy, true);
-            if (journal->promised_term == candidacy->term)
-                journal->promised_term = 0;
-        }
-    }
+    if (candidacy->journal != NULL)
+        decide(candidacy);
     free(candidacy);
 }
 
@@ -335,10 +387,13 @@ begin(struct worker *worker, struct kept_journal *journal)
     struct candidacy *candidacy = calloc(1, sizeof *candidacy);
     if (candidacy == NULL)
         return;
+    uint32_t highest = max_u32(max_u32(journal->term, journal->heard_term),
+                               kept_journal_promise(worker, journal));
     *candidacy = (struct candidacy){.journal = journal,
                                     .worker = worker,
-                                    .term = kept_journal_term(worker, journal) + 1,
+                                    .term = highest + 1,
                                     .epoch = owners_epoch(worker->owners),
+                                    .began_ms = clock_monotonic_ms(),
                                     .open_count = 1}; /* Until all are asked. */
     journal->promised_term = candidacy->term;
     journal->promised_node = own_node(worker);
@@ -358,34 +413,56 @@ takeover_cancel(struct kept_journal *journal)
 
 /* ---- Time ---- */
 
+/* What is only there for a promise goes with it. */
+static bool
+is_of_use(const struct worker *worker, const struct kept_journal *journal)
+{
+    return journal->whole.file != NULL || journal->fresh.file != NULL ||
+           kept_journal_promise(worker, journal) > 0;
+}
+
 /* False: the journal is gone. */
 static bool
 note_whether_served(struct worker *worker, struct kept_journal *journal)
 {
-    struct queue_place place;
-    bool is_served = queues_find(worker, slice_of_text(journal->name), &place) &&
-                     place.term >= journal->term;
-    bool is_ours = queues_term(worker, slice_of_text(journal->name)) > 0;
-    if (is_served && (place.term == QUEUE_TERM_ENDED || is_ours)) {
+    struct ds_slice name = slice_of_text(journal->name);
+    struct queue_place place = {0};
+    uint64_t now = clock_monotonic_ms();
+    bool is_served = queues_find(worker, name, &place) && place.term >= journal->term;
+    bool is_ours = is_served && queues_term(worker, name) == place.term;
+    if ((is_served && (place.term == QUEUE_TERM_ENDED || is_ours)) ||
+        !is_of_use(worker, journal)) {
         kept_journal_drop(journal);
         return false;
     }
-    uint64_t now = clock_monotonic_ms();
     if (is_served)
         journal->unserved_ms = 0;
     else if (journal->unserved_ms == 0)
         journal->unserved_ms = now;
-    if (journal->is_used && journal->unserved_ms != 0 &&
-        now >= journal->unserved_ms + STARTED_MS)
-        journal->has_failed = true;
+    if (journal->started_ms != 0 && now >= journal->started_ms + STARTED_MS)
+        take_back(worker, journal);
     return true;
+}
+
+static void
+note_time(struct kept_journal *journal)
+{
+    uint64_t now = clock_monotonic_ms();
+    struct candidacy *candidacy = journal->candidacy;
+    if (now >= journal->failed_until_ms)
+        journal->failed_until_ms = 0;
+    if (candidacy == NULL || now < candidacy->began_ms + ASKING_MS)
+        return;
+    candidacy->is_unheard = true;
+    decide(candidacy); /* It ends with the last answer. */
 }
 
 static bool
 is_due(const struct worker *worker, const struct kept_journal *journal)
 {
     uint64_t now = clock_monotonic_ms();
-    if (journal->unserved_ms == 0 || journal->candidacy != NULL || journal->is_used ||
+    if (journal->unserved_ms == 0 || journal->candidacy != NULL ||
+        journal->started_ms != 0 || journal->failed_until_ms != 0 ||
         journal->whole.file == NULL || now < journal->rests_until_ms ||
         !owners_is_current(worker) || owners_may_be_served(worker))
         return false;
@@ -398,9 +475,24 @@ takeover_tick(struct worker *worker)
 {
     LIST_FOREACH (link, &worker->kept_journals) {
         struct kept_journal *journal = CONTAINER_OF(link, struct kept_journal, link);
-        if (note_whether_served(worker, journal) && is_due(worker, journal))
+        if (!note_whether_served(worker, journal))
+            continue;
+        note_time(journal);
+        if (is_due(worker, journal))
             begin(worker, journal);
     }
+}
+
+void
+takeover_clean_up(const struct worker *worker)
+{
+    char folder[PATH_MAX];
+    const char *beside = worker->resources->socket_path;
+    const char *slash = strrchr(beside, '/');
+    if (slash == NULL)
+        return;
+    snprintf(folder, sizeof folder, "%.*s", (int)(slash - beside), beside);
+    files_remove_named(folder, "queue-");
 }
 
 void

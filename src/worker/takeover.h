@@ -6,9 +6,10 @@
  *        │                              └── nobody has ──► its controller is started
  *        └──────────── it ended, or nobody heard of it ◄────────┘
  *
- * Who is asked refuses from then on what earlier controllers write, so all that they had
- * acknowledged is in one of the copies, and the longest has it. It is started only while the
- * lease of our membership lasts, and that of everybody who is gone has ended.
+ * Who is asked refuses from then on what earlier controllers write, until we withdraw; so all
+ * that they had acknowledged is in one of the copies, and that of the latest controller, of
+ * these the longest, has it. It is started only while the lease of our membership lasts, and
+ * that of everybody who is gone has ended.
  * docs/decisions/0015-takeover.md. Owner: loop thread. */
 #ifndef WORKER_TAKEOVER_H
 #define WORKER_TAKEOVER_H
@@ -20,6 +21,9 @@ void takeover_tick(struct worker *worker);
 
 /* Nobody is asked any more; programs go on. */
 void takeover_stop(struct worker *worker);
+
+/* What controllers that were started here have left, whose worker is gone as well. */
+void takeover_clean_up(const struct worker *worker);
 
 /* Its journal is about to go: nobody is asked any more. */
 void takeover_cancel(struct kept_journal *journal);

@@ -111,10 +111,12 @@ on_signal(uv_signal_t *handle, int number)
     (void)number;
     bool is_second = worker->is_leaving;
     worker->is_leaving = true;
-    if (worker->membership == NULL || is_second)
+    if (worker->membership == NULL || is_second) {
         stop(worker);
-    else
-        membership_leave(worker->membership, stop);
+        return;
+    }
+    queues_hang_up(worker);
+    membership_leave(worker->membership, stop);
 }
 
 /* ---- Starting ---- */

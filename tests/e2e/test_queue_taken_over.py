@@ -176,3 +176,14 @@ def test_a_worker_that_is_stopped_gives_its_queue_away(
     cluster.stop(went_on)
     assert programs[0].ask("put", ["c"], 3, ITEMS) is None
     assert programs[0].ask("versions", ["a", "b", "c"], ITEMS) == [1, 2, 3]
+
+
+def test_a_controller_without_its_worker_lets_its_clients_go(
+    cluster: Cluster, programs: list[QueueProgram]
+) -> None:
+    """It lives, but may say nothing; they find the one that has gone on."""
+    assert programs[0].ask("put", ["a"], 1, ITEMS) is None
+    cluster.kill(cluster.hosts[1])
+    for program, version in ((programs[0], 2), (programs[2], 3)):
+        assert program.ask("put", ["b"], version, ITEMS) is None
+        assert program.ask("versions", ["a", "b"], ITEMS) == [1, version]

@@ -102,6 +102,13 @@ files_remove_folder(const char *path)
     (void)path;
 }
 
+void
+files_remove_named(const char *folder, const char *prefix)
+{
+    (void)folder;
+    (void)prefix;
+}
+
 bool
 files_exists(const char *path)
 {
