@@ -32,6 +32,7 @@ MEMBERS = (
     "yr/datasystem/libdatasystem.so.1",
     "yr/datasystem/bin/datasystem_worker",
     "yr/datasystem/bin/transfer_queue_controller",
+    "yr/datasystem/cli/cluster_config.json",
     "yr/datasystem/cli/worker_config.json",
     "yr/datasystem/include/datasystem/datasystem.h",
     "yr/datasystem/lib/pkgconfig/datasystem.pc",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -128,12 +129,12 @@ class TransferQueueClient:
         """RuntimeError when the controller does not answer."""
         self._queue.stats(Deadline.after(min(_PING_TIMEOUT_S, self._timeout_s)))
 
-    def end_queue(self) -> None:
-        """End its controller, wherever it is by now; who started it sees to the rest.
-
-        Does not raise."""
-        with contextlib.suppress(Exception):
-            self._queue.shutdown(Deadline.after(_END_TIMEOUT_S))
+    def end_queue_elsewhere(self) -> None:
+        """End a controller that has gone on with the queue on another node; one that is
+        where it was started is ended by who started it. Does not raise."""
+        if not _listens(self.controller_address):
+            with contextlib.suppress(Exception):
+                self._queue.shutdown(Deadline.after(_END_TIMEOUT_S))
 
     def close(self) -> None:
         """Let go of this process's connections; the queue lives on. Idempotent."""
@@ -146,3 +147,15 @@ class TransferQueueClient:
         if self._backend is None:
             raise RuntimeError("Storage manager not initialized")
         return self._backend
+
+
+def _listens(address: str) -> bool:
+    """Somebody is at this Unix socket."""
+    kind, _, path = address.partition(":")
+    if kind != "unix":
+        return False
+    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+        probe.settimeout(_END_TIMEOUT_S)
+        probe.connect(path)
+        return True
+    return False

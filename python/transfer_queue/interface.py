@@ -98,7 +98,7 @@ def close() -> None:
         _TQ_CONTROLLER = None
         is_owner = end is not None and _owner_pid == os.getpid()
         if client is not None and is_owner:
-            client.end_queue()
+            client.end_queue_elsewhere()
         if client is not None:
             client.close()
         if end is not None and is_owner:

@@ -46,7 +46,7 @@ def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
     assert "usage: dscli" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["up", "down", "generate_helm_chart"])
+@pytest.mark.parametrize("command", ["generate_helm_chart"])
 def test_what_is_not_built_yet_says_so(command: str) -> None:
     done = dscli(command, "-f", "x")
     assert done.returncode == 1
@@ -71,10 +71,13 @@ def test_a_timeout_of_nothing_is_refused() -> None:
 def test_generate_config_writes_the_file_and_says_so(tmp_path: Path) -> None:
     done = dscli("generate_config", "-o", str(tmp_path / "new"))
     assert done.returncode == 0
-    assert (tmp_path / "new" / "worker_config.json").is_file()
+    files = ["cluster_config.json", "worker_config.json"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == files
     assert done.stdout.splitlines() == [
-        "[INFO] Configuration file worker_config.json has been generated to "
-        f"{tmp_path / 'new'}",
+        *(
+            f"[INFO] Configuration file {name} has been generated to {tmp_path / 'new'}"
+            for name in files
+        ),
         "[INFO] Configuration generation completed successfully",
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from yr.datasystem.cli._output import CommandError, say
 
 DEFAULTS_FILE = Path(__file__).parent / "worker_config.json"
+CLUSTER_FILE = Path(__file__).parent / "cluster_config.json"
+STDIN = Path("-")
 BACKENDS = ("coordinator_address", "etcd_address", "metastore_address")
 ONE_NODE_HINT = (
     "for one node: --metastore_address 127.0.0.1:2379 --start_metastore_service true"
@@ -64,10 +67,12 @@ def parse_worker_args(words: Sequence[str]) -> dict[str, str]:
 
 
 def read_config(path: Path) -> dict[str, str]:
-    """A file with `{"flag": {"value": ...}}`, or `{"flag": value}`, for each flag."""
+    """A file with `{"flag": {"value": ...}}`, or `{"flag": value}`, for each flag; "-"
+    is the standard input."""
     check_path(path)
     try:
-        content = json.loads(path.read_text("utf-8"))
+        text = sys.stdin.read() if path == STDIN else path.read_text("utf-8")
+        content = json.loads(text)
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
@@ -149,16 +154,17 @@ def check_path(path: Path) -> None:
 
 
 def generate(output: str) -> int:
-    """`dscli generate_config`: a copy of the defaults to edit."""
+    """`dscli generate_config`: copies of the defaults to edit."""
     target = Path(output).absolute()
     check_path(target)
-    path = target / DEFAULTS_FILE.name
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(DEFAULTS_FILE, path)
-    except OSError as error:
-        raise CommandError(f"cannot write {path}: {error.strerror}") from error
-    say(f"Configuration file {path.name} has been generated to {target}")
+    for source in (CLUSTER_FILE, DEFAULTS_FILE):
+        path = target / source.name
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, path)
+        except OSError as error:
+            raise CommandError(f"cannot write {path}: {error.strerror}") from error
+        say(f"Configuration file {path.name} has been generated to {target}")
     say("Configuration generation completed successfully")
     return 0
 

@@ -4,7 +4,10 @@ start            start a worker on this node and wait until it serves
 stop             stop one
 status           list this user's workers
 query            ask a cluster for its nodes, or which node has a key
-generate_config  write a configuration file for `start -f`
+up, down         start and stop workers on all nodes of a file, over ssh
+runscript        run a script on all of them
+collect_log      bring their logs here
+generate_config  write the configuration files of `start -f` and `up -f`
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from yr.datasystem.cli._output import CommandError, complain
 
@@ -27,10 +30,6 @@ one node:
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 NOT_BUILT = {
-    "up": "commands for a whole cluster are",
-    "down": "commands for a whole cluster are",
-    "runscript": "commands for a whole cluster are",
-    "collect_log": "commands for a whole cluster are",
     "generate_helm_chart": "deployment on Kubernetes is",
     "generate_docker_entryfile": "deployment on Kubernetes is",
 }
@@ -67,7 +66,10 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show it")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_start, _add_stop, _add_status, _add_query, _add_generate_config):
+    for add in (
+        *(_add_start, _add_stop, _add_status, _add_query, _add_cluster_commands),
+        _add_generate_config,
+    ):
         add(commands)
     return parser
 
@@ -93,7 +95,7 @@ def _add_start(commands: Commands) -> None:
         "--config_path",
         "--worker_config_path",
         metavar="FILE",
-        help="JSON file as `generate_config` writes it",
+        help="JSON file as `generate_config` writes it; -: standard input",
     )
     command.add_argument(
         "-t",
@@ -149,10 +151,41 @@ def _add_query(commands: Commands) -> None:
         query.set_defaults(run=_run_query, kind=kind)
 
 
+def _add_cluster_commands(commands: Commands) -> None:
+    def add(name: str, text: str, run: Callable[[argparse.Namespace], int]) -> Any:
+        command = commands.add_parser(name, help=text, allow_abbrev=False)
+        command.add_argument(
+            "-f",
+            "--cluster_config_path",
+            required=True,
+            metavar="FILE",
+            help="cluster_config.json as `generate_config` writes it",
+        )
+        command.set_defaults(run=run)
+        return command
+
+    command = add("up", "start workers on all nodes, over ssh", _run_up)
+    command.add_argument(
+        "-t", "--timeout", type=int, default=90, metavar="SECONDS", help="default 90"
+    )
+    command.add_argument("-d", "--datasystem_home_dir", metavar="DIR")
+    command.add_argument("--metastore_head_node", metavar="NODE")
+    add("down", "stop them", _run_down)
+    command = add("runscript", "run a script of bash on all nodes", _run_runscript)
+    command.add_argument("script", metavar="SCRIPT")
+    command = add("collect_log", "bring a folder of all nodes here", _run_collect_log)
+    command.add_argument(
+        "-d", "--log_path", required=True, metavar="DIR", help="on the nodes"
+    )
+    command.add_argument(
+        "-o", "--output_path", metavar="DIR", help="default: log_ and the time"
+    )
+
+
 def _add_generate_config(commands: Commands) -> None:
     command = commands.add_parser(
         "generate_config",
-        help="write worker_config.json for `start -f`",
+        help="write worker_config.json and cluster_config.json",
         allow_abbrev=False,
     )
     command.add_argument(
@@ -194,6 +227,37 @@ def _run_query(options: argparse.Namespace) -> int:
     )
     keys = getattr(options, "keys", None)
     return _query.run(options.kind, backends, options.cluster_name, keys)
+
+
+def _run_up(options: argparse.Namespace) -> int:
+    from yr.datasystem.cli import _cluster
+
+    return _cluster.up(
+        options.cluster_config_path,
+        options.timeout,
+        options.datasystem_home_dir,
+        options.metastore_head_node,
+    )
+
+
+def _run_down(options: argparse.Namespace) -> int:
+    from yr.datasystem.cli import _cluster
+
+    return _cluster.down(options.cluster_config_path)
+
+
+def _run_runscript(options: argparse.Namespace) -> int:
+    from yr.datasystem.cli import _cluster
+
+    return _cluster.runscript(options.cluster_config_path, options.script)
+
+
+def _run_collect_log(options: argparse.Namespace) -> int:
+    from yr.datasystem.cli import _cluster
+
+    return _cluster.collect_log(
+        options.cluster_config_path, options.log_path, options.output_path
+    )
 
 
 def _run_generate_config(options: argparse.Namespace) -> int:
