@@ -81,6 +81,7 @@ struct trial {
     bool again;     /* The connection broke, and with it whatever was under way. */
     bool is_absent; /* The queue is not there. */
     bool may_move;  /* We can look where else it is. */
+    bool is_mute;   /* It is there, and cannot answer now. */
 };
 
 /* The text for any way in which a channel may fail us. */
@@ -158,7 +159,7 @@ greet(struct ds_queue *queue, struct channel *channel, struct trial *trial,
     if (status != DS_OK)
         return status;
     if (channel->reply.status == DS_NOT_READY) { /* Another may have its place. */
-        trial->is_absent = true;
+        trial->is_absent = trial->is_mute = true;
         (void)channel_fail_reply(channel, err);
         err->status = DS_IO;
         return DS_IO;
@@ -377,7 +378,7 @@ find_again(struct ds_queue *queue, const struct trial *trial)
         return ELSEWHERE;
     uint32_t left_ms = wait_left_ms(trial->wait);
     if (!trial->may_move || left_ms == 0)
-        return NOWHERE;
+        return trial->is_mute ? NOBODY_KNOWS : NOWHERE;
     struct ds_client_options worker = {
         .struct_bytes = sizeof worker,
         .host = queue->worker_host,
@@ -389,7 +390,7 @@ find_again(struct ds_queue *queue, const struct trial *trial)
     enum ds_status status = queue_place_find(&worker, name, address, &may_come, NULL);
     if (status != DS_OK || !queue_address_parse(address, &place) ||
         strcmp(address, trial->address) == 0)
-        return may_come && is_for_all ? NOBODY_KNOWS : NOWHERE;
+        return (may_come && is_for_all) || trial->is_mute ? NOBODY_KNOWS : NOWHERE;
     library_lock();
     memcpy(queue->address, address, sizeof address);
     library_unlock();

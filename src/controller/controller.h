@@ -54,7 +54,7 @@ struct controller_options {
         *worker_socket_path; /* NULL: whoever clears rows deletes their blocks. */
     struct journal_options journal; /* Without a path: none is kept. */
     uint8_t copies_max;             /* Of it, on other nodes. */
-    uint32_t term; /* Of the queue's controllers. Above the first it was started by a
+    uint64_t term; /* Of the queue's controllers. Above the first it was started by a
                       worker, to go on with a queue: with that worker it ends, and the
                       queue goes on elsewhere. */
     const char *log_dir; /* NULL: log to stderr. */

@@ -66,7 +66,7 @@ copied_lose_lease(struct copied *copied)
 bool
 copied_is_waiting(const struct copied *copied)
 {
-    return copied->state != COPIED_OFF &&
+    return copied->state == COPIED_ON &&
            (copied->is_wanted || copied->asked != copied->answered);
 }
 

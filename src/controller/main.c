@@ -164,13 +164,9 @@ take_copies(const char *text, uint8_t *out)
 }
 
 static int
-take_term(const char *text, uint32_t *out)
+take_term(const char *text, uint64_t *out)
 {
-    uint64_t term = 0;
-    int result =
-        take_number("term", text, QUEUE_TERM_FIRST, QUEUE_TERM_ENDED - 1, &term);
-    *out = (uint32_t)term;
-    return result;
+    return take_number("term", text, QUEUE_TERM_FIRST, QUEUE_TERM_ENDED - 1, out);
 }
 
 /* As take_option(). The descriptor stays open as long as the program runs. */

@@ -294,13 +294,13 @@ say_where_we_are(struct worker_link *link)
 bool
 worker_link_is_served(const struct worker_link *link)
 {
-    return link->is_served;
+    return link->is_served && !link->is_ending;
 }
 
 void
 worker_link_sync(struct worker_link *link, const struct journal_sync *message)
 {
-    DS_ASSERT(link->is_served);
+    DS_ASSERT(worker_link_is_served(link));
     AUTO_WRITER(body);
     encode_journal_sync(&body, message);
     send_message(link, MESSAGE_JOURNAL_SYNC, SYNC_SEQUENCE, &body);
@@ -397,7 +397,8 @@ handle_served(struct worker_link *link, struct ds_slice body)
     link->is_served = true;
     if (link->is_ending)
         say_that_it_ended(link);
-    link->ops->on_served(is_copied, link->arg);
+    else
+        link->ops->on_served(is_copied, link->arg);
 }
 
 static void
@@ -419,7 +420,6 @@ handle_end(struct worker_link *link)
         on_ended(link->ended_arg);
 }
 
-/* Only these say so. */
 static bool
 is_superseded(const struct frame_header *header)
 {

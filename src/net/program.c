@@ -2,6 +2,7 @@
 
 #include "base/status.h"
 
+#include <signal.h>
 #include <stdlib.h>
 
 struct program {
@@ -54,6 +55,12 @@ program_start(uv_loop_t *loop, char **arguments, int stdin_fd,
     uv_unref((uv_handle_t *)&program->process);
     *out = program;
     return DS_OK;
+}
+
+void
+program_kill(struct program *program)
+{
+    (void)uv_kill(-uv_process_get_pid(&program->process), SIGKILL);
 }
 
 void

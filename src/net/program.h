@@ -18,6 +18,9 @@ program_start(uv_loop_t *loop, char **arguments, int stdin_fd,
               void (*on_end)(int exit_code, int signal_number, void *arg), void *arg,
               struct program **out, struct ds_error *err);
 
+/* Ends it at once, with all that it has started in its session. */
+void program_kill(struct program *program);
+
 /* `on_end` is not called any more; the loop frees it. */
 void program_forget(struct program *program);
 

@@ -127,7 +127,7 @@ encode_queue_place(struct writer *writer, const struct queue_place *message)
     write_short_bytes(writer, message->name);
     write_short_bytes(writer, message->address);
     write_short_bytes(writer, message->tcp_address);
-    write_u32(writer, message->term);
+    write_u64(writer, message->term);
 }
 
 bool
@@ -136,7 +136,7 @@ read_queue_place(struct reader *reader, struct queue_place *out)
     struct queue_place message = {.name = read_short_bytes(reader)};
     message.address = read_short_bytes(reader);
     message.tcp_address = read_short_bytes(reader);
-    message.term = read_u32(reader);
+    message.term = read_u64(reader);
     if (!reader_ok(reader) || !is_short_text(message.name, QUEUE_PLACE_NAME_MAX) ||
         !is_short_text(message.address, QUEUE_PLACE_ADDRESS_MAX) ||
         !is_short_text(message.tcp_address, QUEUE_PLACE_ADDRESS_MAX))

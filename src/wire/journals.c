@@ -106,7 +106,7 @@ void
 encode_journal_write(struct writer *writer, const struct journal_write *message)
 {
     write_short_bytes(writer, message->name);
-    write_u32(writer, message->term);
+    write_u64(writer, message->term);
     write_u32(writer, message->node);
     write_u32(writer, message->incarnation);
     write_u64(writer, message->id);
@@ -120,7 +120,7 @@ decode_journal_write(struct ds_slice body, struct journal_write *out)
 {
     struct reader reader = reader_of(body.data, body.len);
     struct journal_write message = {.name = read_short_bytes(&reader)};
-    message.term = read_u32(&reader);
+    message.term = read_u64(&reader);
     message.node = read_u32(&reader);
     message.incarnation = read_u32(&reader);
     message.id = read_u64(&reader);
@@ -153,9 +153,9 @@ void
 encode_journal_ask(struct writer *writer, const struct journal_ask *message)
 {
     write_short_bytes(writer, message->name);
-    write_u32(writer, message->term);
+    write_u64(writer, message->term);
     write_u32(writer, message->node);
-    write_u8(writer, message->withdraws);
+    write_u8(writer, (uint8_t)message->intent);
 }
 
 bool
@@ -163,12 +163,12 @@ decode_journal_ask(struct ds_slice body, struct journal_ask *out)
 {
     struct reader reader = reader_of(body.data, body.len);
     struct journal_ask message = {.name = read_short_bytes(&reader)};
-    message.term = read_u32(&reader);
+    message.term = read_u64(&reader);
     message.node = read_u32(&reader);
-    uint8_t withdraws = read_u8(&reader);
-    message.withdraws = withdraws == 1;
-    if (!reader_done(&reader) || !is_name(message.name) || withdraws > 1)
+    uint8_t intent = read_u8(&reader);
+    if (!reader_done(&reader) || !is_name(message.name) || intent >= ASK_INTENT_COUNT)
         return false;
+    message.intent = (enum ask_intent)intent;
     *out = message;
     return true;
 }
@@ -176,10 +176,10 @@ decode_journal_ask(struct ds_slice body, struct journal_ask *out)
 void
 encode_journal_known(struct writer *writer, const struct journal_known *message)
 {
-    write_u8(writer, message->has_copy);
-    write_u32(writer, message->promised);
-    write_u32(writer, message->heard);
-    write_u32(writer, message->copy_term);
+    write_u8(writer, (uint8_t)(message->has_copy | message->has_failed << 1));
+    write_u64(writer, message->promised);
+    write_u64(writer, message->heard);
+    write_u64(writer, message->copy_term);
     write_u64(writer, message->sequence);
 }
 
@@ -187,13 +187,14 @@ bool
 decode_journal_known(struct ds_slice body, struct journal_known *out)
 {
     struct reader reader = reader_of(body.data, body.len);
-    uint8_t has_copy = read_u8(&reader);
-    struct journal_known message = {.has_copy = has_copy == 1,
-                                    .promised = read_u32(&reader)};
-    message.heard = read_u32(&reader);
-    message.copy_term = read_u32(&reader);
+    uint8_t flags = read_u8(&reader);
+    struct journal_known message = {.has_copy = (flags & 1) != 0,
+                                    .has_failed = (flags & 2) != 0,
+                                    .promised = read_u64(&reader)};
+    message.heard = read_u64(&reader);
+    message.copy_term = read_u64(&reader);
     message.sequence = read_u64(&reader);
-    if (!reader_done(&reader) || has_copy > 1)
+    if (!reader_done(&reader) || flags > 3)
         return false;
     *out = message;
     return true;

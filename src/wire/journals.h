@@ -10,7 +10,8 @@
  *   JOURNAL_DROP    worker to worker           journal_ask     nothing
  *
  * A queue's controllers follow one another in terms: who takes a queue over has a term that
- * is above all before it. Whoever has heard of a term refuses what an earlier one says. */
+ * is above all before it, and that no other node can have. Whoever has heard of a controller
+ * refuses what one of an earlier term says. */
 #ifndef WIRE_JOURNALS_H
 #define WIRE_JOURNALS_H
 
@@ -21,6 +22,13 @@ enum {
     JOURNAL_COPIES_MAX = 2,
     JOURNAL_WRITE_BYTES_MAX = 1 << 20,
 };
+
+/* The first controller's is QUEUE_TERM_FIRST. */
+static inline uint64_t
+journal_term_after(uint64_t highest, uint32_t whose)
+{
+    return ((highest >> 32) + 1) << 32 | whose;
+}
 
 /* A controller and where its journal is. */
 struct queue_serve {
@@ -60,7 +68,7 @@ bool decode_journal_synced(struct ds_slice body, struct journal_synced *out);
  * one before, which stays until it is whole. */
 struct journal_write {
     struct ds_slice name; /* Of the queue. */
-    uint32_t term;
+    uint64_t term;
     uint32_t node; /* That the controller is on. */
     uint32_t incarnation;
     uint64_t id;
@@ -76,23 +84,30 @@ bool decode_journal_write(struct ds_slice body, struct journal_write *out);
 void encode_journal_written(struct writer *writer, uint64_t bytes);
 bool decode_journal_written(struct ds_slice body, uint64_t *out_bytes);
 
-/* What is known of the queue? `node` would go on with it in this term: what is of earlier
- * ones is refused from now on, until it withdraws. JOURNAL_DROP: the controller of this term
- * has ended the queue. */
+/* What is known of the queue? A node that would go on with it asks twice: first whether
+ * somebody has more, which changes nothing, then for a promise. JOURNAL_DROP: the controller of
+ * this term has ended the queue, or has its copies elsewhere. */
+enum ask_intent {
+    ASK_TO_KNOW,
+    ASK_FOR_PROMISE, /* What is of earlier terms is refused from now on, */
+    ASK_WITHDRAWN,   /* until it withdraws, or a while. */
+    ASK_INTENT_COUNT
+};
 struct journal_ask {
     struct ds_slice name;
-    uint32_t term;
-    uint32_t node;
-    bool withdraws;
+    uint64_t term;
+    uint32_t node; /* Who asks. */
+    enum ask_intent intent;
 };
 void encode_journal_ask(struct writer *writer, const struct journal_ask *message);
 bool decode_journal_ask(struct ds_slice body, struct journal_ask *out);
 
 struct journal_known {
-    bool has_copy;      /* Which could be gone on with; or the controller itself. */
-    uint32_t promised;  /* The highest term that somebody asked for, before, */
-    uint32_t heard;     /* and that a controller had which served here or wrote here. */
-    uint32_t copy_term; /* Of the controller whose copy it is, */
+    bool has_copy;     /* Which could be gone on with; or the controller itself. */
+    bool has_failed;   /* It could not lately. */
+    uint64_t promised; /* The term that was promised to somebody else; 0: none. */
+    uint64_t heard; /* The highest that anybody has asked for, or a controller had. */
+    uint64_t copy_term; /* Of the controller whose copy it is, */
     uint64_t sequence;  /* and how far it goes. */
 };
 void encode_journal_known(struct writer *writer, const struct journal_known *message);

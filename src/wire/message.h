@@ -347,11 +347,11 @@ struct queue_place {
     struct ds_slice name;        /* Up to QUEUE_PLACE_NAME_MAX, */
     struct ds_slice address;     /* QUEUE_PLACE_ADDRESS_MAX, */
     struct ds_slice tcp_address; /* QUEUE_PLACE_ADDRESS_MAX; no byte of them is 0. */
-    uint32_t term;               /* Of its controllers one after the other; 0: asked. */
+    uint64_t term;               /* Of its controllers one after the other; 0: asked. */
 };
 enum { QUEUE_PLACE_NAME_MAX = 255, QUEUE_PLACE_ADDRESS_MAX = 255 };
 enum { QUEUE_TERM_FIRST = 1 };
-#define QUEUE_TERM_ENDED UINT32_MAX /* The queue has ended, and none follows. */
+#define QUEUE_TERM_ENDED UINT64_MAX /* The queue has ended, and none follows. */
 void encode_queue_place(struct writer *writer, const struct queue_place *message);
 bool decode_queue_place(struct ds_slice body, struct queue_place *out);
 

@@ -215,7 +215,7 @@ TEST(a_list_of_members_is_whole_or_refused)
 
 TEST(a_member_says_which_queues_it_has)
 {
-    enum { FIRST_BYTES = 2 + 5 + 2 + 2 + 14 + 4 };
+    enum { FIRST_BYTES = 2 + 5 + 2 + 2 + 14 + 8 };
     static const char *const names[] = {"train", "eval"};
     struct ds_slice address = slice_of_text("10.0.0.1:31501"), rest;
     AUTO_WRITER(queues);

@@ -30,8 +30,10 @@ struct keeper {
     uint64_t number;   /* Of the latest request that it has answered something for, with
                         the members that are known now; 0: of none. */
     uint64_t late_ds;  /* Late since then (CLOCK_BOOTTIME); 0: it is not. */
-    bool is_promised;  /* To somebody who may go on with the queue: so it refuses. */
-    bool rests;        /* Until the next tick: it could not write. */
+    bool
+        has_spoken; /* Since the members are these, and knows of no successor of ours. */
+    bool is_promised; /* To somebody who may go on with the queue: so it refuses. */
+    bool rests;       /* Until the next tick: it could not write. */
 };
 
 /* Owner: the queue that is served (queues.c). */
@@ -52,7 +54,7 @@ struct journal_copies {
     bool is_unreadable; /* For now: no copies can be made. */
     bool was_away;      /* No member for a while: somebody may have our place. */
     bool is_superseded;
-    uint32_t term;
+    uint64_t term;
     uint32_t keepers_max;
     struct keeper keepers[JOURNAL_COPIES_MAX];
     char name[QUEUE_PLACE_NAME_MAX + 1];
@@ -71,7 +73,7 @@ struct piece {
 /* A copy that is to be dropped. Owner: the peers. */
 struct drop {
     struct peer_request request;
-    uint32_t term;
+    uint64_t term;
     char name[QUEUE_PLACE_NAME_MAX + 1];
 };
 
@@ -96,13 +98,13 @@ journal_copies_count(const struct journal_copies *copies)
     return count;
 }
 
-/* Who is late is waited for until we know that it was not us who were cut off; and if we were,
- * all say whether somebody has our place. */
+/* Who is late is waited for until we know that it was not us who were cut off; all
+ * say then whether somebody has our place. */
 static bool
 is_waited_for(const struct journal_copies *copies, const struct keeper *keeper)
 {
     return keeper->node != 0 &&
-           (keeper->late_ds == 0 || keeper->is_promised || copies->was_away ||
+           (keeper->late_ds == 0 || keeper->is_promised ||
             membership_confirmed_ds(copies->worker->membership) <= keeper->late_ds);
 }
 
@@ -115,6 +117,8 @@ is_copied(const struct journal_copies *copies)
         const struct keeper *keeper = &copies->keepers[i];
         if (is_waited_for(copies, keeper) &&
             (!has_all(copies, keeper) || keeper->number == 0))
+            return false;
+        if (keeper->node != 0 && copies->was_away && !keeper->has_spoken)
             return false;
     }
     return copies->epoch > 0;
@@ -224,6 +228,7 @@ take_answer(struct journal_copies *copies, struct keeper *keeper,
     keeper->bytes = bytes;
     keeper->number = piece->number;
     keeper->is_promised = false;
+    keeper->has_spoken = true;
     if (message->sequence > 0)
         keeper->sequence = message->sequence;
     note_caught_up(copies, keeper);
@@ -235,6 +240,8 @@ note_refused(const struct journal_copies *copies, struct keeper *keeper,
              const struct peer_answer *answer)
 {
     keeper->rests = true;
+    keeper->is_promised = false;
+    keeper->has_spoken = true;
     if (keeper->late_ds != 0)
         return;
     keeper->late_ds = clock_boot_ds();
@@ -446,6 +453,7 @@ choose(struct journal_copies *copies)
     for (uint32_t i = 0; i < copies->keepers_max; i++) {
         struct keeper *keeper = &copies->keepers[i];
         keeper->number = 0;
+        keeper->has_spoken = false;
         forget_if_gone(copies, keeper);
         const struct member *member = keeper->node == 0 ? find_keeper(copies) : NULL;
         if (member == NULL)
@@ -495,10 +503,11 @@ end_drop(struct worker *worker, struct peer_request *request,
     free(CONTAINER_OF(request, struct drop, request));
 }
 
-static const struct peer_request_ops drop_ops = {
-    .type = MESSAGE_JOURNAL_DROP, .encode = encode_drop, .end = end_drop};
+static const struct peer_request_ops drop_ops = {.type = MESSAGE_JOURNAL_DROP,
+                                                 .tries_max = 1,
+                                                 .encode = encode_drop,
+                                                 .end = end_drop};
 
-/* At all members, or at those that are no keepers. */
 static void
 drop_copies(struct journal_copies *copies, bool also_keepers)
 {
@@ -570,6 +579,7 @@ journal_copies_open(struct session *session, const struct queue_serve *serve,
     copies->term = serve->place.term;
     copies->path = path;
     copies->keepers_max = serve->copies_max;
+    copies->was_away = owners_was_away(session->worker);
     choose(copies);
     *out = copies;
     return DS_OK;

@@ -1,9 +1,12 @@
 #include "worker/kept_journals.h"
 
 #include "base/log.h"
+#include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
+#include "meta/members.h"
 #include "os/append_file.h"
+#include "os/clock.h"
 #include "os/files.h"
 #include "store/table.h"
 #include "worker/membership.h"
@@ -15,6 +18,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* A promise is for as long as it takes to ask and to start a controller. */
+enum { PROMISE_MS = 40000 };
 
 /* ---- Files ---- */
 
@@ -60,7 +66,7 @@ close_file(struct kept_file *file)
 static void
 drop_file(const struct kept_journal *journal, struct kept_file *file)
 {
-    bool is_lent = journal->started_ms != 0 && file == &journal->whole;
+    bool is_lent = journal->started_term != 0 && file == &journal->whole;
     if (file->file != NULL && !is_lent)
         append_file_remove(file->file);
     close_file(file);
@@ -86,14 +92,45 @@ kept_journals_count(const struct worker *worker)
     return count;
 }
 
-/* Who is no member any more does not go on with anything. */
-uint32_t
+/* Who is no member any more, or another one, does not go on with anything. */
+static bool
+is_void(const struct worker *worker, const struct kept_promise *promise)
+{
+    const struct member *member = membership_find(worker->membership, promise->node);
+    return clock_monotonic_ms() >= promise->until_ms || member == NULL ||
+           member->incarnation != promise->incarnation ||
+           member->since != promise->since;
+}
+
+uint64_t
 kept_journal_promise(const struct worker *worker, const struct kept_journal *journal)
 {
-    if (journal->promised_term <= journal->term ||
-        membership_find(worker->membership, journal->promised_node) == NULL)
-        return 0;
-    return journal->promised_term;
+    const struct kept_promise *promise = &journal->promise;
+    bool counts = promise->term > journal->term && !is_void(worker, promise);
+    return counts ? promise->term : 0;
+}
+
+void
+kept_journal_promise_to(struct kept_journal *journal, const struct member *member,
+                        uint64_t term)
+{
+    journal->heard = max_u64(journal->heard, term);
+    if (term <= journal->promise.term)
+        return;
+    journal->promise = (struct kept_promise){
+        .term = term,
+        .node = member->node,
+        .incarnation = member->incarnation,
+        .since = member->since,
+        .until_ms = clock_monotonic_ms() + PROMISE_MS,
+    };
+}
+
+void
+kept_journal_withdraw(struct kept_journal *journal, uint64_t term)
+{
+    if (journal->promise.term == term)
+        journal->promise = (struct kept_promise){0};
 }
 
 bool
@@ -101,6 +138,14 @@ kept_journal_path(const struct worker *worker, const struct kept_journal *journa
                   char *out, size_t out_bytes)
 {
     return journal_path(worker, journal, "", out, out_bytes);
+}
+
+void
+kept_journal_drop_files(struct kept_journal *journal)
+{
+    drop_file(journal, &journal->fresh);
+    if (journal->started_term == 0)
+        drop_file(journal, &journal->whole);
 }
 
 void
@@ -173,7 +218,6 @@ become_whole(struct worker *worker, struct kept_journal *journal, struct ds_erro
     close_file(&journal->whole);
     journal->whole = journal->fresh;
     journal->fresh = (struct kept_file){0};
-    journal->started_ms = 0;
     return DS_OK;
 }
 
@@ -212,31 +256,39 @@ write_piece(struct worker *worker, struct kept_journal *journal,
     return status;
 }
 
-/* The highest term of a controller that served here, or wrote here. */
-static uint32_t
-heard_term(const struct worker *worker, const struct kept_journal *journal,
-           struct ds_slice name)
-{
-    uint32_t served = queues_term(worker, name);
-    return journal != NULL && journal->term > served ? journal->term : served;
-}
-
-/* A promise may come to nothing: then it goes on as it was. */
+/* A promise may come to nothing: then it goes on as it was. So may a controller that was
+ * started here. Who goes on past a promise takes its chance from whoever had it. */
 static enum ds_status
 check_term(const struct worker *worker, const struct kept_journal *journal,
            const struct journal_write *piece, struct ds_error *err)
 {
-    uint32_t heard = heard_term(worker, journal, piece->name);
-    uint32_t promise = journal == NULL ? 0 : kept_journal_promise(worker, journal);
+    uint64_t served = queues_term(worker, piece->name);
     const char *name = (const char *)piece->name.data;
-    if (piece->term < heard)
-        return ds_fail(err, DS_EXISTS, "controller %u of queue %.*s comes after %u",
-                       heard, (int)piece->name.len, name, piece->term);
-    if (piece->term < promise)
+    int name_bytes = (int)piece->name.len;
+    uint64_t heard = max_u64(served, journal == NULL ? 0 : journal->term);
+    bool is_dead =
+        journal != NULL && piece->term > journal->term && piece->term <= journal->dead;
+    if (piece->term < heard || is_dead)
+        return ds_fail(err, DS_EXISTS, "another controller goes on with queue %.*s",
+                       name_bytes, name);
+    if (journal != NULL && (piece->term < kept_journal_promise(worker, journal) ||
+                            piece->term < journal->started_term))
         return ds_fail(err, DS_NOT_READY,
-                       "node %u may be about to go on with queue %.*s",
-                       journal->promised_node, (int)piece->name.len, name);
+                       "somebody may be about to go on with queue %.*s", name_bytes,
+                       name);
     return DS_OK;
+}
+
+static void
+note_writer(struct kept_journal *journal, const struct journal_write *piece)
+{
+    if (piece->term < journal->heard)
+        journal->dead = max_u64(journal->dead, journal->heard);
+    journal->term = piece->term;
+    journal->heard = max_u64(journal->heard, piece->term);
+    journal->node = piece->node;
+    journal->incarnation = piece->incarnation;
+    journal->used_ms = clock_monotonic_ms();
 }
 
 void
@@ -263,9 +315,7 @@ handle_journal_write(struct session *session, const struct frame_header *header,
             status = ds_fail(&err, DS_NO_MEMORY, "worker is out of memory for a queue");
     }
     if (status == DS_OK) {
-        journal->term = piece.term;
-        journal->node = piece.node;
-        journal->incarnation = piece.incarnation;
+        note_writer(journal, &piece);
         status = write_piece(worker, journal, &piece, &bytes, &err);
     }
     if (status != DS_OK) {
@@ -282,37 +332,38 @@ handle_journal_write(struct session *session, const struct frame_header *header,
 /* Where the controller is, or is being started, nobody has more of its journal. */
 static struct journal_known
 known_of(const struct worker *worker, const struct kept_journal *journal,
-         struct ds_slice name)
+         const struct journal_ask *ask)
 {
-    uint32_t served = queues_term(worker, name);
-    struct journal_known known = {.heard = heard_term(worker, journal, name)};
-    if (served > 0 && served == known.heard) {
+    uint64_t served = queues_term(worker, ask->name);
+    struct journal_known known = {.heard = served};
+    if (journal != NULL)
+        known.heard = max_u64(served, max_u64(journal->heard, journal->term));
+    if (served > 0 && (journal == NULL || served >= journal->term)) {
         known.has_copy = true;
         known.copy_term = served;
         known.sequence = UINT64_MAX;
     }
     if (known.has_copy || journal == NULL)
         return known;
-    known.promised = kept_journal_promise(worker, journal);
-    known.has_copy = journal->whole.file != NULL && journal->failed_until_ms == 0;
-    known.copy_term = journal->started_ms != 0 ? UINT32_MAX : journal->whole.term;
+    if (journal->promise.node != ask->node)
+        known.promised = kept_journal_promise(worker, journal);
+    known.has_copy = journal->whole.file != NULL;
+    known.has_failed = journal->failed_until_ms != 0;
+    known.copy_term = journal->started_term != 0 ? UINT64_MAX : journal->whole.term;
     known.sequence = journal->sequence;
     return known;
 }
 
 static void
-note_promise(const struct worker *worker, struct kept_journal *journal,
-             const struct journal_ask *ask)
+note_intent(const struct worker *worker, struct kept_journal *journal,
+            const struct journal_ask *ask)
 {
-    bool is_its =
-        journal->promised_term == ask->term && journal->promised_node == ask->node;
-    if (ask->withdraws && is_its) {
-        journal->promised_term = 0;
-    } else if (!ask->withdraws && ask->term > journal->term &&
-               ask->term > kept_journal_promise(worker, journal)) {
-        journal->promised_term = ask->term;
-        journal->promised_node = ask->node;
-    }
+    const struct member *member = membership_find(worker->membership, ask->node);
+    journal->used_ms = clock_monotonic_ms();
+    if (ask->intent == ASK_WITHDRAWN)
+        kept_journal_withdraw(journal, ask->term);
+    else if (ask->intent == ASK_FOR_PROMISE && member != NULL)
+        kept_journal_promise_to(journal, member, ask->term);
 }
 
 void
@@ -326,8 +377,9 @@ handle_journal_ask(struct session *session, const struct frame_header *header,
     }
     struct worker *worker = session->worker;
     struct kept_journal *journal = kept_journals_find(worker, ask.name);
-    struct journal_known known = known_of(worker, journal, ask.name);
-    if (journal == NULL && !ask.withdraws && worker->membership != NULL &&
+    struct journal_known known = known_of(worker, journal, &ask);
+    if (journal == NULL && ask.intent == ASK_FOR_PROMISE &&
+        worker->membership != NULL &&
         (journal = find_or_add(worker, ask.name)) == NULL) {
         struct ds_error err = {0};
         (void)ds_fail(&err, DS_NO_MEMORY, "worker is out of memory for a queue");
@@ -335,7 +387,7 @@ handle_journal_ask(struct session *session, const struct frame_header *header,
         return;
     }
     if (journal != NULL)
-        note_promise(worker, journal, &ask);
+        note_intent(worker, journal, &ask);
     AUTO_WRITER(reply);
     encode_journal_known(&reply, &known);
     session_reply(session, header, &reply);
@@ -352,7 +404,7 @@ handle_journal_drop(struct session *session, const struct frame_header *header,
     }
     struct kept_journal *journal = kept_journals_find(session->worker, ask.name);
     if (journal != NULL && journal->term <= ask.term)
-        kept_journal_drop(journal);
+        kept_journal_drop_files(journal);
     conn_reply(session->conn, header, (struct ds_slice){0});
 }
 
@@ -361,6 +413,7 @@ handle_journal_drop(struct session *session, const struct frame_header *header,
 void
 kept_journals_drop_all(struct worker *worker)
 {
+    takeover_end_programs(worker);
     LIST_FOREACH (link, &worker->kept_journals)
         kept_journal_drop(CONTAINER_OF(link, struct kept_journal, link));
 }

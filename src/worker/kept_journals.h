@@ -16,35 +16,47 @@
 
 struct append_file; /* os/append_file.h */
 struct candidacy;   /* takeover.c */
+struct member;      /* meta/members.h */
 
 /* A file of the journal with that id; file NULL: none. */
 struct kept_file {
     struct append_file *file;
     uint64_t id;
     uint64_t bytes;
-    uint32_t term; /* Of the controller that wrote to it last. */
+    uint64_t term; /* Of the controller that wrote to it last. */
 };
 
-/* Without a file it only remembers what was promised. */
+/* Without a file it only remembers terms. */
 struct kept_journal {
     struct list link; /* In worker->kept_journals. */
     char name[QUEUE_PLACE_NAME_MAX + 1];
-    uint32_t term; /* The highest that a controller had which wrote here. */
-    uint32_t
-        promised_term; /* Who would go on with the queue, and in which term; 0: nobody. */
-    uint32_t promised_node;
-    uint32_t node; /* That the controller was on. */
+    uint64_t term;  /* The highest that a controller had which wrote here. */
+    uint64_t heard; /* The highest that anybody had, or asked for. */
+    uint64_t dead;  /* Whoever asked for terms up to this one, and has not written yet,
+                         came to nothing: an earlier one has written since. */
+    uint64_t used_ms; /* When somebody wrote or asked last. */
+    uint32_t node;    /* That the controller was on. */
     uint32_t incarnation;
     struct kept_file whole;
     struct kept_file fresh; /* Not whole yet. */
     uint64_t sequence;      /* `whole` has all records before this one. */
 
+    /* Who would go on with the queue: what is of earlier terms waits. */
+    struct kept_promise {
+        uint64_t term; /* 0: nobody. */
+        uint32_t node;
+        uint32_t incarnation;
+        uint64_t since; /* As a member. */
+        uint64_t until_ms;
+    } promise;
+
     /* takeover.c */
     struct candidacy *candidacy; /* We are asking who goes on with the queue. */
-    uint32_t heard_term;         /* The highest that others have told us of. */
     uint64_t unserved_ms;        /* Since then nobody serves it; 0: somebody does. */
     uint64_t rests_until_ms;     /* Until then nobody is asked again. */
-    uint64_t started_ms; /* Since then our controller has the file; 0: it has not. */
+    uint64_t
+        started_term; /* Our controller has the file, with this term; 0: it has not. */
+    uint64_t started_ms;      /* Since then. */
     uint64_t failed_until_ms; /* Until then we cannot start one. */
 };
 
@@ -65,15 +77,21 @@ kept_journals_find(const struct worker *worker, struct ds_slice name);
  * are of no use any more. */
 void kept_journals_drop_all(struct worker *worker);
 
-/* What somebody was promised who may still go on; 0: nothing. */
-uint32_t
+/* The term that somebody was promised who may still go on; 0: none. */
+uint64_t
 kept_journal_promise(const struct worker *worker, const struct kept_journal *journal);
+
+/* From now on, if nobody has a later one, and for a while. */
+void kept_journal_promise_to(struct kept_journal *journal, const struct member *member,
+                             uint64_t term);
+void kept_journal_withdraw(struct kept_journal *journal, uint64_t term);
 
 /* Where the whole file is when no controller has it. False: too long a path. */
 bool kept_journal_path(const struct worker *worker, const struct kept_journal *journal,
                        char *out, size_t out_bytes);
 
-/* It is of no use any more. */
+/* The copy is of no use any more; and nothing is remembered. */
+void kept_journal_drop_files(struct kept_journal *journal);
 void kept_journal_drop(struct kept_journal *journal);
 
 /* Stands for the queue's name in the names of files. */

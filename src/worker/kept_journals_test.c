@@ -68,7 +68,7 @@ write_piece(struct caller *caller, struct journal_write piece, uint64_t *out_byt
 }
 
 static struct journal_write
-piece_of(uint32_t term, uint64_t id, uint64_t offset, size_t bytes, uint64_t sequence)
+piece_of(uint64_t term, uint64_t id, uint64_t offset, size_t bytes, uint64_t sequence)
 {
     return (struct journal_write){.term = term,
                                   .node = NODE,
@@ -80,11 +80,11 @@ piece_of(uint32_t term, uint64_t id, uint64_t offset, size_t bytes, uint64_t seq
 }
 
 static struct journal_known
-ask(struct caller *caller, uint32_t term, bool withdraws)
+ask(struct caller *caller, uint64_t term, enum ask_intent intent)
 {
     AUTO_WRITER(body);
     struct journal_known known = {0};
-    struct journal_ask message = {slice_of_text("train"), term, NODE, withdraws};
+    struct journal_ask message = {slice_of_text("train"), term, NODE, intent};
     encode_journal_ask(&body, &message);
     CHECK_OK(caller_call(caller, MESSAGE_JOURNAL_ASK, bytes_of(&body)));
     CHECK(decode_journal_known(body_of(caller), &known));
@@ -134,15 +134,15 @@ TEST(a_copy_is_whole_with_its_last_piece_and_grows)
     CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 0), &bytes));
     CHECK_INT(bytes, 8);
     CHECK_INT(kept_count(&f), 0);
-    CHECK(!ask(&pair.caller, 0, false).has_copy);
+    CHECK(!ask(&pair.caller, 0, ASK_TO_KNOW).has_copy);
     CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 8, 4, 3), &bytes));
     CHECK_INT(bytes, 12);
     CHECK_INT(kept_count(&f), 1);
-    struct journal_known known = ask(&pair.caller, 0, false);
+    struct journal_known known = ask(&pair.caller, 0, ASK_TO_KNOW);
     CHECK(known.has_copy && known.heard == 1 && known.copy_term == 1 &&
           known.sequence == 3);
     CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 12, 4, 4), &bytes));
-    CHECK_INT(ask(&pair.caller, 0, false).sequence, 4);
+    CHECK_INT(ask(&pair.caller, 0, ASK_TO_KNOW).sequence, 4);
     pair_close(&pair);
 }
 
@@ -159,7 +159,7 @@ TEST(a_piece_that_does_not_follow_is_not_written)
     CHECK_INT(bytes, 8);
     CHECK_OK(write_piece(&pair.caller, piece_of(1, OTHER_ID, 8, 4, 3), &bytes));
     CHECK_INT(bytes, 0);
-    CHECK_INT(ask(&pair.caller, 0, false).sequence, 2);
+    CHECK_INT(ask(&pair.caller, 0, ASK_TO_KNOW).sequence, 2);
     pair_close(&pair);
 }
 
@@ -172,9 +172,9 @@ TEST(the_old_copy_stays_until_the_new_one_is_whole)
     pair_open(&pair, &f);
     CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 5), &bytes));
     CHECK_OK(write_piece(&pair.caller, piece_of(1, OTHER_ID, 0, 4, 0), &bytes));
-    CHECK_INT(ask(&pair.caller, 0, false).sequence, 5);
+    CHECK_INT(ask(&pair.caller, 0, ASK_TO_KNOW).sequence, 5);
     CHECK_OK(write_piece(&pair.caller, piece_of(1, OTHER_ID, 4, 4, 9), &bytes));
-    CHECK_INT(ask(&pair.caller, 0, false).sequence, 9);
+    CHECK_INT(ask(&pair.caller, 0, ASK_TO_KNOW).sequence, 9);
     CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 8, 4, 6), &bytes));
     CHECK_INT(bytes, 0);
     pair_close(&pair);
@@ -187,15 +187,19 @@ TEST(who_was_promised_a_later_term_is_waited_for_until_it_withdraws)
     uint64_t bytes = 0;
     pair_open(&pair, &f);
     CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 5), &bytes));
-    CHECK_INT(ask(&pair.caller, 3, false).promised, 0);
+    CHECK_INT(ask(&pair.caller, 3, ASK_FOR_PROMISE).promised, 0);
     CHECK_STATUS(write_piece(&pair.caller, piece_of(1, ID, 8, 4, 6), &bytes),
                  DS_NOT_READY);
     CHECK_STATUS(write_piece(&pair.caller, piece_of(2, ID, 8, 4, 6), &bytes),
                  DS_NOT_READY);
-    CHECK_INT(ask(&pair.caller, 2, false).promised, 3);
-    CHECK_INT(ask(&pair.caller, 3, true).promised, 3);
+    CHECK_INT(ask(&pair.caller, 2, ASK_FOR_PROMISE).heard, 3);
+    CHECK_INT(ask(&pair.caller, 3, ASK_WITHDRAWN).heard, 3);
     CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 8, 4, 6), &bytes));
     CHECK_INT(bytes, 12);
+    /* Whoever had asked for it comes too late: the first one has gone on. */
+    CHECK_STATUS(write_piece(&pair.caller, piece_of(3, ID, 0, 4, 6), &bytes),
+                 DS_EXISTS);
+    CHECK_OK(write_piece(&pair.caller, piece_of(4, ID, 0, 4, 6), &bytes));
     pair_close(&pair);
 }
 
@@ -206,7 +210,7 @@ TEST(a_promise_is_kept_without_a_copy)
     struct pair pair;
     uint64_t bytes = 0;
     pair_open(&pair, &f);
-    CHECK(!ask(&pair.caller, 2, false).has_copy);
+    CHECK(!ask(&pair.caller, 2, ASK_FOR_PROMISE).has_copy);
     CHECK_STATUS(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 5), &bytes),
                  DS_NOT_READY);
     CHECK_OK(write_piece(&pair.caller, piece_of(2, ID, 0, 8, 5), &bytes));
@@ -224,10 +228,10 @@ TEST(a_copy_says_whose_it_is_until_another_is_whole)
     pair_open(&pair, &f);
     CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 50), &bytes));
     CHECK_OK(write_piece(&pair.caller, piece_of(2, OTHER_ID, 0, 4, 0), &bytes));
-    struct journal_known known = ask(&pair.caller, 0, false);
+    struct journal_known known = ask(&pair.caller, 0, ASK_TO_KNOW);
     CHECK(known.heard == 2 && known.copy_term == 1 && known.sequence == 50);
     CHECK_OK(write_piece(&pair.caller, piece_of(2, OTHER_ID, 4, 4, 9), &bytes));
-    known = ask(&pair.caller, 0, false);
+    known = ask(&pair.caller, 0, ASK_TO_KNOW);
     CHECK(known.copy_term == 2 && known.sequence == 9);
     pair_close(&pair);
 }

@@ -7,6 +7,7 @@
 #include "os/sockets.h"
 #include "wire/journals.h"
 #include "worker/journal_copies.h"
+#include "worker/kept_journals.h"
 #include "worker/membership.h"
 
 #include <stdlib.h>
@@ -22,7 +23,7 @@ struct served_queue {
     struct list link;              /* In worker->queues, the newest first. */
     struct session *session;       /* NULL: away, or ended. */
     struct journal_copies *copies; /* Owned; NULL: none are made. */
-    uint32_t term;
+    uint64_t term;
     uint64_t look_ms; /* When to look whether it still is, while it is away or ended. */
     size_t name_bytes;
     size_t address_bytes;
@@ -70,7 +71,7 @@ find_here(const struct worker *worker, struct ds_slice name, struct queue_place 
     return false;
 }
 
-uint32_t
+uint64_t
 queues_term(const struct worker *worker, struct ds_slice name)
 {
     struct queue_place place;
@@ -140,6 +141,25 @@ forget_away(struct worker *worker, struct ds_slice name)
     }
 }
 
+/* Of a queue that others may have gone on with, also as this worker alone knows. */
+static enum ds_status
+check_may_serve(const struct worker *worker, const struct queue_place *place,
+                struct ds_error *err)
+{
+    const struct kept_journal *kept = kept_journals_find(worker, place->name);
+    struct queue_place newest;
+    bool has_ended =
+        queues_find(worker, place->name, &newest) && newest.term == QUEUE_TERM_ENDED;
+    if (is_superseded(worker, place) || (kept != NULL && kept->term > place->term) ||
+        (has_ended && place->term > QUEUE_TERM_FIRST))
+        return fail_superseded(place, err);
+    if (kept != NULL && kept_journal_promise(worker, kept) > place->term)
+        return ds_fail(err, DS_NOT_READY,
+                       "somebody may be about to go on with queue %.*s",
+                       (int)place->name.len, (const char *)place->name.data);
+    return DS_OK;
+}
+
 /* Only a queue that can be reached from other nodes can be gone on with there. */
 static enum ds_status
 serve(struct session *session, const struct queue_serve *message, bool *out_is_copied,
@@ -147,8 +167,9 @@ serve(struct session *session, const struct queue_serve *message, bool *out_is_c
 {
     struct worker *worker = session->worker;
     const struct queue_place *place = &message->place;
-    if (is_superseded(worker, place))
-        return fail_superseded(place, err);
+    enum ds_status allowed = check_may_serve(worker, place, err);
+    if (allowed != DS_OK)
+        return allowed;
     struct served_queue *queue = add(session, place);
     if (queue == NULL)
         return ds_fail(err, DS_NO_MEMORY, "worker is out of memory for a queue");

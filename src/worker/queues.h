@@ -26,7 +26,7 @@ uint16_t queues_tag_of(const struct session *session);
 bool queues_have_tag(const struct worker *worker, uint16_t tag);
 
 /* Term of the controller here that has this queue; 0: there is none. */
-uint32_t queues_term(const struct worker *worker, struct ds_slice name);
+uint64_t queues_term(const struct worker *worker, struct ds_slice name);
 
 /* The place of the queue with the highest term that this worker knows of, here or at another
  * member, also of a queue that has ended. False: there is none. Borrowed until the loop goes

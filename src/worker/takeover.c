@@ -27,11 +27,12 @@
 #include <unistd.h>
 
 enum {
-    UNSERVED_MS = 5000, /* A controller that was killed is back sooner. */
-    UNHEARD_MS = 200,   /* Until who could not say is asked again. */
-    ASKING_MS = 3000,   /* Then who has not answered could not say. */
-    STARTED_MS = 30000, /* For a program to be heard of. */
-    FAILED_MS = 30000,  /* Until a program that could not be started is tried again. */
+    UNSERVED_MS = 5000,     /* A controller that was killed is back sooner. */
+    UNHEARD_MS = 200,       /* Until who could not say is asked again. */
+    ASKING_MS = 3000,       /* Then who has not answered could not say. */
+    STARTED_MS = 30000,     /* For a program to be heard of. */
+    REMEMBERED_MS = 600000, /* What terms there were, where no copy is. */
+    FAILED_MS = 30000, /* Until a program that could not be started is tried again. */
     PROGRAM_ARGUMENTS_MAX = 24,
 };
 
@@ -39,8 +40,9 @@ enum {
 struct candidacy {
     struct kept_journal *journal; /* NULL: it was cancelled. */
     struct worker *worker;
-    uint32_t term; /* We would have. */
+    uint64_t term; /* We would have. */
     uint64_t epoch;
+    bool wants_promise; /* Nobody had more; and now it is to stay so. */
     uint64_t began_ms;
     uint32_t open_count; /* Members that have not answered. */
     bool is_lost;        /* Somebody has more. */
@@ -60,6 +62,7 @@ struct started {
     struct list link;
     struct program *program;
     struct worker *worker;
+    uint64_t term;
     char name[QUEUE_PLACE_NAME_MAX + 1];
 };
 
@@ -75,7 +78,7 @@ own_node(const struct worker *worker)
 struct launch {
     char program[PATH_MAX];
     char socket[PATH_MAX];
-    char term[16];
+    char term[24];
     char ends_with[64];
     char owner[64];
     char *arguments[PROGRAM_ARGUMENTS_MAX];
@@ -94,7 +97,7 @@ add(struct launch *launch, const char *option, const char *value)
 /* Beside the worker's own socket, in a folder of this user alone. */
 static bool
 name_socket(const struct worker *worker, const struct kept_journal *journal,
-            uint32_t term, struct launch *launch)
+            uint64_t term, struct launch *launch)
 {
     const char *beside = worker->resources->socket_path;
     const char *slash = strrchr(beside, '/');
@@ -102,13 +105,13 @@ name_socket(const struct worker *worker, const struct kept_journal *journal,
         return false;
     int used =
         snprintf(launch->socket, sizeof launch->socket,
-                 "%.*s/queue-%016" PRIx64 "-%" PRIu32 ".sock", (int)(slash - beside),
+                 "%.*s/queue-%016" PRIx64 "-%" PRIu64 ".sock", (int)(slash - beside),
                  beside, kept_journal_hash(journal->name), term);
     return used > 0 && (size_t)used < sizeof launch->socket;
 }
 
 static enum ds_status
-prepare(const struct worker *worker, const struct kept_journal *journal, uint32_t term,
+prepare(const struct worker *worker, const struct kept_journal *journal, uint64_t term,
         struct launch *launch, struct ds_error *err)
 {
     if (!name_socket(worker, journal, term, launch) ||
@@ -117,7 +120,7 @@ prepare(const struct worker *worker, const struct kept_journal *journal, uint32_
         return ds_fail(err, DS_NOT_FOUND,
                        "there is no transfer_queue_controller beside this program");
     pid_t supervisor = getppid();
-    snprintf(launch->term, sizeof launch->term, "%" PRIu32, term);
+    snprintf(launch->term, sizeof launch->term, "%" PRIu64, term);
     snprintf(launch->ends_with, sizeof launch->ends_with, "%d,%" PRIu64,
              (int)supervisor, process_start_time(supervisor));
     snprintf(launch->owner, sizeof launch->owner, "worker of node %" PRIu32,
@@ -148,15 +151,20 @@ hand_over(struct kept_journal *journal, const struct launch *launch,
     return append_file_rename(journal->whole.file, path, err);
 }
 
+static void
+withdraw(struct worker *worker, struct kept_journal *journal, uint64_t term);
+
 /* It did not go on with the queue: somebody else may, and we try again later. */
 static void
 take_back(struct worker *worker, struct kept_journal *journal)
 {
     char path[PATH_MAX];
-    journal->started_ms = 0;
+    withdraw(worker, journal, journal->started_term);
+    journal->started_term = 0;
     journal->failed_until_ms = clock_monotonic_ms() + FAILED_MS;
-    if (!kept_journal_path(worker, journal, path, sizeof path) ||
-        append_file_rename(journal->whole.file, path, NULL) != DS_OK) {
+    if (journal->whole.file != NULL &&
+        (!kept_journal_path(worker, journal, path, sizeof path) ||
+         append_file_rename(journal->whole.file, path, NULL) != DS_OK)) {
         log_error("worker lost its copy of the journal of queue %s", journal->name);
         append_file_close(journal->whole.file);
         journal->whole = (struct kept_file){0};
@@ -173,7 +181,7 @@ on_program_end(int exit_code, int signal_number, void *arg)
         log_warn("worker the controller of queue %s that it had started ended code=%d "
                  "signal=%d",
                  started->name, exit_code, signal_number);
-    if (journal != NULL && journal->started_ms != 0)
+    if (journal != NULL && journal->started_term == started->term)
         take_back(started->worker, journal);
     list_remove(&started->link);
     free(started);
@@ -187,6 +195,7 @@ start_program(struct worker *worker, const struct kept_journal *journal,
     if (started == NULL)
         return ds_fail(err, DS_NO_MEMORY, "worker is out of memory for a program");
     started->worker = worker;
+    started->term = journal->started_term;
     memcpy(started->name, journal->name, sizeof started->name);
     enum ds_status status =
         program_start(&worker->loop, launch->arguments, key_fd, on_program_end, started,
@@ -199,7 +208,7 @@ start_program(struct worker *worker, const struct kept_journal *journal,
 }
 
 static enum ds_status
-launch_program(struct worker *worker, struct kept_journal *journal, uint32_t term,
+launch_program(struct worker *worker, struct kept_journal *journal, uint64_t term,
                struct ds_error *err)
 {
     struct launch launch = {.count = 0};
@@ -215,22 +224,22 @@ launch_program(struct worker *worker, struct kept_journal *journal, uint32_t ter
     return status;
 }
 
-/* False: it could not be started. The copy stays, and another node may have one. */
-static bool
-take_over(struct worker *worker, struct kept_journal *journal, uint32_t term)
+/* Where it cannot be started the copy stays, and another node may have one. */
+static void
+take_over(struct worker *worker, struct kept_journal *journal, uint64_t term)
 {
     struct ds_error err = {0};
+    journal->started_term = term;
     journal->started_ms = clock_monotonic_ms();
     if (launch_program(worker, journal, term, &err) == DS_OK) {
         log_warn("worker goes on with queue %s, whose controller was at node %" PRIu32
-                 " and is gone term=%" PRIu32,
+                 " and is gone term=%" PRIu64,
                  journal->name, journal->node, term);
-        return true;
+        return;
     }
     log_error("worker cannot go on with queue %s reason=\"%s\"", journal->name,
               err.message);
     take_back(worker, journal);
-    return false;
 }
 
 /* ---- Asking the others ---- */
@@ -242,8 +251,8 @@ encode(const struct peer_request *request, struct writer *body)
                        &CONTAINER_OF(request, const struct question, request)->message);
 }
 
-/* A later controller's goes before a longer one; of two with the same, the one with the lower
- * node goes on. */
+/* A later controller's goes before a longer one; of two with the same, the one that can start
+ * a controller, and then the one with the lower node goes on. */
 static bool
 has_more(const struct candidacy *candidacy, uint32_t node,
          const struct journal_known *known)
@@ -255,7 +264,7 @@ has_more(const struct candidacy *candidacy, uint32_t node,
         return known->copy_term > journal->whole.term;
     if (known->sequence != journal->sequence)
         return known->sequence > journal->sequence;
-    return node < own_node(candidacy->worker);
+    return !known->has_failed && node < own_node(candidacy->worker);
 }
 
 static void
@@ -265,11 +274,9 @@ take_answer(struct candidacy *candidacy, uint32_t node,
     struct kept_journal *journal = candidacy->journal;
     if (journal == NULL)
         return;
-    candidacy->is_lost |= known->promised > candidacy->term ||
-                          known->heard >= candidacy->term ||
+    candidacy->is_lost |= known->promised > 0 || known->heard >= candidacy->term ||
                           has_more(candidacy, node, known);
-    journal->heard_term =
-        max_u32(journal->heard_term, max_u32(known->promised, known->heard));
+    journal->heard = max_u64(journal->heard, known->heard);
 }
 
 static void finish_if_answered(struct candidacy *candidacy);
@@ -300,61 +307,77 @@ end(struct worker *worker, struct peer_request *request,
 static const struct peer_request_ops question_ops = {
     .type = MESSAGE_JOURNAL_ASK, .encode = encode, .end = end};
 
+/* `candidacy` NULL: nobody waits for the answer. */
 static bool
-ask(struct candidacy *candidacy, const struct member *member, bool withdraws)
+ask(struct worker *worker, struct candidacy *candidacy, const struct member *member,
+    const struct journal_ask *message)
 {
-    struct worker *worker = candidacy->worker;
     struct question *question = calloc(1, sizeof *question);
     if (question == NULL)
         return false;
     question->request = (struct peer_request){
         .ops = &question_ops, .node = member->node, .incarnation = member->incarnation};
-    memcpy(question->name, candidacy->journal->name, sizeof question->name);
-    question->message = (struct journal_ask){.name = slice_of_text(question->name),
-                                             .term = candidacy->term,
-                                             .node = own_node(worker),
-                                             .withdraws = withdraws};
-    question->candidacy = withdraws ? NULL : candidacy;
+    memcpy(question->name, message->name.data, message->name.len);
+    question->message = *message;
+    question->message.name = slice_of_text(question->name);
+    question->candidacy = candidacy;
     if (!peers_ask(worker->peers, &question->request)) {
         free(question);
         return false;
     }
-    candidacy->open_count += !withdraws;
+    if (candidacy != NULL)
+        candidacy->open_count++;
     return true;
 }
 
-static void
-ask_all(struct candidacy *candidacy, bool withdraws)
+/* False: some could not be asked. */
+static bool
+ask_all(struct worker *worker, struct candidacy *candidacy,
+        const struct journal_ask *message)
 {
-    const struct membership *membership = candidacy->worker->membership;
-    uint32_t own = own_node(candidacy->worker);
-    const struct member *member = membership_after(membership, own);
+    uint32_t own = own_node(worker);
+    bool all = true;
+    const struct member *member = membership_after(worker->membership, own);
     for (; member != NULL && member->node != own;
-         member = membership_after(membership, member->node))
-        candidacy->is_unheard |= !ask(candidacy, member, withdraws);
+         member = membership_after(worker->membership, member->node))
+        all &= ask(worker, candidacy, member, message);
+    return all;
+}
+
+static void
+ask_as_candidate(struct candidacy *candidacy, enum ask_intent intent)
+{
+    struct worker *worker = candidacy->worker;
+    struct journal_ask message = {.name = slice_of_text(candidacy->journal->name),
+                                  .term = candidacy->term,
+                                  .node = own_node(worker),
+                                  .intent = intent};
+    candidacy->open_count++; /* Until all are asked. */
+    candidacy->is_unheard |= !ask_all(worker, candidacy, &message);
+    candidacy->open_count--;
+}
+
+/* Nobody is bound to us any more; whoever does not hear of it is so for a while. */
+static void
+withdraw(struct worker *worker, struct kept_journal *journal, uint64_t term)
+{
+    struct journal_ask message = {.name = slice_of_text(journal->name),
+                                  .term = term,
+                                  .node = own_node(worker),
+                                  .intent = ASK_WITHDRAWN};
+    kept_journal_withdraw(journal, term);
+    if (worker->membership != NULL)
+        (void)ask_all(worker, NULL, &message);
 }
 
 static bool
-may_take_over(const struct candidacy *candidacy)
+may_take_over(const struct candidacy *candidacy, const struct kept_journal *journal)
 {
     const struct worker *worker = candidacy->worker;
-    const struct kept_journal *journal = candidacy->journal;
     return !candidacy->is_lost && !candidacy->is_unheard && owners_is_current(worker) &&
-           journal->unserved_ms != 0 &&
+           journal->unserved_ms != 0 && journal->whole.file != NULL &&
            owners_epoch(worker->owners) == candidacy->epoch &&
-           journal->promised_term == candidacy->term &&
-           journal->promised_node == own_node(worker);
-}
-
-/* Nobody is bound to us any more. */
-static void
-withdraw(struct candidacy *candidacy)
-{
-    struct kept_journal *journal = candidacy->journal;
-    ask_all(candidacy, true);
-    if (journal->promised_term == candidacy->term &&
-        journal->promised_node == own_node(candidacy->worker))
-        journal->promised_term = 0;
+           (!candidacy->wants_promise || journal->promise.term == candidacy->term);
 }
 
 /* The candidacy lets go of its journal. */
@@ -362,23 +385,46 @@ static void
 decide(struct candidacy *candidacy)
 {
     struct kept_journal *journal = candidacy->journal;
+    struct worker *worker = candidacy->worker;
     uint32_t rest_ms = candidacy->is_lost ? UNSERVED_MS : UNHEARD_MS;
     journal->candidacy = NULL;
     journal->rests_until_ms = clock_monotonic_ms() + rest_ms;
-    if (!may_take_over(candidacy) ||
-        !take_over(candidacy->worker, journal, candidacy->term))
-        withdraw(candidacy);
     candidacy->journal = NULL;
+    if (candidacy->wants_promise && may_take_over(candidacy, journal))
+        take_over(worker, journal, candidacy->term);
+    else if (candidacy->wants_promise)
+        withdraw(worker, journal, candidacy->term);
+}
+
+/* Nobody has more: all are to see to it that it stays so. */
+static bool
+ask_for_promise(struct candidacy *candidacy)
+{
+    struct kept_journal *journal = candidacy->journal;
+    struct worker *worker = candidacy->worker;
+    const struct member *self = membership_find(worker->membership, own_node(worker));
+    if (candidacy->wants_promise || self == NULL || !may_take_over(candidacy, journal))
+        return false;
+    candidacy->wants_promise = true;
+    candidacy->term = journal_term_after(
+        max_u64(journal->heard, max_u64(journal->term, journal->promise.term)),
+        self->node);
+    kept_journal_promise_to(journal, self, candidacy->term);
+    ask_as_candidate(candidacy, ASK_FOR_PROMISE);
+    return true;
 }
 
 static void
 finish_if_answered(struct candidacy *candidacy)
 {
-    if (candidacy->open_count > 0)
+    while (candidacy->open_count == 0) {
+        if (candidacy->journal != NULL && ask_for_promise(candidacy))
+            continue;
+        if (candidacy->journal != NULL)
+            decide(candidacy);
+        free(candidacy);
         return;
-    if (candidacy->journal != NULL)
-        decide(candidacy);
-    free(candidacy);
+    }
 }
 
 static void
@@ -387,19 +433,13 @@ begin(struct worker *worker, struct kept_journal *journal)
     struct candidacy *candidacy = calloc(1, sizeof *candidacy);
     if (candidacy == NULL)
         return;
-    uint32_t highest = max_u32(max_u32(journal->term, journal->heard_term),
-                               kept_journal_promise(worker, journal));
     *candidacy = (struct candidacy){.journal = journal,
                                     .worker = worker,
-                                    .term = highest + 1,
+                                    .term = UINT64_MAX, /* None yet. */
                                     .epoch = owners_epoch(worker->owners),
-                                    .began_ms = clock_monotonic_ms(),
-                                    .open_count = 1}; /* Until all are asked. */
-    journal->promised_term = candidacy->term;
-    journal->promised_node = own_node(worker);
+                                    .began_ms = clock_monotonic_ms()};
     journal->candidacy = candidacy;
-    ask_all(candidacy, false);
-    candidacy->open_count--;
+    ask_as_candidate(candidacy, ASK_TO_KNOW);
     finish_if_answered(candidacy);
 }
 
@@ -413,21 +453,22 @@ takeover_cancel(struct kept_journal *journal)
 
 /* ---- Time ---- */
 
-/* What is only there for a promise goes with it. */
+/* What terms there were is remembered for a while without a copy. */
 static bool
 is_of_use(const struct worker *worker, const struct kept_journal *journal)
 {
     return journal->whole.file != NULL || journal->fresh.file != NULL ||
-           kept_journal_promise(worker, journal) > 0;
+           journal->started_term != 0 || kept_journal_promise(worker, journal) > 0 ||
+           clock_monotonic_ms() < journal->used_ms + REMEMBERED_MS;
 }
 
+/* False: the journal is gone. */
 /* False: the journal is gone. */
 static bool
 note_whether_served(struct worker *worker, struct kept_journal *journal)
 {
     struct ds_slice name = slice_of_text(journal->name);
     struct queue_place place = {0};
-    uint64_t now = clock_monotonic_ms();
     bool is_served = queues_find(worker, name, &place) && place.term >= journal->term;
     bool is_ours = is_served && queues_term(worker, name) == place.term;
     if ((is_served && (place.term == QUEUE_TERM_ENDED || is_ours)) ||
@@ -438,16 +479,43 @@ note_whether_served(struct worker *worker, struct kept_journal *journal)
     if (is_served)
         journal->unserved_ms = 0;
     else if (journal->unserved_ms == 0)
-        journal->unserved_ms = now;
-    if (journal->started_ms != 0 && now >= journal->started_ms + STARTED_MS)
-        take_back(worker, journal);
+        journal->unserved_ms = clock_monotonic_ms();
     return true;
 }
 
+static struct started *
+find_started(const struct worker *worker, const struct kept_journal *journal)
+{
+    LIST_FOREACH (link, &worker->started) {
+        struct started *started = CONTAINER_OF(link, struct started, link);
+        if (started->term == journal->started_term)
+            return started;
+    }
+    return NULL;
+}
+
+/* Its file is taken back when it has ended. */
 static void
-note_time(struct kept_journal *journal)
+end_program(struct worker *worker, const struct kept_journal *journal)
+{
+    struct started *started = find_started(worker, journal);
+    if (started != NULL)
+        program_kill(started->program);
+}
+
+void
+takeover_end_programs(struct worker *worker)
+{
+    LIST_FOREACH (link, &worker->kept_journals)
+        end_program(worker, CONTAINER_OF(link, struct kept_journal, link));
+}
+
+static void
+note_time(struct worker *worker, struct kept_journal *journal)
 {
     uint64_t now = clock_monotonic_ms();
+    if (journal->started_term != 0 && now >= journal->started_ms + STARTED_MS)
+        end_program(worker, journal);
     struct candidacy *candidacy = journal->candidacy;
     if (now >= journal->failed_until_ms)
         journal->failed_until_ms = 0;
@@ -462,9 +530,10 @@ is_due(const struct worker *worker, const struct kept_journal *journal)
 {
     uint64_t now = clock_monotonic_ms();
     if (journal->unserved_ms == 0 || journal->candidacy != NULL ||
-        journal->started_ms != 0 || journal->failed_until_ms != 0 ||
-        journal->whole.file == NULL || now < journal->rests_until_ms ||
-        !owners_is_current(worker) || owners_may_be_served(worker))
+        journal->started_term != 0 || journal->failed_until_ms != 0 ||
+        kept_journal_promise(worker, journal) > 0 || journal->whole.file == NULL ||
+        now < journal->rests_until_ms || !owners_is_current(worker) ||
+        owners_may_be_served(worker))
         return false;
     return !peers_know(worker->peers, journal->node, journal->incarnation) ||
            now >= journal->unserved_ms + UNSERVED_MS;
@@ -477,7 +546,7 @@ takeover_tick(struct worker *worker)
         struct kept_journal *journal = CONTAINER_OF(link, struct kept_journal, link);
         if (!note_whether_served(worker, journal))
             continue;
-        note_time(journal);
+        note_time(worker, journal);
         if (is_due(worker, journal))
             begin(worker, journal);
     }

@@ -3,8 +3,9 @@
  *
  *      [kept] ── nobody serves it: at once if its node is no member any more, else for 5 s
  *        ▲         ──► [asking] ── JOURNAL_ASK, all members ──► somebody has more ──► [kept]
- *        │                              └── nobody has ──► its controller is started
- *        └──────────── it ended, or nobody heard of it ◄────────┘
+ *        │                              └── nobody has ──► [asking] for a promise
+ *        │                                                     └── all give it ──► [started]
+ *        └──────────── its controller has ended without serving the queue ◄─────────┘
  *
  * Who is asked refuses from then on what earlier controllers write, until we withdraw; so all
  * that they had acknowledged is in one of the copies, and that of the latest controller, of
@@ -18,6 +19,9 @@ struct kept_journal;
 struct worker;
 
 void takeover_tick(struct worker *worker);
+
+/* Those that do not serve their queues yet. */
+void takeover_end_programs(struct worker *worker);
 
 /* Nobody is asked any more; programs go on. */
 void takeover_stop(struct worker *worker);

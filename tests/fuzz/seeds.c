@@ -304,12 +304,12 @@ seed_journals(void)
     seed_message("journal_write", writer);
 
     writer = message(29);
-    struct journal_ask ask = {slice_of_text("train"), 3, 7, true};
+    struct journal_ask ask = {slice_of_text("train"), 3, 7, ASK_WITHDRAWN};
     encode_journal_ask(&writer, &ask);
     seed_message("journal_ask", writer);
 
     writer = message(30);
-    encode_journal_known(&writer, &(struct journal_known){true, 3, 2, 2, 9});
+    encode_journal_known(&writer, &(struct journal_known){true, false, 3, 2, 2, 9});
     seed_message("journal_known", writer);
 
     writer = message(31);

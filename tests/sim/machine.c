@@ -356,6 +356,12 @@ program_start(uv_loop_t *loop, char **arguments, int stdin_fd,
 }
 
 void
+program_kill(struct program *program)
+{
+    (void)program;
+}
+
+void
 program_forget(struct program *program)
 {
     (void)program;

@@ -97,7 +97,7 @@ class QueueClient:
         self.name, rest = split_short_text(place)
         self.address, rest = split_short_text(rest)
         self.tcp_address, rest = split_short_text(rest)
-        (self.term,) = struct.unpack("<I", rest)
+        (self.term,) = struct.unpack("<Q", rest)
 
     def exchange(self, frame: Frame) -> Frame:
         self.sock.sendall(frame.encode())
