@@ -8,6 +8,7 @@
 #include "meta/members.h"
 #include "os/append_file.h"
 #include "os/clock.h"
+#include "worker/journal_drop.h"
 #include "worker/membership.h"
 #include "worker/owners.h"
 #include "worker/peers.h"
@@ -29,6 +30,7 @@ struct keeper {
     uint64_t sequence; /* and, as far as it is whole, all before this record. */
     uint64_t number;   /* Of the latest request that it has answered something for, with
                         the members that are known now; 0: of none. */
+    uint64_t heard_ms; /* When it took the last piece. */
     uint64_t late_ds;  /* Late since then (CLOCK_BOOTTIME); 0: it is not. */
     bool
         has_spoken; /* Since the members are these, and knows of no successor of ours. */
@@ -65,16 +67,10 @@ struct piece {
     struct peer_request request;
     struct journal_copies *copies; /* NULL: they are closed. */
     uint64_t number;
+    uint64_t epoch;               /* When it was sent. */
     struct journal_write message; /* Its name and bytes are these: */
     char name[QUEUE_PLACE_NAME_MAX + 1];
     uint8_t bytes[];
-};
-
-/* A copy that is to be dropped. Owner: the peers. */
-struct drop {
-    struct peer_request request;
-    uint64_t term;
-    char name[QUEUE_PLACE_NAME_MAX + 1];
 };
 
 static void step_all(struct journal_copies *copies);
@@ -226,9 +222,12 @@ take_answer(struct journal_copies *copies, struct keeper *keeper,
         return;
     }
     keeper->bytes = bytes;
-    keeper->number = piece->number;
-    keeper->is_promised = false;
-    keeper->has_spoken = true;
+    keeper->heard_ms = clock_monotonic_ms();
+    if (piece->epoch == copies->epoch) { /* Else it may be from before a gap. */
+        keeper->number = piece->number;
+        keeper->is_promised = false;
+        keeper->has_spoken = true;
+    }
     if (message->sequence > 0)
         keeper->sequence = message->sequence;
     note_caught_up(copies, keeper);
@@ -316,6 +315,7 @@ piece_new(struct journal_copies *copies, const struct keeper *keeper)
     piece->request.incarnation = keeper->incarnation;
     piece->copies = copies;
     piece->number = sync->number;
+    piece->epoch = copies->epoch;
     bool is_last = keeper->bytes + bytes == sync->bytes;
     const struct table_header *table = store_header(copies->worker->store);
     piece->message = (struct journal_write){.name = slice_of_text(piece->name),
@@ -466,15 +466,16 @@ choose(struct journal_copies *copies)
     copies->epoch = epoch;
 }
 
+/* Who takes piece after piece of a long journal is not late. */
 static void
 note_late(struct journal_copies *copies)
 {
-    if (!copies->is_asked || clock_monotonic_ms() < copies->asked_ms + LATE_MS)
-        return;
-    for (uint32_t i = 0; i < copies->keepers_max; i++) {
+    uint64_t now = clock_monotonic_ms();
+    for (uint32_t i = 0; copies->is_asked && i < JOURNAL_COPIES_MAX; i++) {
         struct keeper *keeper = &copies->keepers[i];
         bool is_done = has_all(copies, keeper) && keeper->number > 0;
-        if (keeper->node == 0 || keeper->late_ds != 0 || is_done)
+        if (keeper->node == 0 || keeper->late_ds != 0 || is_done ||
+            now < max_u64(copies->asked_ms, keeper->heard_ms) + LATE_MS)
             continue;
         keeper->late_ds = clock_boot_ds();
         log_warn("worker queue %s: node %" PRIu32
@@ -486,29 +487,6 @@ note_late(struct journal_copies *copies)
 /* ---- Copies that are of no use any more ---- */
 
 static void
-encode_drop(const struct peer_request *request, struct writer *body)
-{
-    const struct drop *drop = CONTAINER_OF(request, const struct drop, request);
-    struct journal_ask message = {.name = slice_of_text(drop->name),
-                                  .term = drop->term};
-    encode_journal_ask(body, &message);
-}
-
-static void
-end_drop(struct worker *worker, struct peer_request *request,
-         const struct peer_answer *answer)
-{
-    (void)worker;
-    (void)answer;
-    free(CONTAINER_OF(request, struct drop, request));
-}
-
-static const struct peer_request_ops drop_ops = {.type = MESSAGE_JOURNAL_DROP,
-                                                 .tries_max = 1,
-                                                 .encode = encode_drop,
-                                                 .end = end_drop};
-
-static void
 drop_copies(struct journal_copies *copies, bool also_keepers)
 {
     const struct membership *membership = copies->worker->membership;
@@ -516,17 +494,8 @@ drop_copies(struct journal_copies *copies, bool also_keepers)
     const struct member *member = membership_after(membership, own);
     for (; member != NULL && member->node != own;
          member = membership_after(membership, member->node)) {
-        struct drop *drop = NULL;
         if (also_keepers || keeper_at(copies, member->node) == NULL)
-            drop = calloc(1, sizeof *drop);
-        if (drop == NULL)
-            continue; /* Out of memory: the list of members tells of the end, too. */
-        drop->request = (struct peer_request){
-            .ops = &drop_ops, .node = member->node, .incarnation = member->incarnation};
-        drop->term = copies->term;
-        memcpy(drop->name, copies->name, sizeof drop->name);
-        if (!peers_ask(copies->worker->peers, &drop->request))
-            free(drop);
+            journal_drop_at(copies->worker, member, copies->name, copies->term);
     }
 }
 

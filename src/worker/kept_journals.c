@@ -9,6 +9,7 @@
 #include "os/clock.h"
 #include "os/files.h"
 #include "store/table.h"
+#include "worker/launch.h"
 #include "worker/membership.h"
 #include "worker/queues.h"
 #include "worker/takeover.h"
@@ -115,7 +116,9 @@ kept_journal_promise_to(struct kept_journal *journal, const struct member *membe
                         uint64_t term)
 {
     journal->heard = max_u64(journal->heard, term);
-    if (term <= journal->promise.term)
+    bool is_same =
+        term == journal->promise.term && member->node == journal->promise.node;
+    if (term <= journal->promise.term && !is_same)
         return;
     journal->promise = (struct kept_promise){
         .term = term,
@@ -359,9 +362,13 @@ note_intent(const struct worker *worker, struct kept_journal *journal,
             const struct journal_ask *ask)
 {
     const struct member *member = membership_find(worker->membership, ask->node);
+    bool has_other =
+        kept_journal_promise(worker, journal) > 0 && journal->promise.node != ask->node;
     journal->used_ms = clock_monotonic_ms();
     if (ask->intent == ASK_WITHDRAWN)
         kept_journal_withdraw(journal, ask->term);
+    else if (ask->intent == ASK_FOR_PROMISE && has_other)
+        journal->heard = max_u64(journal->heard, ask->term);
     else if (ask->intent == ASK_FOR_PROMISE && member != NULL)
         kept_journal_promise_to(journal, member, ask->term);
 }
@@ -378,6 +385,15 @@ handle_journal_ask(struct session *session, const struct frame_header *header,
     struct worker *worker = session->worker;
     struct kept_journal *journal = kept_journals_find(worker, ask.name);
     struct journal_known known = known_of(worker, journal, &ask);
+    if (ask.intent == ASK_FOR_PROMISE &&
+        (worker->membership == NULL ||
+         membership_find(worker->membership, ask.node) == NULL)) {
+        struct ds_error err = {0};
+        (void)ds_fail(&err, DS_NOT_READY, "node %u is no member, as we know it",
+                      ask.node);
+        conn_reply_error(session->conn, header, &err);
+        return;
+    }
     if (journal == NULL && ask.intent == ASK_FOR_PROMISE &&
         worker->membership != NULL &&
         (journal = find_or_add(worker, ask.name)) == NULL) {
@@ -424,7 +440,7 @@ kept_journals_open(struct worker *worker)
     char folder[PATH_MAX];
     list_init(&worker->kept_journals);
     if (worker->restarts == 0)
-        takeover_clean_up(worker);
+        launch_clean_up(worker);
     if (folder_path(worker, folder, sizeof folder))
         files_remove_folder(folder);
 }

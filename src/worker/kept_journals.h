@@ -57,6 +57,7 @@ struct kept_journal {
     uint64_t
         started_term; /* Our controller has the file, with this term; 0: it has not. */
     uint64_t started_ms;      /* Since then. */
+    uint64_t renewed_ms;      /* The promise to it. */
     uint64_t failed_until_ms; /* Until then we cannot start one. */
 };
 

@@ -14,6 +14,7 @@
 #include "os/secret_file.h"
 #include "os/sockets.h"
 #include "worker/kept_journals.h"
+#include "worker/launch.h"
 #include "worker/membership.h"
 #include "worker/owners.h"
 #include "worker/peers.h"
@@ -27,13 +28,14 @@
 #include <unistd.h>
 
 enum {
-    UNSERVED_MS = 5000,     /* A controller that was killed is back sooner. */
-    UNHEARD_MS = 200,       /* Until who could not say is asked again. */
-    ASKING_MS = 3000,       /* Then who has not answered could not say. */
-    STARTED_MS = 30000,     /* For a program to be heard of. */
+    UNSERVED_MS = 5000, /* A controller that was killed is back sooner. */
+    UNHEARD_MS = 200,   /* Until who could not say is asked again. */
+    ASKING_MS = 3000,   /* Then who has not answered could not say. */
+    STARTED_MS =
+        600000, /* For a program to serve its queue: a long journal takes a while. */
     REMEMBERED_MS = 600000, /* What terms there were, where no copy is. */
+    RENEW_MS = 10000,       /* The promise to who starts one. */
     FAILED_MS = 30000, /* Until a program that could not be started is tried again. */
-    PROGRAM_ARGUMENTS_MAX = 24,
 };
 
 /* Owner: the journal; then the last question. */
@@ -74,71 +76,6 @@ own_node(const struct worker *worker)
 
 /* ---- The program ---- */
 
-/* Its texts, as long as it is being started. */
-struct launch {
-    char program[PATH_MAX];
-    char socket[PATH_MAX];
-    char term[24];
-    char ends_with[64];
-    char owner[64];
-    char *arguments[PROGRAM_ARGUMENTS_MAX];
-    size_t count;
-};
-
-static void
-add(struct launch *launch, const char *option, const char *value)
-{
-    DS_ASSERT(launch->count + 2 < PROGRAM_ARGUMENTS_MAX);
-    launch->arguments[launch->count++] = (char *)(uintptr_t)option;
-    if (value != NULL)
-        launch->arguments[launch->count++] = (char *)(uintptr_t)value;
-}
-
-/* Beside the worker's own socket, in a folder of this user alone. */
-static bool
-name_socket(const struct worker *worker, const struct kept_journal *journal,
-            uint64_t term, struct launch *launch)
-{
-    const char *beside = worker->resources->socket_path;
-    const char *slash = strrchr(beside, '/');
-    if (slash == NULL)
-        return false;
-    int used =
-        snprintf(launch->socket, sizeof launch->socket,
-                 "%.*s/queue-%016" PRIx64 "-%" PRIu64 ".sock", (int)(slash - beside),
-                 beside, kept_journal_hash(journal->name), term);
-    return used > 0 && (size_t)used < sizeof launch->socket;
-}
-
-static enum ds_status
-prepare(const struct worker *worker, const struct kept_journal *journal, uint64_t term,
-        struct launch *launch, struct ds_error *err)
-{
-    if (!name_socket(worker, journal, term, launch) ||
-        !process_program_beside("transfer_queue_controller", launch->program,
-                                sizeof launch->program))
-        return ds_fail(err, DS_NOT_FOUND,
-                       "there is no transfer_queue_controller beside this program");
-    pid_t supervisor = getppid();
-    snprintf(launch->term, sizeof launch->term, "%" PRIu64, term);
-    snprintf(launch->ends_with, sizeof launch->ends_with, "%d,%" PRIu64,
-             (int)supervisor, process_start_time(supervisor));
-    snprintf(launch->owner, sizeof launch->owner, "worker of node %" PRIu32,
-             own_node(worker));
-    add(launch, launch->program, NULL);
-    add(launch, "--session", journal->name);
-    add(launch, "--term", launch->term);
-    add(launch, "--socket", launch->socket);
-    add(launch, "--host", worker->resources->host);
-    add(launch, "--worker_socket", worker->resources->socket_path);
-    add(launch, "--log_dir", worker->resources->log_dir);
-    add(launch, "--owner", launch->owner);
-    add(launch, "--ends_with", launch->ends_with);
-    if (worker->resources->has_key)
-        add(launch, "--auth_key_file", "/dev/stdin");
-    return DS_OK;
-}
-
 /* The journal is the program's from now on: where it looks for it by itself. */
 static enum ds_status
 hand_over(struct kept_journal *journal, const struct launch *launch,
@@ -161,6 +98,8 @@ take_back(struct worker *worker, struct kept_journal *journal)
     char path[PATH_MAX];
     withdraw(worker, journal, journal->started_term);
     journal->started_term = 0;
+    journal->whole.id =
+        0; /* The program may have written to it: nothing is added to it. */
     journal->failed_until_ms = clock_monotonic_ms() + FAILED_MS;
     if (journal->whole.file != NULL &&
         (!kept_journal_path(worker, journal, path, sizeof path) ||
@@ -213,7 +152,7 @@ launch_program(struct worker *worker, struct kept_journal *journal, uint64_t ter
 {
     struct launch launch = {.count = 0};
     int key_fd = -1;
-    enum ds_status status = prepare(worker, journal, term, &launch, err);
+    enum ds_status status = launch_prepare(worker, journal->name, term, &launch, err);
     if (status == DS_OK && worker->resources->has_key)
         status = secret_hand_over(&worker->resources->secret, &key_fd, err);
     if (status == DS_OK)
@@ -230,7 +169,7 @@ take_over(struct worker *worker, struct kept_journal *journal, uint64_t term)
 {
     struct ds_error err = {0};
     journal->started_term = term;
-    journal->started_ms = clock_monotonic_ms();
+    journal->started_ms = journal->renewed_ms = clock_monotonic_ms();
     if (launch_program(worker, journal, term, &err) == DS_OK) {
         log_warn("worker goes on with queue %s, whose controller was at node %" PRIu32
                  " and is gone term=%" PRIu64,
@@ -403,7 +342,8 @@ ask_for_promise(struct candidacy *candidacy)
     struct kept_journal *journal = candidacy->journal;
     struct worker *worker = candidacy->worker;
     const struct member *self = membership_find(worker->membership, own_node(worker));
-    if (candidacy->wants_promise || self == NULL || !may_take_over(candidacy, journal))
+    if (candidacy->wants_promise || self == NULL ||
+        kept_journal_promise(worker, journal) > 0 || !may_take_over(candidacy, journal))
         return false;
     candidacy->wants_promise = true;
     candidacy->term = journal_term_after(
@@ -488,7 +428,8 @@ find_started(const struct worker *worker, const struct kept_journal *journal)
 {
     LIST_FOREACH (link, &worker->started) {
         struct started *started = CONTAINER_OF(link, struct started, link);
-        if (started->term == journal->started_term)
+        if (started->term == journal->started_term &&
+            strcmp(started->name, journal->name) == 0)
             return started;
     }
     return NULL;
@@ -510,12 +451,30 @@ takeover_end_programs(struct worker *worker)
         end_program(worker, CONTAINER_OF(link, struct kept_journal, link));
 }
 
+/* As long as its program reads the journal. */
+static void
+renew_promise(struct worker *worker, struct kept_journal *journal)
+{
+    uint32_t own = own_node(worker);
+    const struct member *self = membership_find(worker->membership, own);
+    struct journal_ask message = {.name = slice_of_text(journal->name),
+                                  .term = journal->started_term,
+                                  .node = own,
+                                  .intent = ASK_FOR_PROMISE};
+    journal->renewed_ms = clock_monotonic_ms();
+    if (self != NULL)
+        kept_journal_promise_to(journal, self, journal->started_term);
+    (void)ask_all(worker, NULL, &message);
+}
+
 static void
 note_time(struct worker *worker, struct kept_journal *journal)
 {
     uint64_t now = clock_monotonic_ms();
     if (journal->started_term != 0 && now >= journal->started_ms + STARTED_MS)
         end_program(worker, journal);
+    else if (journal->started_term != 0 && now >= journal->renewed_ms + RENEW_MS)
+        renew_promise(worker, journal);
     struct candidacy *candidacy = journal->candidacy;
     if (now >= journal->failed_until_ms)
         journal->failed_until_ms = 0;
@@ -550,18 +509,6 @@ takeover_tick(struct worker *worker)
         if (is_due(worker, journal))
             begin(worker, journal);
     }
-}
-
-void
-takeover_clean_up(const struct worker *worker)
-{
-    char folder[PATH_MAX];
-    const char *beside = worker->resources->socket_path;
-    const char *slash = strrchr(beside, '/');
-    if (slash == NULL)
-        return;
-    snprintf(folder, sizeof folder, "%.*s", (int)(slash - beside), beside);
-    files_remove_named(folder, "queue-");
 }
 
 void

@@ -26,9 +26,6 @@ void takeover_end_programs(struct worker *worker);
 /* Nobody is asked any more; programs go on. */
 void takeover_stop(struct worker *worker);
 
-/* What controllers that were started here have left, whose worker is gone as well. */
-void takeover_clean_up(const struct worker *worker);
-
 /* Its journal is about to go: nobody is asked any more. */
 void takeover_cancel(struct kept_journal *journal);
 
