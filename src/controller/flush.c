@@ -17,7 +17,8 @@ controller_must_hold(const struct controller *controller)
 {
     return controller->journal != NULL && !PLANTED(EARLY_REPLY) &&
            (journal_is_pending(controller->journal) ||
-            copied_must_wait(&controller->copied, clock_boot_ds()));
+            (controller->copied.state != COPIED_OFF &&
+             copied_must_wait(&controller->copied, clock_boot_ds())));
 }
 
 static void on_turn(uv_prepare_t *turn);

@@ -100,6 +100,10 @@ class Cluster:
         pid = self.supervisor(host)
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
+    def controllers(self) -> list[int]:
+        """Supervisor and child of the queue's, in this order."""
+        return self.site.pids_of("transfer_queue_controller")
+
     def kill(self, host: Host) -> None:
         """Both processes at once, as pkill -9 does."""
         for pid in (self.supervisor(host), self.child(host)):

@@ -99,10 +99,6 @@ def test_a_block_whose_put_never_came_goes_on_every_node(
         assert program.ask("versions", keys_of(1), LARGE) == [1] * 4
 
 
-def controller_pids(cluster: Cluster) -> list[int]:
-    return cluster.site.pids_of("transfer_queue_controller")
-
-
 def check_put_while(programs: list[QueueProgram], version: int, killed: int) -> None:
     """All nodes put, and somebody is killed meanwhile."""
     for node, program in enumerate(programs):
@@ -119,7 +115,7 @@ def test_killed_children_of_controller_and_workers_lose_nothing(
 ) -> None:
     for version in range(9):
         if version % 2 == 0:
-            check_put_while(programs, version, controller_pids(cluster)[1])
+            check_put_while(programs, version, cluster.controllers()[1])
         else:
             host = cluster.hosts[version // 2 % 3]
             check_put_while(programs, version, cluster.child(host))
@@ -173,7 +169,7 @@ def test_clients_of_every_node_follow_a_controller_to_another_node(
     """Its journal is where both see it."""
     for node, program in enumerate(programs):
         program.ask("put", keys_of(node), 1, SMALL)
-    pids = controller_pids(cluster)
+    pids = cluster.controllers()
     command = Path(f"/proc/{pids[0]}/cmdline").read_text().split("\0")[:-1]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)

@@ -20,13 +20,8 @@ pytestmark = NEEDS_HOSTS
 RUN_S = float(os.environ.get("TQ_HISTORY_S", "12"))
 
 
-def controllers(cluster: Cluster) -> list[int]:
-    """Supervisor and child, in this order."""
-    return cluster.site.pids_of("transfer_queue_controller")
-
-
 def controller_host(cluster: Cluster) -> Host:
-    space = os.readlink(f"/proc/{controllers(cluster)[0]}/ns/net")
+    space = os.readlink(f"/proc/{cluster.controllers()[0]}/ns/net")
     return next(
         host
         for host in cluster.hosts
@@ -39,12 +34,12 @@ def nothing(cluster: Cluster) -> None:
 
 
 def kill_child(cluster: Cluster) -> None:
-    os.kill(controllers(cluster)[1], signal.SIGKILL)
+    os.kill(cluster.controllers()[1], signal.SIGKILL)
 
 
 def kill_both(cluster: Cluster) -> None:
     """Another node goes on with the queue."""
-    for pid in controllers(cluster):
+    for pid in cluster.controllers():
         os.kill(pid, signal.SIGKILL)
 
 
@@ -62,7 +57,7 @@ def cut(cluster: Cluster) -> None:
 
 def pause(cluster: Cluster) -> None:
     """The same, with a controller that knows nothing of it when it wakes up."""
-    pids = [cluster.child(controller_host(cluster)), controllers(cluster)[1]]
+    pids = [cluster.child(controller_host(cluster)), cluster.controllers()[1]]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     time.sleep(5)
@@ -117,7 +112,7 @@ def test_queue_histories(cluster: Cluster, fault: Any, seed: int) -> None:
         if trouble is not None:
             print_around(history, trouble)
         assert trouble is None, key
-    await_that(lambda: controllers(cluster) == [])
+    await_that(lambda: cluster.controllers() == [])
 
 
 def await_settled(cluster: Cluster) -> None:
@@ -125,7 +120,7 @@ def await_settled(cluster: Cluster) -> None:
     cluster.await_members(*cluster.hosts)
 
     def is_settled() -> bool:
-        pids = controllers(cluster)
+        pids = cluster.controllers()
         copies = sum(
             cluster.stats(host).get("journal_copies", 0) for host in cluster.hosts
         )

@@ -29,13 +29,9 @@ def programs(cluster: Cluster) -> Iterator[list[QueueProgram]]:
         program.end_if_alive()
 
 
-def controllers(cluster: Cluster) -> list[int]:
-    return cluster.site.pids_of("transfer_queue_controller")
-
-
 def lose_owner(cluster: Cluster, programs: list[QueueProgram]) -> None:
     """Everything on the owner's host is gone at once."""
-    for pid in controllers(cluster):
+    for pid in cluster.controllers():
         os.kill(pid, signal.SIGKILL)
     cluster.kill(cluster.hosts[1])
     programs[1].kill()
@@ -62,7 +58,7 @@ def test_a_lost_node_takes_no_acknowledged_row_with_it(
     assert "lost" in answer["error"], answer
     assert programs[2].ask("put", ["after"], 8, ITEMS) is None
     assert programs[0].ask("versions", ["after"], ITEMS) == [8]
-    await_that(lambda: len(controllers(cluster)) == 2)
+    await_that(lambda: len(cluster.controllers()) == 2)
 
 
 def put_until_told(program: QueueProgram, name: str) -> None:
@@ -102,7 +98,7 @@ def test_who_was_cut_off_follows_the_queue_when_it_is_back(
     cluster.hosts[1].heal()
     answer = programs[1].hear()
     cluster.await_members(*cluster.hosts)
-    await_that(lambda: len(controllers(cluster)) == 2)
+    await_that(lambda: len(cluster.controllers()) == 2)
     expected = [1, 3] if answer is not None else [1, 2, 3]
     keys = (
         ["before", "meanwhile"]
@@ -121,13 +117,13 @@ def test_a_controller_that_nobody_starts_again_is_replaced(
     """Its node lives, so no row is lost, also none of its own."""
     for node, program in enumerate(programs):
         assert program.ask("put", [f"n{node}"], node, ITEMS) is None
-    for pid in controllers(cluster):
+    for pid in cluster.controllers():
         os.kill(pid, signal.SIGKILL)
     for program in programs:
         assert program.ask("versions", ["n0", "n1", "n2"], ITEMS) == [0, 1, 2]
     assert programs[1].ask("put", ["after"], 3, ITEMS) is None
     programs[1].end()
-    await_that(lambda: controllers(cluster) == [])  # Its owner ends it all the same.
+    await_that(lambda: cluster.controllers() == [])  # Its owner ends it all the same.
 
 
 def test_a_keeper_that_is_stopped_delays_nobody_for_long(
@@ -155,7 +151,7 @@ def test_a_queue_that_was_closed_is_gone_everywhere(
     assert "is gone" in answer["error"], answer
     assert answer["seconds"] < 10
     time.sleep(7.0)  # Longer than a queue without a controller is left alone.
-    assert controllers(cluster) == []
+    assert cluster.controllers() == []
 
 
 def test_a_worker_that_is_stopped_gives_its_queue_away(

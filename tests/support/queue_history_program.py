@@ -11,48 +11,30 @@ line lets it close the queue.
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import sys
-import threading
-import time
 from typing import Any
+
+from history_clients import HistoryClient, run_clients
 
 import transfer_queue as tq
 
-KEYS = 6
 THREADS = 3
 PARTITION = "train"
 
 
-class Client:
-    """Owner of its events: its thread, until it has ended."""
-
-    def __init__(self, number: int) -> None:
-        self.chance = random.Random(number)
-        self.number = number
-        self.count = 0
-        self.events: list[list[Any]] = []
-
-    def run(self, stop: threading.Event) -> None:
-        while not stop.is_set():
-            key = f"key{self.chance.randrange(KEYS)}"
-            kind = self.chance.choice(["set", "set", "get", "get", "get", "delete"])
-            begin = time.monotonic()
-            value, is_known = getattr(self, f"_{kind}")(key)
-            end = time.monotonic() if is_known else None
-            if is_known or kind != "get":
-                self.events.append([key, kind, value, begin, end])
-            time.sleep(self.chance.random() * 0.02)
+class Client(HistoryClient):
+    KEYS = 6
+    KINDS = ("set", "set", "get", "get", "get", "delete")
+    REST_S = 0.02
+    ERRORS = RuntimeError
 
     def _set(self, key: str) -> tuple[int, bool]:
-        self.count += 1
-        value = self.number * 1_000_000 + self.count
-        return value, self._attempt(lambda: tq.kv_put(key, PARTITION, tag={"v": value}))
+        value = self.next_value()
+        return value, self.attempt(lambda: tq.kv_put(key, PARTITION, tag={"v": value}))
 
     def _delete(self, key: str) -> tuple[None, bool]:
-        return None, self._attempt(lambda: tq.kv_clear([key], PARTITION))
+        return None, self.attempt(lambda: tq.kv_clear([key], PARTITION))
 
     def _get(self, key: str) -> tuple[int | None, bool]:
         try:
@@ -60,28 +42,6 @@ class Client:
         except RuntimeError:
             return None, False
         return rows[key]["v"] if key in rows else None, True
-
-    def _attempt(self, call: Any) -> bool:
-        try:
-            call()
-        except RuntimeError:
-            return False
-        return True
-
-
-def run(number: int) -> None:
-    clients = [Client(number * THREADS + i) for i in range(THREADS)]
-    stop = threading.Event()
-    threads = [threading.Thread(target=c.run, args=(stop,)) for c in clients]
-    for thread in threads:
-        thread.start()
-    print(json.dumps("ready"), flush=True)
-    sys.stdin.readline()
-    stop.set()
-    for thread in threads:
-        thread.join()
-    events = [event for client in clients for event in client.events]
-    print(json.dumps(events), flush=True)
 
 
 def main(role: str, *words: str) -> None:
@@ -92,7 +52,8 @@ def main(role: str, *words: str) -> None:
     else:
         controller |= {"address": words[0]}
     tq.init({"controller": controller, "backend": {"Yuanrong": section}})
-    run(int(words[-1]))
+    first = int(words[-1]) * THREADS
+    run_clients([Client(first + i) for i in range(THREADS)])
     sys.stdin.readline()
     tq.close()
 

@@ -13,7 +13,14 @@ import time
 from pathlib import Path
 
 from yr.datasystem.cli._config import check_path, read_config
-from yr.datasystem.cli._nodes import Cluster, NodeError, on_each, read_cluster, run_on
+from yr.datasystem.cli._nodes import (
+    Cluster,
+    NodeError,
+    address_of,
+    on_each,
+    read_cluster,
+    run_on,
+)
 from yr.datasystem.cli._output import CommandError, say
 
 _METASTORE_PORT = 2379
@@ -26,10 +33,8 @@ def up(file: str, timeout_s: int, home: str | None, head: str | None) -> int:
     """Start a worker on every node; the one with the metastore first."""
     cluster = read_cluster(file, head)
     flags = read_config(cluster.worker_config)
-    if cluster.head is not None:
-        metastore = Cluster(cluster.nodes, _METASTORE_PORT, cluster.worker_config)
-        if not flags.get("metastore_address"):
-            flags["metastore_address"] = metastore.address(cluster.head)
+    if cluster.head is not None and not flags.get("metastore_address"):
+        flags["metastore_address"] = address_of(cluster.head, _METASTORE_PORT)
     words = [cluster.dscli, "start", "-t", str(timeout_s)]
     words += ["-d", home] if home else []
     words += ["-f", "-"]

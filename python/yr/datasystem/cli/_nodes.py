@@ -37,7 +37,11 @@ class Cluster:
 
     def address(self, node: str) -> str:
         """Of its worker."""
-        return f"[{node}]:{self.port}" if ":" in node else f"{node}:{self.port}"
+        return address_of(node, self.port)
+
+
+def address_of(node: str, port: int) -> str:
+    return f"[{node}]:{port}" if ":" in node else f"{node}:{port}"
 
 
 class NodeError(Exception):
