@@ -28,9 +28,12 @@ find_package(Threads REQUIRED)
 find_library(LIBUV NAMES libuv_a.a libuv.a uv REQUIRED)
 find_library(LIBXXHASH NAMES libxxhash.a xxhash REQUIRED)
 find_library(LIBSODIUM NAMES libsodium.a sodium REQUIRED)
+find_library(LIBJANSSON NAMES libjansson.a jansson REQUIRED)
 find_path(LIBUV_INCLUDE uv.h REQUIRED)
 find_path(LIBXXHASH_INCLUDE xxhash.h REQUIRED)
 find_path(LIBSODIUM_INCLUDE sodium.h REQUIRED)
+find_path(LIBJANSSON_INCLUDE jansson.h REQUIRED)
+find_path(LIBCURL_INCLUDE curl/curl.h REQUIRED) # Loaded when it is needed: src/net/http.c.
 
 # datasystem_layer(name files...): one layer as a static library. Add what it may use
 # with target_link_libraries(name PUBLIC ...), always downwards.

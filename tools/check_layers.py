@@ -31,7 +31,7 @@ PURE = {"base", "wire", "store", "meta", "queue"}
 PURE_HEADERS = {
     *("assert.h", "ctype.h", "errno.h", "inttypes.h", "limits.h", "math.h"),
     *("stdarg.h", "stdatomic.h", "stdbool.h", "stddef.h", "stdint.h", "stdio.h"),
-    *("stdlib.h", "string.h", "strings.h", "xxhash.h"),
+    *("stdlib.h", "string.h", "strings.h", "xxhash.h", "jansson.h"),
     *("sodium/core.h", "sodium/crypto_generichash.h", "sodium/utils.h"),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.MULTILINE)

@@ -11,9 +11,9 @@ venv=.venv
 say() { echo "setup: $*"; }
 
 need_debian=(build-essential cmake ninja-build pkg-config clang clang-format clang-tidy
-    libuv1-dev libxxhash-dev libsodium-dev libcmocka-dev python3-dev python3-venv iproute2 nftables openssh-client openssh-server)
+    libuv1-dev libxxhash-dev libsodium-dev libjansson-dev libcurl4-openssl-dev libcmocka-dev python3-dev python3-venv iproute2 nftables openssh-client openssh-server)
 need_fedora=(gcc make cmake ninja-build pkgconf-pkg-config clang clang-tools-extra
-    compiler-rt libuv-devel libuv-static xxhash-devel libsodium-devel libsodium-static libcmocka-devel python3-devel iproute nftables openssh-clients openssh-server)
+    compiler-rt libuv-devel libuv-static xxhash-devel libsodium-devel libsodium-static jansson-devel jansson-static libcurl-devel libcmocka-devel python3-devel iproute nftables openssh-clients openssh-server)
 
 # The sanitizers of clang are a package named after its version.
 clang_runtime() {
@@ -89,6 +89,19 @@ install_python_packages() {
     "${pip[@]}" --no-build-isolation -e ".[yuanrong]"
 }
 
+# Debian's, unpacked: to install it would start it, at a port that users may want.
+fetch_etcd() {
+    local folder=build/etcd
+    command -v etcd >/dev/null || [ -x $folder/usr/bin/etcd ] && return
+    mkdir -p $folder
+    if (cd $folder && apt-get download -qq etcd-server && dpkg -x etcd-server_*.deb .) \
+        >$folder/fetch.log 2>&1; then
+        rm -f $folder/etcd-server_*.deb
+    else
+        say "no etcd here: tests that need one are skipped ($folder/fetch.log says why)"
+    fi
+}
+
 inputs() {
     "$python" -c 'import sys; print(sys.version, sys.prefix)'
     cat pyproject.toml requirements-dev.txt tools/setup.sh cmake/*.cmake
@@ -106,6 +119,7 @@ if [ ! -x "$venv/bin/dscli" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$now" ]; th
     install_system_packages
     make_venv
     install_python_packages
+    fetch_etcd
     echo "$now" >"$stamp"
 fi
 for folder in build/editable-*/; do

@@ -333,6 +333,19 @@ members_is_settling(const struct members *members)
     return members->settling;
 }
 
+uint32_t
+members_missing(const struct members *members)
+{
+    bool is_waiting = members->settling && members->old_found < members->old_count;
+    return is_waiting ? members->old_count - members->old_found : 0;
+}
+
+void
+members_settle(struct members *members)
+{
+    settle_if(members, true);
+}
+
 uint64_t
 members_epoch(const struct members *members)
 {

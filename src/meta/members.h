@@ -80,6 +80,12 @@ void members_tick(struct members *members, uint64_t now_ms);
 
 bool members_is_settling(const struct members *members);
 
+/* How many of those that belonged before have not renewed yet; 0 once it has settled. */
+uint32_t members_missing(const struct members *members);
+
+/* Settling ends now: who is missing will not come. */
+void members_settle(struct members *members);
+
 /* 0 while it settles. */
 uint64_t members_epoch(const struct members *members);
 

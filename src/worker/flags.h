@@ -39,6 +39,14 @@ struct worker_flags {
     const char *metastore_address;
     bool start_metastore_service;
     const char *etcd_address;
+    const char *etcd_username;
+    const char *etcd_password;
+    bool enable_etcd_auth;
+    const char *etcd_ca;
+    const char *etcd_cert;
+    const char *etcd_key;
+    const char *etcd_passphrase_path;
+    const char *etcd_target_name_override;
     const char *cluster_name;
     int64_t node_timeout_s;
     const char *owner;
@@ -66,6 +74,13 @@ struct worker_flags {
 
     const char *given[FLAGS_MAX]; /* By row of the table; NULL: not on the line. */
 };
+
+/* The worker is to belong to a cluster. */
+static inline bool
+flags_name_cluster(const struct worker_flags *flags)
+{
+    return flags->metastore_address[0] != '\0' || flags->etcd_address[0] != '\0';
+}
 
 /* Read argv[1..] as "--name=value" or "--name value"; the last of a repeated flag wins,
  * what is not there gets its default. Writes *out only on DS_OK; it borrows from argv.

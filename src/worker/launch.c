@@ -72,7 +72,7 @@ launch_clean_up(const struct worker *worker)
     char folder[PATH_MAX];
     const char *beside = worker->resources->socket_path;
     const char *slash = strrchr(beside, '/');
-    if (slash == NULL || worker->flags->metastore_address[0] == '\0')
+    if (slash == NULL || !flags_name_cluster(worker->flags))
         return;
     snprintf(folder, sizeof folder, "%.*s", (int)(slash - beside), beside);
     files_remove_named(folder, "takeover-");

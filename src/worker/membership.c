@@ -10,6 +10,7 @@
 #include "os/clock.h"
 #include "os/sockets.h"
 #include "wire/message.h"
+#include "worker/election.h"
 #include "worker/owners.h"
 #include "worker/peers.h"
 #include "worker/queues.h"
@@ -34,8 +35,6 @@ enum {
  * with a request while one is under way, and the farewell. */
 struct membership {
     struct worker *worker;
-    char host[MEMBER_ADDRESS_MAX + 1]; /* Of the metastore. */
-    uint16_t port;
     struct conn *conn;
     uv_timer_t timer;
     uint32_t handles_open; /* The timer, and the connection. */
@@ -126,6 +125,12 @@ membership_after(const struct membership *membership, uint32_t node)
             next = member;
     }
     return next != NULL ? next : first;
+}
+
+struct members_past
+membership_past(const struct membership *membership)
+{
+    return (struct members_past){membership->epoch, membership->count};
 }
 
 uint64_t
@@ -389,7 +394,9 @@ on_retry(uv_timer_t *timer)
 static void
 retry_later(struct membership *membership, const char *reason)
 {
-    const char *address = membership->worker->flags->metastore_address;
+    const struct worker_flags *flags = membership->worker->flags;
+    const char *address =
+        flags->etcd_address[0] != '\0' ? flags->etcd_address : flags->metastore_address;
     if (!membership->was_reported_away)
         log_warn("worker metastore away address=%s reason=\"%s\"", address, reason);
     membership->was_reported_away = true;
@@ -405,7 +412,7 @@ on_closed(struct conn *conn, const char *reason)
     membership->is_asking = false;
     if (membership->on_left != NULL)
         finish_leaving(membership);
-    else if (!membership->closing)
+    else if (!membership->closing && !membership->worker->is_leaving)
         retry_later(membership, reason != NULL ? reason : "it closed the connection");
     release(membership);
 }
@@ -416,12 +423,16 @@ static const struct conn_ops membership_ops = {
 };
 
 static void
-connect_to_metastore(struct membership *membership)
+connect_to(struct membership *membership, const char *address)
 {
     struct ds_error err = {0};
+    char host[MEMBER_ADDRESS_MAX + 1];
+    uint16_t port;
     int fd;
     enum ds_status status =
-        socket_connect_tcp(membership->host, membership->port, &fd, &err);
+        socket_parse_address(address, host, sizeof host, &port, &err);
+    if (status == DS_OK)
+        status = socket_connect_tcp(host, port, &fd, &err);
     if (status == DS_OK)
         status = conn_create(&membership->worker->loop, fd, &membership_ops, membership,
                              &membership->conn, &err);
@@ -440,7 +451,39 @@ connect_to_metastore(struct membership *membership)
     send_message(membership, MESSAGE_HELLO, &body, 0);
 }
 
+static void
+on_metastore_known(void *arg, const char *address, const char *reason)
+{
+    struct membership *membership = arg;
+    if (address == NULL)
+        retry_later(membership, reason);
+    else
+        connect_to(membership, address);
+}
+
+static void
+connect_to_metastore(struct membership *membership)
+{
+    struct worker *worker = membership->worker;
+    if (worker->election != NULL)
+        election_ask(worker->election, on_metastore_known, membership);
+    else
+        connect_to(membership, worker->flags->metastore_address);
+}
+
 /* ---- Life ---- */
+
+/* Also of a metastore that may not be there yet. */
+static enum ds_status
+check_address(const struct worker *worker, struct ds_error *err)
+{
+    char host[MEMBER_ADDRESS_MAX + 1];
+    uint16_t port;
+    if (worker->election != NULL)
+        return DS_OK;
+    return socket_parse_address(worker->flags->metastore_address, host, sizeof host,
+                                &port, err);
+}
 
 enum ds_status
 membership_open(struct worker *worker, void (*on_joined)(struct worker *worker),
@@ -452,9 +495,7 @@ membership_open(struct worker *worker, void (*on_joined)(struct worker *worker),
     membership->worker = worker;
     membership->on_joined = on_joined;
     membership->backoff_ms = BACKOFF_MS_MIN;
-    enum ds_status status =
-        socket_parse_address(worker->flags->metastore_address, membership->host,
-                             sizeof membership->host, &membership->port, err);
+    enum ds_status status = check_address(worker, err);
     if (status != DS_OK) {
         free(membership);
         return status;
@@ -465,8 +506,8 @@ membership_open(struct worker *worker, void (*on_joined)(struct worker *worker),
     int result = uv_timer_init(&worker->loop, &membership->timer);
     DS_ASSERT(result == 0);
     membership->timer.data = membership;
+    *out = membership; /* Who is elected asks it. */
     connect_to_metastore(membership);
-    *out = membership;
     return DS_OK;
 }
 

@@ -4,7 +4,8 @@
  *        ▲  back-off 50 ms to 2 s       ▲                    └── renews again ────◄────┘
  *        └── the connection ends ───────┘
  *
- * A renewal waits at the metastore until somebody comes or goes, a second at most, so all
+ * Where the metastore is says --metastore_address, or etcd (election.h), which may have
+ * this worker open it. A renewal waits at the metastore until somebody comes or goes, a second at most, so all
  * members know of a change at once and nobody polls. A metastore that is away changes
  * nothing about blocks: the members that were known last are those that count. Users' keys
  * are served for 4 s after the last renewal that was answered (directory.h).
@@ -18,8 +19,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct member;      /* meta/members.h */
-struct queue_place; /* wire/message.h */
+struct member;       /* meta/members.h */
+struct members_past; /* meta/members.h */
+struct queue_place;  /* wire/message.h */
 struct membership;
 struct worker;
 
@@ -60,6 +62,9 @@ membership_find(const struct membership *membership, uint32_t node);
  * no other. NULL: there are none. Borrowed as above; accepts NULL. */
 const struct member *
 membership_after(const struct membership *membership, uint32_t node);
+
+/* What this worker was told last of who belongs. */
+struct members_past membership_past(const struct membership *membership);
 
 /* When the latest renewal that was answered had been sent: so late the metastore still held us
  * for a member. Tenths of a second of CLOCK_BOOTTIME; 0: never. */

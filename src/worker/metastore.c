@@ -9,6 +9,7 @@
 #include "meta/ring.h"
 #include "os/clock.h"
 #include "os/files.h"
+#include "worker/election.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -32,7 +33,9 @@ struct metastore {
     struct list parked;
     uint64_t logged_epoch;
     struct members_past saved;
-    char path[PATH_MAX];
+    bool is_elected;        /* What is needed after a restart is in etcd, */
+    char path[PATH_MAX];    /* or here. */
+    uint64_t nearly_all_ms; /* When only one was still missing; 0: not yet. */
 };
 
 /* The last renewal of a session. Owner: the session. */
@@ -49,15 +52,17 @@ struct renewal {
 
 /* ---- What is kept over a restart ---- */
 
-/* The head itself is not counted: when it is started again, it has another arena. */
+/* The head itself is not counted: when it is started again, it has another arena. Who was
+ * elected may lose the metastore alone. */
 static struct members_past
-past_of_others(const struct metastore *metastore)
+past_to_keep(const struct metastore *metastore)
 {
     struct members_past past = members_past(metastore->members);
     const char *own = metastore->worker->flags->worker_address;
     if (members_epoch(metastore->members) == 0)
         return metastore->saved;
-    for (size_t i = 0; i < members_count(metastore->members); i++) {
+    for (size_t i = 0; !metastore->is_elected && i < members_count(metastore->members);
+         i++) {
         if (strcmp(members_at(metastore->members, i)->address, own) == 0)
             past.count--;
     }
@@ -67,15 +72,19 @@ past_of_others(const struct metastore *metastore)
 static void
 save(struct metastore *metastore)
 {
-    struct members_past past = past_of_others(metastore);
+    struct members_past past = past_to_keep(metastore);
     if (past.epoch == metastore->saved.epoch && past.count == metastore->saved.count)
         return;
+    metastore->saved = past;
+    if (metastore->is_elected) {
+        election_save(metastore->worker->election, past);
+        return;
+    }
     char text[64];
     struct ds_error err = {0};
     snprintf(text, sizeof text, "%" PRIu64 " %" PRIu32 "\n", past.epoch, past.count);
     if (files_write(metastore->path, text, 0600, &err) != DS_OK)
         log_error("metastore cannot keep its epoch reason=\"%s\"", err.message);
-    metastore->saved = past;
 }
 
 static struct members_past
@@ -235,16 +244,42 @@ note_renewal(struct session *session, const struct frame_header *header,
     return DS_OK;
 }
 
+/* It comes to the metastore's port, or to that of a worker that may be elected. */
+static bool
+is_for_metastore(const struct session *session)
+{
+    bool may_be_elected = session->worker->election != NULL;
+    return session->kind == SESSION_METASTORE ||
+           (session->kind == SESSION_TCP && may_be_elected);
+}
+
+/* False: replied that the metastore is elsewhere. */
+static bool
+is_here(const struct session *session, const struct frame_header *header)
+{
+    const struct worker *worker = session->worker;
+    struct ds_error err = {0};
+    if (worker->election == NULL || election_holds(worker->election))
+        return true;
+    (void)ds_fail(&err, DS_NOT_READY,
+                  "the worker at %s does not have the metastore; ask etcd who does",
+                  worker->flags->worker_address);
+    conn_reply_error(session->conn, header, &err);
+    return false;
+}
+
 void
 handle_member_renew(struct session *session, const struct frame_header *header,
                     struct ds_slice body)
 {
-    struct metastore *metastore = session->worker->metastore;
     struct member_renew message;
-    if (session->kind != SESSION_METASTORE || !decode_member_renew(body, &message)) {
+    if (!is_for_metastore(session) || !decode_member_renew(body, &message)) {
         session_reject(session, "malformed MEMBER_RENEW");
         return;
     }
+    if (!is_here(session, header))
+        return;
+    struct metastore *metastore = session->worker->metastore;
     DS_ASSERT(metastore != NULL);
     struct ds_error err = {0};
     uint64_t now_ms = clock_monotonic_ms();
@@ -337,10 +372,12 @@ void
 handle_members(struct session *session, const struct frame_header *header,
                struct ds_slice body)
 {
-    if (session->kind != SESSION_METASTORE || body.len != 0) {
+    if (!is_for_metastore(session) || body.len != 0) {
         session_reject(session, "malformed MEMBERS");
         return;
     }
+    if (!is_here(session, header))
+        return;
     const struct members *members = session->worker->metastore->members;
     struct ring *ring = make_ring(members);
     AUTO_WRITER(json);
@@ -359,12 +396,14 @@ handle_members(struct session *session, const struct frame_header *header,
 /* ---- Life ---- */
 
 enum ds_status
-metastore_open(struct worker *worker, struct metastore **out, struct ds_error *err)
+metastore_open(struct worker *worker, const struct members_past *past,
+               struct metastore **out, struct ds_error *err)
 {
     struct metastore *metastore = calloc(1, sizeof *metastore);
     if (metastore == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for the metastore");
     metastore->worker = worker;
+    metastore->is_elected = past != NULL;
     list_init(&metastore->parked);
     int used = snprintf(metastore->path, sizeof metastore->path, "%s/metastore.epoch",
                         worker->resources->home);
@@ -373,7 +412,7 @@ metastore_open(struct worker *worker, struct metastore **out, struct ds_error *e
         status = ds_fail(err, DS_INVALID, "home folder '%s' is too long",
                          worker->resources->home);
     if (status == DS_OK) {
-        metastore->saved = load(metastore->path);
+        metastore->saved = past != NULL ? *past : load(metastore->path);
         uint64_t lease_ms = (uint64_t)worker->flags->node_timeout_s * 1000;
         status = members_create(lease_ms, metastore->saved, clock_monotonic_ms(),
                                 &metastore->members, err);
@@ -386,13 +425,28 @@ metastore_open(struct worker *worker, struct metastore **out, struct ds_error *e
     return DS_OK;
 }
 
+static void
+hang_up(struct metastore *metastore)
+{
+    LIST_FOREACH (link, &metastore->worker->sessions) {
+        struct session *session = CONTAINER_OF(link, struct session, link);
+        if (session->renewal == NULL)
+            continue;
+        list_remove(&session->renewal->link);
+        free(session->renewal);
+        session->renewal = NULL;
+        conn_close(session->conn, NULL);
+    }
+    DS_ASSERT(list_is_empty(&metastore->parked));
+}
+
 /* Without any others there is nobody whom a wrong answer could harm. */
 void
 metastore_close(struct metastore *metastore)
 {
     if (metastore == NULL)
         return;
-    DS_ASSERT(list_is_empty(&metastore->parked));
+    hang_up(metastore);
     save(metastore);
     if (metastore->worker->is_leaving && metastore->saved.count == 0)
         files_remove(metastore->path);
@@ -406,10 +460,27 @@ metastore_is_settling(const struct metastore *metastore)
     return members_is_settling(metastore->members);
 }
 
+/* Whoever had the metastore before us is the one that is most likely lost. If it only lost
+ * the metastore, it comes back as soon as the others do. */
+static void
+settle_without_predecessor(struct metastore *metastore, uint64_t now_ms)
+{
+    bool is_nearly_all = metastore->is_elected &&
+                         members_is_settling(metastore->members) &&
+                         members_missing(metastore->members) <= 1;
+    if (!is_nearly_all)
+        return;
+    if (metastore->nearly_all_ms == 0)
+        metastore->nearly_all_ms = now_ms;
+    if (now_ms - metastore->nearly_all_ms >= SUSPECT_MS)
+        members_settle(metastore->members);
+}
+
 void
 metastore_tick(struct metastore *metastore, uint64_t now_ms)
 {
     members_tick(metastore->members, now_ms);
+    settle_without_predecessor(metastore, now_ms);
     uint64_t epoch = members_epoch(metastore->members);
     if (epoch != metastore->logged_epoch)
         log_info("metastore epoch=%" PRIu64 " members=%zu", epoch,

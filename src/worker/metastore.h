@@ -7,20 +7,24 @@
  * Changes within a tick (100 ms) are told together. A worker whose connection ends is
  * suspect: unless it renews within 2 s, as it does when only the connection broke, it is
  * gone. What is needed after a restart, the last epoch and how many others belonged, is in
- * a file in the home folder. Owner: loop thread. */
+ * a file in the home folder, or in etcd where that decides who has the metastore
+ * (election.h). Owner: loop thread. */
 #ifndef WORKER_METASTORE_H
 #define WORKER_METASTORE_H
 
 #include "worker/session.h"
 
+struct members_past; /* meta/members.h */
 struct metastore;
 
-/* A file that cannot be read counts as absent.
+/* `past` is what was before, for who was elected; NULL: what the file says. A file that
+ * cannot be read counts as absent.
  *   DS_NO_MEMORY */
 DS_MUST_USE enum ds_status
-metastore_open(struct worker *worker, struct metastore **out, struct ds_error *err);
+metastore_open(struct worker *worker, const struct members_past *past,
+               struct metastore **out, struct ds_error *err);
 
-/* Once its sessions are closed. Accepts NULL. */
+/* Hangs up on members that are still there. Accepts NULL. */
 void metastore_close(struct metastore *metastore);
 
 /* It was started again, and waits for those that belonged before. */

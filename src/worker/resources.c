@@ -271,10 +271,12 @@ refuse_missing(const struct worker_flags *flags, struct ds_error *err)
                        "--enable_rdma true: this build has no RDMA transport yet; it "
                        "needs UCX and an RDMA NIC (check with ibv_devices). Leave out "
                        "--enable_rdma to use TCP");
-    if (flags->etcd_address[0] != '\0')
-        return ds_fail(err, DS_UNSUPPORTED,
-                       "--etcd_address: this build serves one node and needs no etcd; "
-                       "use --metastore_address with --start_metastore_service true");
+    if (flags->etcd_address[0] != '\0' &&
+        (flags->metastore_address[0] != '\0' || flags->start_metastore_service))
+        return ds_fail(
+            err, DS_INVALID,
+            "Only one coordination backend can be specified: --etcd_address, "
+            "or --metastore_address with --start_metastore_service");
     return DS_OK;
 }
 

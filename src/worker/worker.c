@@ -9,6 +9,7 @@
 #include "os/supervisor.h"
 #include "worker/checksums.h"
 #include "worker/client.h"
+#include "worker/election.h"
 #include "worker/kept_journals.h"
 #include "worker/keys.h"
 #include "worker/membership.h"
@@ -39,6 +40,9 @@ on_tick(uv_timer_t *timer)
     uint64_t now = clock_monotonic_ms();
     orphans_tick(worker, now);
     clients_tick(worker, now);
+    election_tick(worker->election);
+    if (worker->stopping)
+        return;
     if (worker->metastore != NULL)
         metastore_tick(worker->metastore, now);
     peers_tick(worker->peers);
@@ -90,6 +94,8 @@ stop(struct worker *worker)
         conn_close(session->conn, NULL);
     }
     clients_close(worker);
+    election_close(worker->election);
+    worker->election = NULL;
     membership_close(worker->membership);
     worker->membership = NULL;
     takeover_stop(worker);
@@ -101,6 +107,15 @@ stop(struct worker *worker)
     uv_close((uv_handle_t *)&worker->room_tick, NULL);
     uv_close((uv_handle_t *)&worker->terminate, NULL);
     uv_close((uv_handle_t *)&worker->interrupt, NULL);
+}
+
+static void
+on_left(struct worker *worker)
+{
+    if (worker->election != NULL)
+        election_resign(worker->election, stop);
+    else
+        stop(worker);
 }
 
 /* The others hear of it before we are gone; told twice, it stops at once. */
@@ -116,7 +131,7 @@ on_signal(uv_signal_t *handle, int number)
         return;
     }
     queues_hang_up(worker);
-    membership_leave(worker->membership, stop);
+    membership_leave(worker->membership, on_left);
 }
 
 /* ---- Starting ---- */
@@ -212,8 +227,13 @@ on_joined(struct worker *worker)
 static enum ds_status
 join_cluster(struct worker *worker, struct ds_error *err)
 {
-    if (worker->flags->metastore_address[0] == '\0')
+    enum ds_status status = DS_OK;
+    if (!flags_name_cluster(worker->flags))
         return DS_OK;
+    if (worker->flags->etcd_address[0] != '\0')
+        status = election_open(worker, &worker->election, err);
+    if (status != DS_OK)
+        return status;
     return membership_open(worker, on_joined, &worker->membership, err);
 }
 
@@ -235,7 +255,7 @@ start(struct worker *worker, struct ds_error *err)
     if (status == DS_OK)
         status = directory_open(&worker->directory, err);
     if (status == DS_OK && worker->resources->metastore_fd >= 0)
-        status = metastore_open(worker, &worker->metastore, err);
+        status = metastore_open(worker, NULL, &worker->metastore, err);
     if (status == DS_OK)
         status = listen_on(worker, err);
     return status;

@@ -42,6 +42,7 @@ struct worker_counters {
 
 struct populate;   /* populate.h */
 struct checksums;  /* checksums.h */
+struct election;   /* election.h */
 struct metastore;  /* metastore.h */
 struct membership; /* membership.h */
 struct peers;      /* peers.h */
@@ -79,6 +80,7 @@ struct worker {
     struct list started;        /* takeover.c */
     struct populate *populate;
     struct checksums *checksums;
+    struct election *election;     /* NULL: no etcd decides who has the metastore. */
     struct metastore *metastore;   /* NULL: it is another node's. */
     struct membership *membership; /* NULL: it belongs to no cluster. */
     struct peers *peers;

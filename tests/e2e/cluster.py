@@ -25,10 +25,13 @@ EVENT_S = 20.0  # Several times what anything here may take.
 
 
 class Cluster:
-    """Workers on hosts, of which the first is the head. Owner: its fixture."""
+    """Workers on hosts, of which the first is the head, unless there is an etcd.
 
-    def __init__(self, site: Site, hosts: list[Host]) -> None:
+    Owner: its fixture."""
+
+    def __init__(self, site: Site, hosts: list[Host], etcd_address: str = "") -> None:
         self.site = site
+        self.etcd_address = etcd_address
         self.hosts = hosts
         self.head = hosts[0]
         self.has_queue = False
@@ -40,14 +43,20 @@ class Cluster:
     def metastore(self) -> str:
         return f"{self.head.address}:{METASTORE_PORT}"
 
+    @property
+    def _backend(self) -> tuple[str, str]:
+        if self.etcd_address:
+            return "--etcd_address", self.etcd_address
+        return "--metastore_address", self.metastore
+
     def dscli(self, host: Host, *words: str) -> Done:
         program = [*host.within, sys.executable, "-m", "yr.datasystem.cli"]
         return self.site.command(*program, *words)
 
     def try_start(self, host: Host, *flags: str, timeout_s: int = 20) -> Done:
         words = ["-d", str(self.home(host)), "-w", "--worker_address"]
-        words += [self.address(host), "--metastore_address", self.metastore]
-        if host is self.head:
+        words += [self.address(host), *self._backend]
+        if host is self.head and not self.etcd_address:
             words += ["--start_metastore_service", "true"]
         words += ["--shared_memory_size_mb", "64", *flags]
         return self.dscli(host, "start", "-t", str(timeout_s), *words)
@@ -68,9 +77,7 @@ class Cluster:
         return path.read_text()
 
     def query(self, host: Host) -> dict[str, Any]:
-        done = self.dscli(
-            host, "query", "cluster", "--metastore_address", self.metastore
-        )
+        done = self.dscli(host, "query", "cluster", *self._backend)
         document: dict[str, Any] = json.loads(done.out)
         return document
 

@@ -502,6 +502,23 @@ seed_addresses(void)
     SEED_BYTES("address_fuzz", "name", "\x0blocalhost:1");
 }
 
+static void
+seed_etcd(void)
+{
+    SEED_BYTES("etcd_fuzz", "range",
+               "{\"header\":{\"revision\":\"7\"},\"kvs\":[{\"key\":\"aw==\","
+               "\"mod_revision\":\"5\",\"value\":\"dg==\"}],\"count\":\"1\"}");
+    SEED_BYTES("etcd_fuzz", "txn",
+               "{\"header\":{},\"succeeded\":true,\"responses\":[{\"response_put\":{}},"
+               "{\"response_range\":{\"kvs\":[{\"value\":\"MTIgMw==\"}]}}]}");
+    SEED_BYTES("etcd_fuzz", "kept",
+               "{\"result\":{\"header\":{},\"ID\":\"7587\",\"TTL\":\"5\"}}");
+    SEED_BYTES("etcd_fuzz", "granted", "{\"header\":{},\"ID\":\"7587\",\"TTL\":\"5\"}");
+    SEED_BYTES("etcd_fuzz", "token", "{\"header\":{},\"token\":\"abc.7\"}");
+    SEED_BYTES("etcd_fuzz", "error",
+               "{\"error\":\"a\",\"message\":\"no such lease\",\"code\":5}");
+}
+
 /* Damage as {where, offset, xor}, then {operation, argument}. */
 static void
 seed_store(void)
@@ -541,6 +558,7 @@ main(int argc, char **argv)
     seed_msgpack();
     seed_flags();
     seed_addresses();
+    seed_etcd();
     seed_store();
     return wrong == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

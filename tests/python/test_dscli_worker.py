@@ -126,7 +126,8 @@ def test_query_answers_one_json_document(site: Site) -> None:
         }
     ]
     route = site.run(
-        *("query", "route", "--etcd_address", site.metastore, "--keys", "b", "a", "b")
+        *("query", "route", "--metastore_address", site.metastore),
+        *("--keys", "b", "a", "b"),
     )
     assert json.loads(route.stdout)["routes"] == [
         {

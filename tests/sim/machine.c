@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "net/http.h"
 #include "net/program.h"
 #include "os/boot_id.h"
 #include "os/clock.h"
@@ -353,6 +354,32 @@ program_start(uv_loop_t *loop, char **arguments, int stdin_fd,
     (void)arg;
     (void)out;
     return ds_fail(err, DS_UNSUPPORTED, "there is one node");
+}
+
+enum ds_status
+http_open(uv_loop_t *loop, const struct http_options *options, struct http **out,
+          struct ds_error *err)
+{
+    (void)loop;
+    (void)options;
+    (void)out;
+    return ds_fail(err, DS_UNSUPPORTED, "there is no etcd");
+}
+
+void
+http_post(struct http *http, const struct http_request *request,
+          http_answer_fn on_answer, void *arg)
+{
+    (void)http;
+    (void)request;
+    (void)on_answer;
+    (void)arg;
+}
+
+void
+http_close(struct http *http)
+{
+    (void)http;
 }
 
 void

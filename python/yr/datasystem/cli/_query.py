@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from yr.datasystem.cli._ask import ask_members, ask_worker
+from yr.datasystem.cli._etcd import EtcdError, find_metastore
 from yr.datasystem.cli._output import CommandError
 
 SCHEMA_VERSION = "1.0"
@@ -59,24 +60,39 @@ def _ask(backends: Sequence[str], cluster_name: str) -> dict[str, Any]:
         raise _refusal("exactly one coordination backend address is required")
     if backends[-1]:
         raise _refusal("there is no coordinator here; give --metastore_address")
+    address = _find_in_etcd(given[0], cluster_name) if backends[1] else given[0]
     try:
-        answer = ask_worker(given[0], TIMEOUT_MS)
-        members = ask_members(given[0], TIMEOUT_MS)
+        answer = ask_worker(address, TIMEOUT_MS)
+        members = ask_members(address, TIMEOUT_MS)
     except CommandError as error:
         raise QueryError("RPC unavailable", str(error)) from error
     if cluster_name and answer.get("cluster_name") != cluster_name:
         raise QueryError(
             "Key not found",
-            f"no cluster '{cluster_name}' at {given[0]}; it has "
+            f"no cluster '{cluster_name}' at {address}; it has "
             f"'{answer.get('cluster_name')}'",
         )
     if members["epoch"] == 0:
         raise QueryError(
             "Not ready",
-            f"the metastore at {given[0]} was started again and waits for the workers "
+            f"the metastore at {address} was started again and waits for the workers "
             "that it knew, for as long as their lease lasts at most",
         )
     return members
+
+
+def _find_in_etcd(addresses: str, cluster_name: str) -> str:
+    try:
+        address = find_metastore(addresses, cluster_name)
+    except EtcdError as error:
+        raise QueryError("RPC unavailable", str(error)) from error
+    if address is None:
+        raise QueryError(
+            "Key not found",
+            f"no worker of cluster '{cluster_name}' has the metastore, says etcd at "
+            f"{addresses}; it was lost less than 5 s ago, or none was started",
+        )
+    return address
 
 
 def _refusal(text: str) -> QueryError:
