@@ -23,6 +23,7 @@ struct members {
     size_t capacity;
     uint64_t lease_ms;
     uint64_t epoch; /* The last one that anybody was told. */
+    uint64_t leap;  /* From there to the one after settling. */
     uint64_t version;
     bool settling;
     uint32_t old_count; /* Of those that belonged to `epoch`, */
@@ -60,7 +61,7 @@ settle_later(struct members *members, struct members_past past, uint64_t now_ms)
     note_lost(members, now_ms); /* Who was lost last is not known any more. */
     for (size_t i = 0; i < members->count; i++) {
         members->entries[i].is_old = false;
-        members->entries[i].member.since = past.epoch + 1;
+        members->entries[i].member.since = past.epoch + members->leap;
     }
 }
 
@@ -73,6 +74,7 @@ members_create(uint64_t lease_ms, struct members_past past, uint64_t now_ms,
         return ds_fail(err, DS_NO_MEMORY, "out of memory for the members");
     members->lease_ms = lease_ms;
     members->epoch = past.epoch;
+    members->leap = 1;
     if (past.count > 0)
         settle_later(members, past, now_ms);
     *out = members;
@@ -125,10 +127,20 @@ find_address(struct members *members, const char *address)
     return NULL;
 }
 
+/* Who belonged to the epoch that we settle is waited for again. */
+static void
+forget_old(struct members *members, struct entry *entry)
+{
+    if (members->settling && entry->is_old)
+        members->old_found--;
+    entry->is_old = false;
+}
+
 static void
 remove_entry(struct members *members, struct entry *entry)
 {
     size_t at = (size_t)(entry - members->entries);
+    forget_old(members, entry);
     entry_fini(entry);
     memmove(entry, entry + 1, (members->count - at - 1) * sizeof *entry);
     members->count--;
@@ -175,7 +187,7 @@ change(struct members *members)
 static uint64_t
 next_epoch(const struct members *members)
 {
-    return members->settling ? members->epoch + 1 : members->epoch;
+    return members->epoch + (members->settling ? members->leap : 0);
 }
 
 /* If it is settling, and `is_time`: all are here, or have had their time. */
@@ -185,7 +197,7 @@ settle_if(struct members *members, bool is_time)
     if (!members->settling || !is_time)
         return;
     members->settling = false;
-    members->epoch++;
+    members->epoch += members->leap;
     members->version++;
 }
 
@@ -292,6 +304,8 @@ members_leave(struct members *members, uint32_t node, uint32_t incarnation)
     struct entry *entry = find_arena(members, node, incarnation);
     if (entry == NULL)
         return false;
+    if (members->settling && entry->is_old)
+        members->old_count--; /* It will not come. */
     remove_entry(members, entry);
     change(members);
     return true;
@@ -315,6 +329,7 @@ members_tick(struct members *members, uint64_t now_ms)
             members->entries[kept++] = members->entries[i];
         } else {
             note_lost(members, members->entries[i].renewed_ms);
+            forget_old(members, &members->entries[i]);
             entry_fini(&members->entries[i]);
         }
     }
@@ -333,17 +348,28 @@ members_is_settling(const struct members *members)
     return members->settling;
 }
 
-uint32_t
-members_missing(const struct members *members)
+bool
+members_lack_only(const struct members *members, uint32_t node)
 {
-    bool is_waiting = members->settling && members->old_found < members->old_count;
-    return is_waiting ? members->old_count - members->old_found : 0;
+    size_t at = position_of(members, node);
+    const struct entry *entry = &members->entries[at];
+    bool is_here = at < members->count && entry->member.node == node && entry->is_old;
+    return members->settling && !is_here &&
+           members->old_found + 1 >= members->old_count;
 }
 
 void
 members_settle(struct members *members)
 {
     settle_if(members, true);
+}
+
+void
+members_come_after_another(struct members *members, uint64_t settled_at_ms)
+{
+    enum { LEAP = 1 << 20 }; /* More changes than a metastore sees in its last lease. */
+    members->leap = LEAP;
+    members->settled_at_ms = max_u64(members->settled_at_ms, settled_at_ms);
 }
 
 uint64_t

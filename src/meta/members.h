@@ -80,11 +80,16 @@ void members_tick(struct members *members, uint64_t now_ms);
 
 bool members_is_settling(const struct members *members);
 
-/* How many of those that belonged before have not renewed yet; 0 once it has settled. */
-uint32_t members_missing(const struct members *members);
+/* It settles, and of those that belonged before only this one has not renewed yet. */
+bool members_lack_only(const struct members *members, uint32_t node);
 
 /* Settling ends now: who is missing will not come. */
 void members_settle(struct members *members);
+
+/* To be called before anything else where another metastore may have told epochs that nobody
+ * here has heard of: it settles at least so long, and the epoch after that is beyond any that
+ * the other one can have come to. */
+void members_come_after_another(struct members *members, uint64_t settled_at_ms);
 
 /* 0 while it settles. */
 uint64_t members_epoch(const struct members *members);

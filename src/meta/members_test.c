@@ -74,6 +74,50 @@ TEST(what_a_member_says_of_its_queues_makes_a_new_version)
     members_destroy(members);
 }
 
+TEST(who_comes_after_another_waits_longer_and_tells_epochs_that_nobody_else_can)
+{
+    struct members_past past = {7, 3};
+    struct members *members = open_members(past, 0);
+    members_come_after_another(members, 5 * LEASE_MS);
+    CHECK_OK(renew(members, 1, past, 0));
+    CHECK(!members_lack_only(members, 3)); /* The second is missing as well. */
+    members_tick(members, LEASE_MS - 1);
+    CHECK_OK(renew(members, 1, past, LEASE_MS - 1));
+    CHECK_OK(renew(members, 2, past, LEASE_MS - 1));
+    CHECK(members_lack_only(members, 3));
+    CHECK(!members_lack_only(members, 1)); /* It is not that one which is missing. */
+    members_tick(members, LEASE_MS);
+    CHECK(members_is_settling(members));
+    members_settle(members);
+    CHECK(members_epoch(members) > 7 + 1000);
+    CHECK_INT(members_at(members, 0)->since, 7);
+    CHECK_OK(
+        renew(members, 3, past, LEASE_MS)); /* Too late: it was none for a while. */
+    CHECK_INT(members_at(members, 2)->since, members_epoch(members));
+    members_destroy(members);
+}
+
+TEST(one_that_comes_twice_while_it_settles_is_counted_once)
+{
+    struct members_past past = {7, 2};
+    struct members *members = open_members(past, 0);
+    members_come_after_another(members, 9 * LEASE_MS);
+    CHECK_OK(renew(members, 1, past, 0));
+    members_tick(members, LEASE_MS); /* Its lease has ended. */
+    CHECK_INT(members_count(members), 0);
+    CHECK_OK(renew(members, 1, past, LEASE_MS));
+    CHECK(members_is_settling(members)); /* The other one has not come. */
+    CHECK_OK(renew(members, 2, past, LEASE_MS));
+    CHECK(!members_is_settling(members));
+    members_destroy(members);
+    members = open_members(past, 0);
+    CHECK_OK(renew(members, 1, past, 0));
+    CHECK(members_leave(members, 1, 101)); /* It will not come. */
+    CHECK_OK(renew(members, 2, past, 0));
+    CHECK(!members_is_settling(members));
+    members_destroy(members);
+}
+
 TEST(each_change_makes_a_new_epoch_and_a_renewal_none)
 {
     struct members *members = open_members(nothing, 0);
@@ -328,17 +372,19 @@ TEST(while_it_settles_only_who_knows_the_last_epoch_may_serve)
     members_destroy(members);
 }
 
-TEST_MAIN(RUN(who_was_no_member_for_a_while_is_told_from_who_was),
-          RUN(who_is_lost_may_serve_for_a_while_and_who_says_goodbye_does_not),
-          RUN(while_it_settles_only_who_knows_the_last_epoch_may_serve),
-          RUN(what_a_member_says_of_its_queues_makes_a_new_version),
-          RUN(each_change_makes_a_new_epoch_and_a_renewal_none),
-          RUN(a_member_is_gone_when_its_lease_ends),
-          RUN(a_suspect_has_until_then_to_renew),
-          RUN(a_node_id_that_is_taken_is_refused),
-          RUN(who_comes_to_an_address_replaces_who_was_there),
-          RUN(who_has_no_node_or_no_address_is_refused),
-          RUN(after_a_restart_nobody_is_told_before_all_are_back),
-          RUN(after_a_restart_who_does_not_come_back_is_gone_after_a_lease),
-          RUN(a_forgotten_epoch_is_learnt_from_those_that_belonged_to_it),
-          RUN(an_epoch_names_one_set_of_members_and_never_goes_back))
+TEST_MAIN(
+    RUN(who_comes_after_another_waits_longer_and_tells_epochs_that_nobody_else_can),
+    RUN(one_that_comes_twice_while_it_settles_is_counted_once),
+    RUN(who_was_no_member_for_a_while_is_told_from_who_was),
+    RUN(who_is_lost_may_serve_for_a_while_and_who_says_goodbye_does_not),
+    RUN(while_it_settles_only_who_knows_the_last_epoch_may_serve),
+    RUN(what_a_member_says_of_its_queues_makes_a_new_version),
+    RUN(each_change_makes_a_new_epoch_and_a_renewal_none),
+    RUN(a_member_is_gone_when_its_lease_ends), RUN(a_suspect_has_until_then_to_renew),
+    RUN(a_node_id_that_is_taken_is_refused),
+    RUN(who_comes_to_an_address_replaces_who_was_there),
+    RUN(who_has_no_node_or_no_address_is_refused),
+    RUN(after_a_restart_nobody_is_told_before_all_are_back),
+    RUN(after_a_restart_who_does_not_come_back_is_gone_after_a_lease),
+    RUN(a_forgotten_epoch_is_learnt_from_those_that_belonged_to_it),
+    RUN(an_epoch_names_one_set_of_members_and_never_goes_back))

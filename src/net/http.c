@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ANSWER_BYTES_MAX = 1 << 20, HEADER_BYTES_MAX = 1024 };
+enum { ANSWER_BYTES_MAX = 1 << 20, HEADER_BYTES_MAX = 4200 };
 
 /* ---- The library ---- */
 
@@ -135,17 +135,31 @@ take_results(struct http *http)
         finish(http, status, slice(http->answer, http->answer_bytes));
 }
 
+/* What one of our callbacks refused libcurl never goes on with, nor with anything else. */
+static void
+act(struct http *http, curl_socket_t fd, int flags)
+{
+    int running;
+    CURLMcode result = curl.curl_multi_socket_action(http->multi, fd, flags, &running);
+    if (result == CURLM_OK) {
+        take_results(http);
+        return;
+    }
+    curl.curl_multi_remove_handle(http->multi, http->easy);
+    curl.curl_multi_cleanup(http->multi);
+    http->multi = NULL;
+    if (http->on_answer != NULL)
+        finish(http, 0, slice_of_text("out of memory, or of watches, for a socket"));
+}
+
 static void
 on_timer(uv_timer_t *timer)
 {
     struct http *http = timer->data;
-    int running;
-    if (http->reason != NULL) {
+    if (http->reason != NULL)
         finish(http, 0, slice_of_text(http->reason));
-        return;
-    }
-    curl.curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-    take_results(http);
+    else if (http->multi != NULL)
+        act(http, CURL_SOCKET_TIMEOUT, 0);
 }
 
 static int
@@ -165,13 +179,13 @@ on_socket_event(uv_poll_t *poll, int status, int events)
 {
     struct socket_watch *watch = poll->data;
     struct http *http = watch->http;
-    int running, flags = status < 0 ? CURL_CSELECT_ERR : 0;
+    int flags = status < 0 ? CURL_CSELECT_ERR : 0;
     if ((events & UV_READABLE) != 0)
         flags |= CURL_CSELECT_IN;
     if ((events & UV_WRITABLE) != 0)
         flags |= CURL_CSELECT_OUT;
-    curl.curl_multi_socket_action(http->multi, watch->fd, flags, &running);
-    take_results(http);
+    if (http->multi != NULL)
+        act(http, watch->fd, flags);
 }
 
 static void
@@ -280,6 +294,19 @@ prepare(struct http *http, const struct http_request *request)
     return is_set ? NULL : "out of memory for a request";
 }
 
+static bool
+add_multi(struct http *http)
+{
+    http->multi = curl.curl_multi_init();
+    if (http->multi == NULL)
+        return false;
+    curl.curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_watch_socket);
+    curl.curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
+    curl.curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_set_timer);
+    curl.curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
+    return true;
+}
+
 void
 http_post(struct http *http, const struct http_request *request,
           http_answer_fn on_answer, void *arg)
@@ -288,6 +315,8 @@ http_post(struct http *http, const struct http_request *request,
     http->on_answer = on_answer;
     http->arg = arg;
     http->reason = prepare(http, request);
+    if (http->multi == NULL && !add_multi(http))
+        http->reason = "out of memory for HTTP";
     if (http->reason == NULL &&
         curl.curl_multi_add_handle(http->multi, http->easy) != CURLM_OK)
         http->reason = "libcurl cannot begin a request";
@@ -320,10 +349,9 @@ set_up(struct http *http, const struct http_options *options)
     curl.curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_bytes);
     curl.curl_easy_setopt(easy, CURLOPT_WRITEDATA, http);
     curl.curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, http->detail);
-    curl.curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_watch_socket);
-    curl.curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
-    curl.curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_set_timer);
-    curl.curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
+#if LIBCURL_VERSION_NUM >= 0x075700
+    curl.curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* No wait for a resolver. */
+#endif
     return is_set;
 }
 
@@ -338,9 +366,11 @@ http_close(struct http *http)
 {
     if (http == NULL)
         return;
-    curl.curl_multi_remove_handle(http->multi, http->easy);
+    if (http->multi != NULL)
+        curl.curl_multi_remove_handle(http->multi, http->easy);
     curl.curl_easy_cleanup(http->easy);
-    curl.curl_multi_cleanup(http->multi);
+    if (http->multi != NULL)
+        curl.curl_multi_cleanup(http->multi);
     curl.curl_slist_free_all(http->headers);
     curl.curl_slist_free_all(http->connect_to);
     free(http->answer);
@@ -360,9 +390,8 @@ http_open(uv_loop_t *loop, const struct http_options *options, struct http **out
     http->loop = loop;
     uv_timer_init(loop, &http->timer);
     http->timer.data = http;
-    http->multi = curl.curl_multi_init();
     http->easy = curl.curl_easy_init();
-    if (http->multi == NULL || http->easy == NULL || !set_up(http, options)) {
+    if (http->easy == NULL || !add_multi(http) || !set_up(http, options)) {
         http_close(http);
         return ds_fail(err, DS_NO_MEMORY, "out of memory for HTTP");
     }

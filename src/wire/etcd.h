@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { ETCD_VALUE_BYTES_MAX = 400, ETCD_TOKEN_BYTES_MAX = 512 };
+enum { ETCD_VALUE_BYTES_MAX = 400, ETCD_TOKEN_BYTES_MAX = 4096 };
 
 /* Where each request goes, behind "http://host:port". */
 #define ETCD_LOGIN_PATH  "/v3/auth/authenticate"

@@ -58,6 +58,7 @@ struct election {
     uint64_t lease_until_ds;
     uint64_t keep_at_ds;
     uint64_t retry_at_ds;      /* 0: the latest question was answered. */
+    bool is_checked;           /* The key was ours after the latest keepalive. */
     struct members_past saved; /* In etcd; */
     struct members_past sent;  /* on the way there; */
     struct members_past past;  /* and what should be. */
@@ -115,12 +116,16 @@ is_same(struct members_past a, struct members_past b)
 static void
 go_on(struct election *election)
 {
+    uint64_t now_ds = clock_boot_ds();
+    if (election->on_answer != NULL && election_holds(election))
+        answer(election, election->worker->flags->worker_address, NULL);
     if (election->asked != NONE ||
-        (election->is_elected && clock_boot_ds() < election->retry_at_ds))
+        (election->is_elected && now_ds < election->retry_at_ds))
         return;
-    bool is_unsaved = !is_same(election->past, election->saved);
-    bool resigns = election->on_resigned != NULL;
-    if (election->is_elected && clock_boot_ds() >= election->keep_at_ds)
+    bool is_unsaved =
+        !is_same(election->past, election->saved) || !election->is_checked;
+    bool resigns = election->on_resigned != NULL && now_ds < election->resign_until_ds;
+    if (election->is_elected && now_ds >= election->keep_at_ds)
         ask(election, KEEP);
     else if ((election->is_elected || resigns) && is_unsaved)
         ask(election, SAVE);
@@ -150,16 +155,19 @@ static void
 be_elected(struct election *election, const struct etcd_value *epoch)
 {
     struct worker *worker = election->worker;
-    struct members_past past = membership_past(worker->membership), kept = {0};
+    struct metastore_past kept = {0};
+    struct members_past past = membership_past(worker->membership);
     struct ds_error err = {0};
-    if (epoch->found &&
-        sscanf(epoch->text, "%" SCNu64 " %" SCNu32, &kept.epoch, &kept.count) != 2)
+    if (epoch->found && sscanf(epoch->text, "%" SCNu64 " %" SCNu32 " %" SCNu32,
+                               &kept.past.epoch, &kept.past.count, &kept.holder) != 3)
         log_warn("worker cannot read the epoch in etcd text=\"%s\"", epoch->text);
-    election->saved = kept;
-    if (kept.epoch >= past.epoch)
-        past = kept;
+    election->saved = kept.past;
+    if (kept.past.epoch < past.epoch)
+        kept.past = past;
+    past = kept.past;
     election->past = past;
-    if (metastore_open(worker, &past, &worker->metastore, &err) != DS_OK) {
+    election->is_checked = false;
+    if (metastore_open(worker, &kept, &worker->metastore, &err) != DS_OK) {
         fail(election, err.message); /* The lease will end. */
         return;
     }
@@ -167,6 +175,8 @@ be_elected(struct election *election, const struct etcd_value *epoch)
     election->keep_at_ds = clock_boot_ds() + KEEP_DS;
     log_info("worker has the metastore epoch=%" PRIu64 " members=%" PRIu32, past.epoch,
              past.count);
+    if (metastore_is_settling(worker->metastore))
+        membership_be_ready(worker->membership);
     answer(election, worker->flags->worker_address, NULL);
 }
 
@@ -179,14 +189,14 @@ take_holder(struct election *election, const struct etcd_value *value)
     uint32_t node;
     if (sscanf(value->text, "%280s %" SCNu32, address, &node) != 2) {
         fail(election, "who has the metastore is not to be read there");
+    } else if (strcmp(address, election->worker->flags->worker_address) != 0) {
+        answer(election, address, NULL);
     } else if (node == own_node(election)) {
         election->revision = value->revision;
         ask(election, REMOVE);
-    } else if (strcmp(address, election->worker->flags->worker_address) == 0) {
+    } else {
         answer(election, NULL,
                "an earlier worker at this address had the metastore, for up to 5 s");
-    } else {
-        answer(election, address, NULL);
     }
 }
 
@@ -258,6 +268,7 @@ take_kept(struct election *election, struct ds_slice body)
         step_down(election, "its lease at etcd has ended");
     else
         take_lease(election, lease, ttl_s);
+    election->is_checked = false; /* The lease can live without the key. */
     return true;
 }
 
@@ -269,6 +280,7 @@ take_saved(struct election *election, struct ds_slice body)
     if (!etcd_decode_txn(body, &held, &nothing))
         return false;
     election->saved = election->sent;
+    election->is_checked = true;
     if (!held && election->is_elected)
         step_down(election, "etcd says that it is another worker's");
     return true;
@@ -322,8 +334,8 @@ static void
 encode_save(const struct election *election, struct writer *body)
 {
     char value[64];
-    snprintf(value, sizeof value, "%" PRIu64 " %" PRIu32, election->sent.epoch,
-             election->sent.count);
+    snprintf(value, sizeof value, "%" PRIu64 " %" PRIu32 " %" PRIu32,
+             election->sent.epoch, election->sent.count, own_node(election));
     etcd_encode_put_as_owner(body, election->key, election->lease, election->epoch_key,
                              value);
 }
@@ -425,7 +437,9 @@ election_resign(struct election *election, void (*on_done)(struct worker *worker
         on_done(election->worker);
         return;
     }
-    metastore_close(election->worker->metastore);
+    struct metastore *metastore = election->worker->metastore;
+    metastore_tick(metastore, clock_monotonic_ms()); /* All hear that we have left. */
+    metastore_close(metastore);
     election->worker->metastore = NULL;
     election->is_elected = false;
     election->on_resigned = on_done;

@@ -6,8 +6,8 @@
  *          └── nobody has it: grant, claim ──► [has it] ── keepalive, a lease of 5 s
  *
  * In etcd are two keys, below /datasystem/<cluster>/: `metastore` has the address and the
- * node of the worker that has it, bound to that one's lease; `epoch` has the last epoch and
- * how many belonged to it. Whoever has the metastore lets go of it when its lease has ended
+ * node of the worker that has it, bound to that one's lease; `epoch` has the last epoch, how
+ * many belonged to it, and the node that wrote it. Whoever has the metastore lets go of it when its lease has ended
  * by its own clock, counted from when it asked, so that no two ever have it.
  * Owner: loop thread. */
 #ifndef WORKER_ELECTION_H

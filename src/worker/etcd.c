@@ -31,11 +31,14 @@ struct etcd {
     size_t address; /* That is asked. */
     char token[ETCD_TOKEN_BYTES_MAX + 1];
     const char *path;
-    struct writer body; /* Kept, as a login may have to come first. */
+    struct writer
+        body;     /* Kept, as a login may have to come first, or another address. */
+    size_t tried; /* How many addresses have not answered. */
     etcd_answer_fn on_answer;
     void *arg;
 };
 
+static void begin(struct etcd *etcd);
 static void post_question(struct etcd *etcd);
 
 void
@@ -73,6 +76,17 @@ why_refused(long status, struct ds_slice body, char text[ETCD_REASON_BYTES / 2])
     return text;
 }
 
+/* NULL if it was no answer, and another address is asked. */
+static const char *
+refused_by_all(struct etcd *etcd, long status, const char *why)
+{
+    if (status != 0 || ++etcd->tried >= etcd->address_count)
+        return why;
+    etcd->address = (etcd->address + 1) % etcd->address_count;
+    begin(etcd);
+    return NULL;
+}
+
 static void
 on_login(void *arg, long status, struct ds_slice body)
 {
@@ -83,7 +97,7 @@ on_login(void *arg, long status, struct ds_slice body)
         why = "its answer to the login is malformed";
     if (why == NULL)
         post_question(etcd);
-    else
+    else if ((why = refused_by_all(etcd, status, why)) != NULL)
         finish(etcd, (struct ds_slice){0}, why);
 }
 
@@ -93,8 +107,12 @@ on_question(void *arg, long status, struct ds_slice body)
     struct etcd *etcd = arg;
     char text[ETCD_REASON_BYTES / 2];
     const char *why = why_refused(status, body, text);
-    if (why != NULL)
+    if (why != NULL) {
         etcd->token[0] = '\0'; /* It may be too old. */
+        why = refused_by_all(etcd, status, why);
+        if (why == NULL)
+            return;
+    }
     finish(etcd, body, why);
 }
 
@@ -138,25 +156,32 @@ post_question(struct etcd *etcd)
     post(etcd, etcd->path, &etcd->body, on_question);
 }
 
-void
-etcd_ask(struct etcd *etcd, const char *path, struct writer *body,
-         etcd_answer_fn on_answer, void *arg)
+static void
+begin(struct etcd *etcd)
 {
     const struct worker_flags *flags = etcd->flags;
     AUTO_WRITER(login);
-    DS_ASSERT(etcd->on_answer == NULL);
-    etcd->path = path;
-    etcd->on_answer = on_answer;
-    etcd->arg = arg;
-    writer_fini(&etcd->body);
-    etcd->body = *body;
-    writer_init(body);
     if (flags->etcd_username[0] == '\0' || etcd->token[0] != '\0') {
         post_question(etcd);
         return;
     }
     etcd_encode_login(&login, flags->etcd_username, flags->etcd_password);
     post(etcd, ETCD_LOGIN_PATH, &login, on_login);
+}
+
+void
+etcd_ask(struct etcd *etcd, const char *path, struct writer *body,
+         etcd_answer_fn on_answer, void *arg)
+{
+    DS_ASSERT(etcd->on_answer == NULL);
+    etcd->path = path;
+    etcd->on_answer = on_answer;
+    etcd->arg = arg;
+    etcd->tried = 0;
+    writer_fini(&etcd->body);
+    etcd->body = *body;
+    writer_init(body);
+    begin(etcd);
 }
 
 /* ---- Life ---- */
@@ -176,6 +201,11 @@ parse_addresses(struct etcd *etcd, struct ds_error *err)
                            ADDRESSES_MAX);
         char *address = etcd->addresses[etcd->address_count++];
         memcpy(address, at, bytes);
+        if (strpbrk(address, " \t/") != NULL)
+            return ds_fail(err, DS_INVALID,
+                           "--etcd_address: '%s' is no host:port; give several with "
+                           "commas between, and nothing else",
+                           address);
         enum ds_status status =
             socket_parse_address(address, host, sizeof host, &port, err);
         if (status != DS_OK)

@@ -1,6 +1,6 @@
 /* Asking an etcd: one question at a time, at one of the addresses of --etcd_address, logged
- * in where --etcd_username says so. After a question without a good answer the next address
- * is asked. Owner: loop thread. */
+ * in where --etcd_username says so. Where there is no answer, the next address is asked.
+ * Owner: loop thread. */
 #ifndef WORKER_ETCD_H
 #define WORKER_ETCD_H
 
@@ -25,8 +25,8 @@ void etcd_close(struct etcd *etcd);
 /* `reason` is NULL, or why there is no answer. Both are borrowed. */
 typedef void (*etcd_answer_fn)(void *arg, struct ds_slice answer, const char *reason);
 
-/* Takes what `body` has. `on_answer` is called in the loop, never from here, within two
- * seconds. No other question may be under way. */
+/* Takes what `body` has. `on_answer` is called in the loop, never from here, after a second
+ * for each address at most, or two with a login. No other question may be under way. */
 void etcd_ask(struct etcd *etcd, const char *path, struct writer *body,
               etcd_answer_fn on_answer, void *arg);
 

@@ -24,8 +24,10 @@
 enum {
     BACKOFF_MS_MIN = 50,
     BACKOFF_MS_MAX = 2000,
-    ANSWER_MS_MAX = 5000, /* Beyond what a renewal may wait there. */
-    RENEW_MS_MAX = 1000,  /* Users' keys are served for a few seconds without news. */
+    BACKOFF_MS_MAX_ELECTED = 500, /* Who settles waits for us. */
+    ANSWER_MS_MAX = 5000,         /* Beyond what a renewal may wait there. */
+    HELLO_MS_MAX_ELECTED = 1500,  /* Another may have it meanwhile. */
+    RENEW_MS_MAX = 1000, /* Users' keys are served for a few seconds without news. */
     LEAVE_MS = 500,
     MS_PER_DS = 100,
     QUEUES_BYTES_MAX = UINT16_MAX, /* Of what a member can say of its queues. */
@@ -57,6 +59,7 @@ struct membership {
 };
 
 static void connect_to_metastore(struct membership *membership);
+static void tell_joined(struct membership *membership);
 
 static uint32_t
 own_node(const struct membership *membership)
@@ -127,6 +130,12 @@ membership_after(const struct membership *membership, uint32_t node)
     return next != NULL ? next : first;
 }
 
+void
+membership_be_ready(struct membership *membership)
+{
+    tell_joined(membership);
+}
+
 struct members_past
 membership_past(const struct membership *membership)
 {
@@ -178,7 +187,7 @@ on_no_answer(uv_timer_t *timer)
 
 static void
 send_message(struct membership *membership, enum message_type type,
-             const struct writer *body, uint64_t wait_ms)
+             const struct writer *body, uint64_t patience_ms)
 {
     if (body->failed) {
         conn_close(membership->conn, "out of memory for a message to the metastore");
@@ -189,13 +198,16 @@ send_message(struct membership *membership, enum message_type type,
                                   .body_bytes = (uint32_t)body->len};
     conn_send(membership->conn, &header, slice(body->data, body->len), NULL, 0, NULL,
               0);
-    set_timer(membership, on_no_answer, wait_ms + ANSWER_MS_MAX);
+    set_timer(membership, on_no_answer, patience_ms);
 }
 
-/* How many others we know: the head counts them after a restart. */
+/* How many have to come back to a metastore that knows nobody: the head counts the others, as
+ * it lost its own arena; who was elected counts all. */
 static uint32_t
-others(const struct membership *membership)
+count_to_come(const struct membership *membership)
 {
+    if (membership->worker->election != NULL)
+        return membership->count;
     return membership->count > 0 ? membership->count - 1 : 0;
 }
 
@@ -219,13 +231,13 @@ renew(struct membership *membership, uint32_t flags)
         .flags = flags,
         .epoch = membership->epoch,
         .version = membership->version,
-        .count = others(membership),
+        .count = count_to_come(membership),
         .wait_ms = wait_ms,
         .cluster_name = slice_of_text(worker->flags->cluster_name),
     };
     AUTO_WRITER(body);
     encode_member_renew(&body, &message);
-    send_message(membership, MESSAGE_MEMBER_RENEW, &body, wait_ms);
+    send_message(membership, MESSAGE_MEMBER_RENEW, &body, wait_ms + ANSWER_MS_MAX);
 }
 
 static size_t
@@ -308,6 +320,7 @@ handle_members_reply(struct membership *membership, const struct frame_header *h
         return;
     }
     membership->lease_ms = list.lease_ms;
+    membership->backoff_ms = BACKOFF_MS_MIN;
     membership->was_reported_away = false;
     bool is_news =
         list.epoch != membership->epoch || list.version != membership->version;
@@ -356,7 +369,6 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
     } else if (header->type == MESSAGE_HELLO && !membership->is_asking) {
         conn_accept_peer(conn);
         membership->is_asking = true;
-        membership->backoff_ms = BACKOFF_MS_MIN;
         renew(membership, 0);
     } else if (header->type == MESSAGE_MEMBER_RENEW && membership->is_asking) {
         handle_members_reply(membership, header, body);
@@ -401,7 +413,9 @@ retry_later(struct membership *membership, const char *reason)
         log_warn("worker metastore away address=%s reason=\"%s\"", address, reason);
     membership->was_reported_away = true;
     set_timer(membership, on_retry, membership->backoff_ms);
-    membership->backoff_ms = min_u64(2 * membership->backoff_ms, BACKOFF_MS_MAX);
+    uint64_t most =
+        membership->worker->election != NULL ? BACKOFF_MS_MAX_ELECTED : BACKOFF_MS_MAX;
+    membership->backoff_ms = min_u64(2 * membership->backoff_ms, most);
 }
 
 static void
@@ -448,7 +462,9 @@ connect_to(struct membership *membership, const char *address)
     };
     AUTO_WRITER(body);
     encode_hello(&body, &hello, NULL, 0);
-    send_message(membership, MESSAGE_HELLO, &body, 0);
+    send_message(membership, MESSAGE_HELLO, &body,
+                 membership->worker->election != NULL ? HELLO_MS_MAX_ELECTED
+                                                      : ANSWER_MS_MAX);
 }
 
 static void

@@ -66,6 +66,9 @@ membership_after(const struct membership *membership, uint32_t node);
 /* What this worker was told last of who belongs. */
 struct members_past membership_past(const struct membership *membership);
 
+/* As if it had joined: it has the metastore, and that waits for others. */
+void membership_be_ready(struct membership *membership);
+
 /* When the latest renewal that was answered had been sent: so late the metastore still held us
  * for a member. Tenths of a second of CLOCK_BOOTTIME; 0: never. */
 uint64_t membership_confirmed_ds(const struct membership *membership);

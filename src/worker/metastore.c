@@ -21,6 +21,7 @@
 
 enum {
     SUSPECT_MS = 2000,
+    ELECTED_SETTLE_MS = 8000, /* All have noticed, asked etcd, and come. */
     RENEW_WAIT_MS_MAX = 600000,
     LINE_BYTES = 512, /* More than an address and a number take. */
 };
@@ -35,7 +36,8 @@ struct metastore {
     struct members_past saved;
     bool is_elected;        /* What is needed after a restart is in etcd, */
     char path[PATH_MAX];    /* or here. */
-    uint64_t nearly_all_ms; /* When only one was still missing; 0: not yet. */
+    uint32_t holder;        /* Who had it before, if somebody is known to: a node. */
+    uint64_t nearly_all_ms; /* Since when only that one is missing; 0: not so. */
 };
 
 /* The last renewal of a session. Owner: the session. */
@@ -77,7 +79,8 @@ save(struct metastore *metastore)
         return;
     metastore->saved = past;
     if (metastore->is_elected) {
-        election_save(metastore->worker->election, past);
+        if (metastore->worker->election != NULL) /* It stops. */
+            election_save(metastore->worker->election, past);
         return;
     }
     char text[64];
@@ -396,7 +399,7 @@ handle_members(struct session *session, const struct frame_header *header,
 /* ---- Life ---- */
 
 enum ds_status
-metastore_open(struct worker *worker, const struct members_past *past,
+metastore_open(struct worker *worker, const struct metastore_past *past,
                struct metastore **out, struct ds_error *err)
 {
     struct metastore *metastore = calloc(1, sizeof *metastore);
@@ -412,7 +415,7 @@ metastore_open(struct worker *worker, const struct members_past *past,
         status = ds_fail(err, DS_INVALID, "home folder '%s' is too long",
                          worker->resources->home);
     if (status == DS_OK) {
-        metastore->saved = past != NULL ? *past : load(metastore->path);
+        metastore->saved = past != NULL ? past->past : load(metastore->path);
         uint64_t lease_ms = (uint64_t)worker->flags->node_timeout_s * 1000;
         status = members_create(lease_ms, metastore->saved, clock_monotonic_ms(),
                                 &metastore->members, err);
@@ -420,6 +423,11 @@ metastore_open(struct worker *worker, const struct members_past *past,
     if (status != DS_OK) {
         free(metastore);
         return status;
+    }
+    if (past != NULL) {
+        metastore->holder = past->holder;
+        members_come_after_another(metastore->members,
+                                   clock_monotonic_ms() + ELECTED_SETTLE_MS);
     }
     *out = metastore;
     return DS_OK;
@@ -460,16 +468,16 @@ metastore_is_settling(const struct metastore *metastore)
     return members_is_settling(metastore->members);
 }
 
-/* Whoever had the metastore before us is the one that is most likely lost. If it only lost
- * the metastore, it comes back as soon as the others do. */
+/* Whoever had the metastore before us is most likely lost. If it only lost the metastore, it
+ * comes back as soon as the others do. */
 static void
-settle_without_predecessor(struct metastore *metastore, uint64_t now_ms)
+settle_without_holder(struct metastore *metastore, uint64_t now_ms)
 {
-    bool is_nearly_all = metastore->is_elected &&
-                         members_is_settling(metastore->members) &&
-                         members_missing(metastore->members) <= 1;
-    if (!is_nearly_all)
+    if (metastore->holder == 0 ||
+        !members_lack_only(metastore->members, metastore->holder)) {
+        metastore->nearly_all_ms = 0;
         return;
+    }
     if (metastore->nearly_all_ms == 0)
         metastore->nearly_all_ms = now_ms;
     if (now_ms - metastore->nearly_all_ms >= SUSPECT_MS)
@@ -480,7 +488,7 @@ void
 metastore_tick(struct metastore *metastore, uint64_t now_ms)
 {
     members_tick(metastore->members, now_ms);
-    settle_without_predecessor(metastore, now_ms);
+    settle_without_holder(metastore, now_ms);
     uint64_t epoch = members_epoch(metastore->members);
     if (epoch != metastore->logged_epoch)
         log_info("metastore epoch=%" PRIu64 " members=%zu", epoch,

@@ -12,16 +12,21 @@
 #ifndef WORKER_METASTORE_H
 #define WORKER_METASTORE_H
 
+#include "meta/members.h"
 #include "worker/session.h"
 
-struct members_past; /* meta/members.h */
 struct metastore;
 
-/* `past` is what was before, for who was elected; NULL: what the file says. A file that
- * cannot be read counts as absent.
+/* What was before, for who was elected. */
+struct metastore_past {
+    struct members_past past;
+    uint32_t holder; /* Node of whoever had the metastore; 0: not known. */
+};
+
+/* `past` is NULL for a head: its file says it, and one that cannot be read counts as absent.
  *   DS_NO_MEMORY */
 DS_MUST_USE enum ds_status
-metastore_open(struct worker *worker, const struct members_past *past,
+metastore_open(struct worker *worker, const struct metastore_past *past,
                struct metastore **out, struct ds_error *err);
 
 /* Hangs up on members that are still there. Accepts NULL. */

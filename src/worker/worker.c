@@ -84,6 +84,8 @@ stop(struct worker *worker)
         return;
     worker->stopping = true;
     log_info("worker stopping");
+    if (worker->metastore != NULL) /* An epoch that is kept is one that was told. */
+        metastore_tick(worker->metastore, clock_monotonic_ms());
     stats_report_stopping(worker);
     for (size_t i = 0; i < 3; i++) {
         if (worker->listeners[i] != NULL)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import urllib.request
+from http.client import HTTPException
 
 TIMEOUT_S = 3.0
 
@@ -30,7 +31,10 @@ def find_metastore(addresses: str, cluster_name: str) -> str | None:
             ) as reply:
                 values = json.load(reply).get("kvs", [])
             return _address(values[0]["value"]) if values else None
-        except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        except (
+            *(OSError, HTTPException, ValueError),
+            *(LookupError, AttributeError, TypeError),
+        ) as error:
             failure = f"etcd at {address}: {error}"
     raise EtcdError(failure)
 
