@@ -19,7 +19,9 @@ _log = logging.getLogger("transfer_queue.config")
 
 # Sections of other backends, which configurations written for them may contain.
 _OTHER_BACKENDS = frozenset({"SimpleStorage", "MooncakeStore", "RayStore"})
-_KNOWN_EXTRA = {"Yuanrong": frozenset({"client_name", "host", "put_wait_s"})}
+_KNOWN_EXTRA = {
+    "Yuanrong": frozenset({"client_name", "encrypt_connections", "host", "put_wait_s"})
+}
 
 _SAMPLERS = frozenset(
     {

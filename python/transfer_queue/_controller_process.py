@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transfer_queue import _config, _worker
 from transfer_queue._deadline import Deadline
 from transfer_queue._process import ProcessId, end_process, wait_until_gone
 from transfer_queue._queue import QueueClient
@@ -55,14 +56,16 @@ class Journal:
 @dataclass(frozen=True, slots=True)
 class Listen:
     """Where it listens for processes on other nodes. `host` None: nowhere; `port` 0: at
-    any that is free."""
+    any that is free. `encrypts`: what passes there, for which it needs a key."""
 
     host: str | None = None
     port: int = 0
+    encrypts: bool = False
 
     @classmethod
     def of(cls, conf: DictConfig) -> Listen:
-        """ValueError when it is no address of a network interface, or no port."""
+        """ValueError when it is no address of a network interface, or no port, or the
+        backend's section does not say whether to encrypt."""
         host, port = conf.controller.get("host"), conf.controller.get("port")
         if host is not None:
             try:
@@ -77,7 +80,8 @@ class Listen:
             raise ValueError(
                 f"controller.port must be a number from 0 to 65535, not {port!r}"
             )
-        return cls(host, port)
+        section = _config.backend_section(conf, "Yuanrong")
+        return cls(host, port, _worker.encrypts_connections(section))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +196,8 @@ def _command(options: ControllerOptions) -> list[str]:
         command += ["--journal", f"{options.journal.folder}/{name}"]
     if options.listen.host is not None:
         command += ["--host", options.listen.host, "--port", str(options.listen.port)]
+        if options.listen.encrypts:
+            command += ["--encrypt_connections"]
     if options.auth_key_file is not None:
         command += ["--auth_key_file", str(options.auth_key_file)]
     if options.worker_socket:

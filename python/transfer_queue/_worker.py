@@ -93,7 +93,20 @@ def build_arguments(section: Mapping[str, Any]) -> list[str]:
             "transfer within a node does not need it."
         )
     _device_ids(arguments)
+    if encrypts_connections(section):
+        arguments = ["--encrypt_connections", "true", *arguments]
     return arguments
+
+
+def encrypts_connections(section: Mapping[str, Any]) -> bool:
+    """What a Yuanrong section says; ValueError when that is neither yes nor no."""
+    value = section.get("encrypt_connections", False)
+    if not isinstance(value, bool):
+        raise ValueError(
+            "backend.Yuanrong.encrypt_connections must be true or false, not "
+            f"{value!r}"
+        )
+    return value
 
 
 def build_environment(

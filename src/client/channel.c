@@ -16,6 +16,7 @@ enum {
     INPUT_BYTES_MIN = 4096,
     INPUT_BYTES_KEPT = 256 << 10, /* More than this is given back after use. */
     SWALLOW_BYTES = 64 << 10,
+    PARTS_MAX = 3, /* Header, body, payload. */
 };
 
 void
@@ -48,6 +49,7 @@ channel_destroy(struct channel *channel)
     DS_ASSERT(channel->mapping == NULL);
     channel_close_fds(channel);
     socket_close(channel->fd);
+    encryption_destroy(channel->encryption);
     free(channel->input);
     free(channel);
 }
@@ -77,6 +79,18 @@ channel_connect_unix(const char *path, struct channel **out, struct ds_error *er
     int fd;
     enum ds_status status = socket_connect_unix(path, &fd, err);
     return status == DS_OK ? channel_create(fd, out, err) : status;
+}
+
+enum ds_status
+channel_encrypt(struct channel *channel, const struct auth_key *key,
+                const struct auth_opening *opening, struct ds_error *err)
+{
+    DS_ASSERT(channel->encryption == NULL);
+    DS_ASSERT(!channel->owed);
+    channel->encryption = encryption_create(key, opening, AUTH_CONNECTED);
+    if (channel->encryption == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory to encrypt a connection");
+    return DS_OK;
 }
 
 /* ---- Sending ---- */
@@ -124,6 +138,54 @@ part_of(const void *data, size_t len)
     return (struct iovec){.iov_base = (void *)(uintptr_t)data, .iov_len = len};
 }
 
+static bool
+has_unsent(const struct channel *channel)
+{
+    return channel->encryption != NULL &&
+           encryptor_unsent(&channel->encryption->out).len > 0;
+}
+
+/* Negative: the connection is broken. */
+static ssize_t
+send_record(struct channel *channel, struct ds_error *err)
+{
+    struct encryptor *encryptor = &channel->encryption->out;
+    struct ds_slice unsent = encryptor_unsent(encryptor);
+    struct iovec part = part_of(unsent.data, unsent.len);
+    ssize_t done = socket_send(channel->fd, &part, 1, NULL, 0, err);
+    if (done > 0)
+        encryptor_sent(encryptor, (size_t)done);
+    return done;
+}
+
+/* Makes one record of the parts, unless there is one to be sent still, and offers it to the
+ * socket. *out_taken: how many of their bytes are in it. */
+static ssize_t
+send_encrypted(struct channel *channel, const struct iovec *parts, int count,
+               size_t *out_taken, struct ds_error *err)
+{
+    struct ds_slice slices[PARTS_MAX];
+    DS_ASSERT(count <= PARTS_MAX);
+    for (int i = 0; i < count; i++)
+        slices[i] = slice(parts[i].iov_base, parts[i].iov_len);
+    *out_taken = has_unsent(channel) ? 0
+                                     : encryptor_fill(&channel->encryption->out, slices,
+                                                      (size_t)count, 0);
+    return send_record(channel, err);
+}
+
+/* *out_taken: bytes of the parts that need not be offered again. As socket_send(). */
+static ssize_t
+send_some(struct channel *channel, const struct iovec *parts, int count,
+          size_t *out_taken, struct ds_error *err)
+{
+    if (channel->encryption != NULL)
+        return send_encrypted(channel, parts, count, out_taken, err);
+    ssize_t done = socket_send(channel->fd, parts, count, NULL, 0, err);
+    *out_taken = done > 0 ? (size_t)done : 0;
+    return done;
+}
+
 enum ds_status
 channel_send(struct channel *channel, const struct outgoing *message,
              const struct wait *wait, struct ds_error *err)
@@ -132,23 +194,25 @@ channel_send(struct channel *channel, const struct outgoing *message,
     reset_for(channel, message);
     uint8_t header[FRAME_HEADER_BYTES];
     frame_encode(&channel->request, header);
-    struct iovec all[3] = {
+    struct iovec all[PARTS_MAX] = {
         part_of(header, sizeof header),
         part_of(message->body.data, message->body.len),
         part_of(message->payload.data, message->payload.len),
     };
     struct iovec *parts = all;
-    int count = 3;
+    int count = PARTS_MAX;
     advance_parts(&parts, &count, 0);
-    while (count > 0) {
-        ssize_t done = socket_send(channel->fd, parts, count, NULL, 0, err);
+    while (count > 0 || has_unsent(channel)) {
+        size_t taken;
+        ssize_t done = send_some(channel, parts, count, &taken, err);
         if (done < 0)
             return DS_IO;
-        if (done > 0) {
+        if (taken > 0)
+            advance_parts(&parts, &count, taken);
+        if (done > 0 || taken > 0)
             channel->touched = true;
-            advance_parts(&parts, &count, (size_t)done);
+        if (done > 0)
             continue;
-        }
         enum ds_status status = wait_socket(wait, channel->fd, POLLOUT);
         if (status != DS_OK)
             return status;
@@ -193,10 +257,10 @@ make_room(struct channel *channel, struct ds_error *err)
     return DS_OK;
 }
 
-/* *out_got: bytes, 0 when there are none now. */
+/* One receive. *out_got: bytes, 0 when there are none now. */
 static enum ds_status
-receive_into(struct channel *channel, void *data, size_t bytes, size_t *out_got,
-             struct ds_error *err)
+receive_socket(struct channel *channel, void *data, size_t bytes, size_t *out_got,
+               struct ds_error *err)
 {
     bool eof = false;
     int fds[CHANNEL_FDS_MAX];
@@ -215,6 +279,37 @@ receive_into(struct channel *channel, void *data, size_t bytes, size_t *out_got,
         return ds_fail(err, DS_IO, "the other side closed the connection");
     *out_got = (size_t)got;
     return DS_OK;
+}
+
+static enum ds_status
+receive_encrypted(struct channel *channel, void *data, size_t bytes, size_t *out_got,
+                  struct ds_error *err)
+{
+    struct decryptor *decryptor = &channel->encryption->in;
+    for (;;) {
+        size_t room_bytes, arrived = 0;
+        if (!decryptor_read(decryptor, data, bytes, out_got))
+            return ds_fail(err, DS_IO,
+                           "encrypted bytes were damaged, or are not the other side's");
+        if (*out_got > 0)
+            return DS_OK;
+        void *room = decryptor_room(decryptor, &room_bytes);
+        enum ds_status status =
+            receive_socket(channel, room, room_bytes, &arrived, err);
+        if (status != DS_OK || arrived == 0)
+            return status;
+        decryptor_received(decryptor, arrived);
+    }
+}
+
+/* *out_got: bytes, 0 when there are none now. */
+static enum ds_status
+receive_into(struct channel *channel, void *data, size_t bytes, size_t *out_got,
+             struct ds_error *err)
+{
+    return channel->encryption == NULL
+               ? receive_socket(channel, data, bytes, out_got, err)
+               : receive_encrypted(channel, data, bytes, out_got, err);
 }
 
 static enum ds_status
@@ -391,6 +486,8 @@ bool
 channel_is_broken(struct channel *channel)
 {
     struct pollfd watched = {.fd = channel->fd, .events = POLLIN};
+    if (channel->encryption != NULL && !decryptor_is_empty(&channel->encryption->in))
+        return true;
     return poll(&watched, 1, 0) != 0;
 }
 

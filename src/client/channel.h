@@ -12,6 +12,7 @@
 
 #include "base/list.h"
 #include "client/wait.h"
+#include "wire/encryption.h"
 #include "wire/frame.h"
 
 #include <datasystem/datasystem.h>
@@ -25,6 +26,7 @@ struct channel {
     struct list link; /* In its pool. */
     enum channel_state state;
     int fd;
+    struct encryption *encryption; /* Owned; NULL: what passes is plain. */
     struct mapping *mapping; /* Counted; the memory that the peer's replies speak of. */
     uint64_t epoch;          /* mapping->epoch when it was last idle. */
     uint64_t whole_at_ms;    /* clock_coarse_ms() of pool_is_alive()'s last look. */
@@ -57,6 +59,12 @@ channel_connect_tcp(const char *host, uint16_t port, const struct wait *wait,
                     struct channel **out, struct ds_error *err);
 DS_MUST_USE enum ds_status
 channel_connect_unix(const char *path, struct channel **out, struct ds_error *err);
+
+/* What passes from here on is encrypted (wire/encryption.h); the channel has connected, and
+ * nothing is under way. DS_NO_MEMORY */
+DS_MUST_USE enum ds_status
+channel_encrypt(struct channel *channel, const struct auth_key *key,
+                const struct auth_opening *opening, struct ds_error *err);
 
 struct outgoing {
     enum message_type type;

@@ -18,7 +18,8 @@ DS_MUST_USE enum ds_status
 credentials_open(struct ds_slice secret, struct credentials *out, struct ds_error *err);
 
 /* On a new connection over TCP, before anything else; both ends prove the key. Without
- * one nothing is said.
+ * one nothing is said. What follows is encrypted if the other side wants it, which its
+ * proof vouches for.
  *   DS_NOT_AUTHORIZED    the other side has another key, or none
  *   as channel_call() */
 DS_MUST_USE enum ds_status

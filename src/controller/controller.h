@@ -50,6 +50,7 @@ struct controller_options {
     int tcp_fd;                 /* and its socket; borrowed; -1: none. */
     const char *auth_key_file;  /* NULL: as secret_file_read(), */
     const struct auth_key *key; /* what it holds; borrowed; NULL: nobody proves one. */
+    bool encrypts;              /* What passes over TCP after that proof. */
     const char
         *worker_socket_path; /* NULL: whoever clears rows deletes their blocks. */
     struct journal_options journal; /* Without a path: none is kept. */

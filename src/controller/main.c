@@ -34,6 +34,7 @@ static const char usage[] =
     "  --auth_key_file FILE  key that clients there prove to know: 32 bytes or more,\n"
     "                        in a file of this user alone (default: the file that\n"
     "                        DATASYSTEM_AUTH_KEY_FILE names)\n"
+    "  --encrypt_connections encrypt what passes there after that proof\n"
     "  --worker_socket PATH  Unix socket of the datasystem_worker that keeps the "
     "blocks;\n"
     "                        without it, clients delete blocks themselves\n"
@@ -74,6 +75,7 @@ enum option_code {
     HOST,
     PORT,
     AUTH_KEY_FILE,
+    ENCRYPT_CONNECTIONS,
     WORKER_SOCKET,
     JOURNAL,
     FSYNC,
@@ -93,6 +95,7 @@ static const struct option option_table[] = {
     {"host", required_argument, NULL, HOST},
     {"port", required_argument, NULL, PORT},
     {"auth_key_file", required_argument, NULL, AUTH_KEY_FILE},
+    {"encrypt_connections", no_argument, NULL, ENCRYPT_CONNECTIONS},
     {"worker_socket", required_argument, NULL, WORKER_SOCKET},
     {"journal", required_argument, NULL, JOURNAL},
     {"fsync", no_argument, NULL, FSYNC},
@@ -222,6 +225,9 @@ take_option(int code, struct controller_options *options)
     case AUTH_KEY_FILE:
         options->auth_key_file = optarg;
         return -1;
+    case ENCRYPT_CONNECTIONS:
+        options->encrypts = true;
+        return -1;
     case WORKER_SOCKET:
         options->worker_socket_path = optarg;
         return -1;
@@ -325,6 +331,11 @@ read_key(struct controller_options *options, struct auth_key *key, struct ds_err
         options->key = key;
     }
     secret_wipe(&secret);
+    if (status == DS_OK && options->encrypts && options->host != NULL &&
+        options->key == NULL)
+        return ds_fail(err, DS_INVALID,
+                       "--encrypt_connections needs a key: name its file with "
+                       "--auth_key_file (or DATASYSTEM_AUTH_KEY_FILE)");
     return status;
 }
 

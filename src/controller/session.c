@@ -519,7 +519,9 @@ create(struct controller *controller, int fd, bool is_tcp, struct ds_error *err)
         return status;
     }
     if (is_tcp)
-        conn_expect_proof_over_tcp(session->conn, controller->options->key);
+        conn_expect_proof_over_tcp(session->conn, controller->options->key,
+                                   controller->options->encrypts ? AUTH_ENCRYPTED
+                                                                 : AUTH_PLAIN);
     int result = uv_timer_init(&controller->loop, &session->config_timer);
     DS_ASSERT(result == 0);
     session->config_timer.data = session;

@@ -1,4 +1,4 @@
-/* Life cycle and receiving; sending is in conn_send.c. */
+/* Life cycle and receiving; sending is in conn_send.c, the socket in conn_encrypted.c. */
 #include "net/conn.h"
 
 #include "net/conn_internal.h"
@@ -142,6 +142,7 @@ on_handle_closed(uv_handle_t *handle)
     conn->ops->on_closed(conn, conn->has_reason ? conn->reason : NULL);
     drop_fds(&conn->input);
     socket_close(conn->fd);
+    encryption_destroy(conn->encryption);
     free(conn->input.data);
     free(conn);
 }
@@ -323,39 +324,12 @@ bytes_to_ask_for(const struct conn_input *input)
     return min_u64(wanted, input->capacity - input->end);
 }
 
-/* One recvmsg() to `at`. Bytes received; 0 when there is no more for now, or the
- * connection is closing. */
-static size_t
-receive_into(struct conn *conn, void *at, size_t bytes)
+/* Of what was asked for, `got` has come; true if there may be more. Encrypted bytes come by
+ * records, so less says nothing. */
+static bool
+may_have_more(const struct conn *conn, size_t got, size_t bytes)
 {
-    struct conn_input *input = &conn->input;
-    struct ds_error err = {0};
-    bool eof;
-    int fds[CONN_FDS_MAX];
-    size_t fd_count;
-    ssize_t got =
-        socket_receive(conn->fd, at, bytes, &eof, fds, CONN_FDS_MAX, &fd_count, &err);
-    if (got < 0) {
-        conn_close(conn, err.message);
-        return 0;
-    }
-    if (eof) {
-        bool in_order = input_len(input) == 0;
-        conn_close(conn,
-                   in_order ? NULL : "the peer closed in the middle of a message");
-        return 0;
-    }
-    if (fd_count > 0) {
-        bool wanted = input->fd_count == 0 && !input->in_payload;
-        drop_fds(input);
-        memcpy(input->fds, fds, fd_count * sizeof *fds);
-        input->fd_count = fd_count;
-        if (!wanted) {
-            conn_close(conn, "the peer sent descriptors in the middle of a message");
-            return 0;
-        }
-    }
-    return (size_t)got;
+    return got == bytes || conn->encryption != NULL;
 }
 
 /* One receive of payload; true if the socket may hold more. */
@@ -367,7 +341,7 @@ receive_payload(struct conn *conn, size_t *turn_left)
     bool is_wanted = input->payload != NULL;
     size_t bytes = (size_t)min_u64(input->payload_left,
                                    is_wanted ? RECEIVE_BYTES_MAX : SWALLOW_BYTES);
-    size_t got = receive_into(conn, is_wanted ? input->payload : swallowed, bytes);
+    size_t got = conn_read(conn, is_wanted ? input->payload : swallowed, bytes);
     if (got == 0)
         return false;
     input->payload_left -= got;
@@ -376,7 +350,7 @@ receive_payload(struct conn *conn, size_t *turn_left)
     if (input->payload_left == 0)
         (void)consume(conn);
     *turn_left -= min_u64(*turn_left, got);
-    return got == bytes;
+    return may_have_more(conn, got, bytes);
 }
 
 /* One receive of headers and bodies; true if the socket may hold more. */
@@ -390,23 +364,24 @@ receive_frames(struct conn *conn, size_t *turn_left)
         return false;
     }
     size_t bytes = bytes_to_ask_for(input);
-    size_t got = receive_into(conn, input->data + input->end, bytes);
+    size_t got = conn_read(conn, input->data + input->end, bytes);
     if (got == 0)
         return false;
     input->end += got;
     size_t steps = consume(conn);
     *turn_left -= min_u64(*turn_left, got + steps * FRAME_COST_BYTES);
-    return got == bytes;
+    return may_have_more(conn, got, bytes);
 }
 
 /* Reads until the socket is empty or the turn is over: a read that was not filled says
- * the former without another call, and uv tells about the rest in the next turn. */
+ * the former without another call, and uv tells about the rest in the next turn. Not of
+ * what was received already, which is little. */
 static void
 receive(struct conn *conn)
 {
     size_t turn_left = TURN_BYTES_MAX;
     bool more = true;
-    while (more && turn_left > 0 && !conn->closing) {
+    while (more && !conn->closing && (turn_left > 0 || conn_has_received(conn))) {
         if (conn->input.in_payload)
             more = receive_payload(conn, &turn_left);
         else

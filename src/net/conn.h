@@ -57,20 +57,28 @@ int conn_fd(const struct conn *conn);
 /* ---- Proving a key (wire/auth.h), before anything else
  *
  * To be called right after conn_create(); `key` is borrowed for as long as the connection
- * lives. A peer that is refused hears why, DS_NOT_AUTHORIZED, and the log has a line. */
+ * lives. A peer that is refused hears why, DS_NOT_AUTHORIZED, and the log has a line.
+ *
+ * What follows the proof is encrypted (wire/encryption.h) where both ends want it; where
+ * they do not want the same, the peer is refused as well. A peer that is trusted without a
+ * proof has none to encrypt with. No descriptors pass then, and a record that is not what
+ * the peer has sent closes the connection. */
 
 /* Of a connection that we have accepted: no body of a frame is looked at before the peer
  * has proven `key`. One that is trusted without may prove it, and has to do so right if it
  * tries. NULL: there is none, so peers are trusted; who wants to prove one is refused. */
-void conn_expect_proof(struct conn *conn, const struct auth_key *key, bool is_trusted);
+void conn_expect_proof(struct conn *conn, const struct auth_key *key,
+                       enum auth_encryption encryption, bool is_trusted);
 
 /* The same of one over TCP: a process of our user on this host is trusted, as it could read
  * the key out of our memory. */
-void conn_expect_proof_over_tcp(struct conn *conn, const struct auth_key *key);
+void conn_expect_proof_over_tcp(struct conn *conn, const struct auth_key *key,
+                                enum auth_encryption encryption);
 
 /* Of a connection that we have made: what is sent waits until both ends have proven `key`.
  * A peer that cannot closes the connection. NULL: nothing is proven. */
-void conn_prove(struct conn *conn, const struct auth_key *key);
+void conn_prove(struct conn *conn, const struct auth_key *key,
+                enum auth_encryption encryption);
 
 /* The peer has said who it is: no more silence timer. */
 void conn_accept_peer(struct conn *conn);

@@ -41,6 +41,19 @@ refuse(struct conn *conn, const struct frame_header *header, const char *why)
     conn_reply_error(conn, header, &err);
 }
 
+static const char *
+disagreement(const struct conn_auth *auth)
+{
+    if (auth->opening.encryption[AUTH_ACCEPTED] == AUTH_ENCRYPTED)
+        return "connections are encrypted here, and the other side does not do it: "
+               "start "
+               "it with --encrypt_connections as well";
+    return "the other side wants its connections encrypted, and this one does not do "
+           "it: "
+           "start this side with --encrypt_connections as well, or the other one "
+           "without";
+}
+
 static void
 answer_challenge(struct conn *conn, const struct frame_header *header,
                  struct ds_slice body)
@@ -53,10 +66,14 @@ answer_challenge(struct conn *conn, const struct frame_header *header,
                "--auth_key_file, or the other one without");
         return;
     }
-    memcpy(auth->nonces.of[AUTH_CONNECTED], body.data, AUTH_NONCE_BYTES);
-    random_bytes(auth->nonces.of[AUTH_ACCEPTED], AUTH_NONCE_BYTES);
-    memcpy(answer, auth->nonces.of[AUTH_ACCEPTED], AUTH_NONCE_BYTES);
-    auth_prove(auth->key, &auth->nonces, AUTH_ACCEPTED, answer + AUTH_NONCE_BYTES);
+    auth_read_opening(&auth->opening, AUTH_CONNECTED, body.data);
+    if (!auth_agree(&auth->opening, &auth->is_encrypted)) {
+        refuse(conn, header, disagreement(auth));
+        return;
+    }
+    random_bytes(auth->opening.nonce[AUTH_ACCEPTED], AUTH_NONCE_BYTES);
+    auth_write_opening(&auth->opening, AUTH_ACCEPTED, answer);
+    auth_prove(auth->key, &auth->opening, AUTH_ACCEPTED, answer + AUTH_OPENING_BYTES);
     auth->step = CONN_AUTH_ANSWERED;
     conn_reply(conn, header, slice(answer, sizeof answer));
 }
@@ -65,12 +82,14 @@ static void
 check_proof(struct conn *conn, const struct frame_header *header, struct ds_slice body)
 {
     struct conn_auth *auth = &conn->auth;
-    if (!auth_check(auth->key, &auth->nonces, AUTH_CONNECTED, body.data)) {
+    if (!auth_check(auth->key, &auth->opening, AUTH_CONNECTED, body.data)) {
         refuse(conn, header, "the key is another one than here");
         return;
     }
     auth->step = CONN_AUTH_OVER;
     conn_reply(conn, header, (struct ds_slice){0});
+    if (auth->is_encrypted)
+        conn_encrypt(conn, AUTH_ACCEPTED);
 }
 
 static bool
@@ -83,8 +102,14 @@ take_of_peer(struct conn *conn, const struct frame_header *header, struct ds_sli
         return false;
     }
     if (is_expected &&
-        is_message(header, body, MESSAGE_AUTH_CHALLENGE, AUTH_NONCE_BYTES))
+        is_message(header, body, MESSAGE_AUTH_CHALLENGE, AUTH_OPENING_BYTES))
         answer_challenge(conn, header, body);
+    else if (is_expected &&
+             is_message(header, body, MESSAGE_AUTH_CHALLENGE, AUTH_NONCE_BYTES))
+        refuse(
+            conn, header,
+            "the key is proven as in protocol 15 and before: install the same version "
+            "on both sides");
     else if (auth->step == CONN_AUTH_ANSWERED &&
              is_message(header, body, MESSAGE_AUTH_PROVE, AUTH_PROOF_BYTES))
         check_proof(conn, header, body);
@@ -98,17 +123,25 @@ take_of_peer(struct conn *conn, const struct frame_header *header, struct ds_sli
 }
 
 void
-conn_expect_proof(struct conn *conn, const struct auth_key *key, bool is_trusted)
+conn_expect_proof(struct conn *conn, const struct auth_key *key,
+                  enum auth_encryption encryption, bool is_trusted)
 {
     DS_ASSERT(key != NULL || is_trusted);
+    DS_ASSERT(encryption != AUTH_EITHER);
     conn->auth = (struct conn_auth){
-        .step = CONN_AUTH_EXPECTED, .is_trusted = is_trusted, .key = key};
+        .step = CONN_AUTH_EXPECTED,
+        .is_trusted = is_trusted,
+        .key = key,
+        .opening.encryption[AUTH_ACCEPTED] = (uint8_t)encryption,
+    };
 }
 
 void
-conn_expect_proof_over_tcp(struct conn *conn, const struct auth_key *key)
+conn_expect_proof_over_tcp(struct conn *conn, const struct auth_key *key,
+                           enum auth_encryption encryption)
 {
-    conn_expect_proof(conn, key, key == NULL || tcp_peer_is_ours(conn->fd));
+    bool is_trusted = key == NULL || tcp_peer_is_ours(conn->fd);
+    conn_expect_proof(conn, key, encryption, is_trusted);
 }
 
 /* ---- Of a connection that we have made ---- */
@@ -122,15 +155,21 @@ send_proof(struct conn *conn, enum message_type type, const uint8_t *bytes,
 }
 
 void
-conn_prove(struct conn *conn, const struct auth_key *key)
+conn_prove(struct conn *conn, const struct auth_key *key,
+           enum auth_encryption encryption)
 {
     struct conn_auth *auth = &conn->auth;
+    uint8_t opening[AUTH_OPENING_BYTES];
     if (key == NULL)
         return;
-    *auth = (struct conn_auth){.step = CONN_AUTH_ASKED, .key = key};
-    random_bytes(auth->nonces.of[AUTH_CONNECTED], AUTH_NONCE_BYTES);
-    send_proof(conn, MESSAGE_AUTH_CHALLENGE, auth->nonces.of[AUTH_CONNECTED],
-               AUTH_NONCE_BYTES);
+    *auth = (struct conn_auth){
+        .step = CONN_AUTH_ASKED,
+        .key = key,
+        .opening.encryption[AUTH_CONNECTED] = (uint8_t)encryption,
+    };
+    random_bytes(auth->opening.nonce[AUTH_CONNECTED], AUTH_NONCE_BYTES);
+    auth_write_opening(&auth->opening, AUTH_CONNECTED, opening);
+    send_proof(conn, MESSAGE_AUTH_CHALLENGE, opening, sizeof opening);
 }
 
 static void
@@ -138,8 +177,12 @@ take_answer(struct conn *conn, struct ds_slice body)
 {
     struct conn_auth *auth = &conn->auth;
     uint8_t proof[AUTH_PROOF_BYTES];
-    if (!auth_answer(auth->key, &auth->nonces, body.data, proof)) {
+    if (!auth_answer(auth->key, &auth->opening, body.data, proof)) {
         conn_close(conn, "the key of the other side is not ours");
+        return;
+    }
+    if (!auth_agree(&auth->opening, &auth->is_encrypted)) {
+        conn_close(conn, "the other side has another --encrypt_connections than we");
         return;
     }
     auth->step = CONN_AUTH_PROVING;
@@ -157,6 +200,8 @@ take_of_server(struct conn *conn, const struct frame_header *header,
     } else if (auth->step == CONN_AUTH_PROVING &&
                is_message(header, body, MESSAGE_AUTH_PROVE, 0)) {
         auth->step = CONN_AUTH_OVER;
+        if (auth->is_encrypted)
+            conn_encrypt(conn, AUTH_CONNECTED);
         conn_send_held(conn);
     } else if (is_of_proof(header->type) && header->status != DS_OK) {
         char reason[CONN_REASON_BYTES];

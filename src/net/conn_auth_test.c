@@ -57,8 +57,8 @@ TEST(ends_with_the_same_key_exchange_frames_after_it_in_their_order)
     begin();
     sides_open_joined(&made, &accepted);
     accepted.echo = true;
-    conn_expect_proof(accepted.conn, &key, false);
-    conn_prove(made.conn, &key);
+    conn_expect_proof(accepted.conn, &key, AUTH_PLAIN, false);
+    conn_prove(made.conn, &key, AUTH_PLAIN);
     say(&made, MESSAGE_HELLO, "first");
     say(&made, MESSAGE_EXIST, "second");
     RUN_UNTIL(made.frames == 2);
@@ -77,8 +77,8 @@ TEST(nothing_is_said_to_a_peer_with_another_key)
     struct auth_key key = key_from(ours), other = key_from(theirs);
     begin();
     sides_open_joined(&made, &accepted);
-    conn_expect_proof(accepted.conn, &other, true);
-    conn_prove(made.conn, &key);
+    conn_expect_proof(accepted.conn, &other, AUTH_PLAIN, true);
+    conn_prove(made.conn, &key, AUTH_PLAIN);
     say(&made, MESSAGE_HELLO, "first");
     RUN_UNTIL(made.closed && accepted.closed);
     CHECK_INT(accepted.frames, 0);
@@ -94,8 +94,8 @@ TEST(who_proves_a_key_is_told_where_there_is_none)
     struct auth_key key = key_from(ours);
     begin();
     sides_open_joined(&made, &accepted);
-    conn_expect_proof(accepted.conn, NULL, true);
-    conn_prove(made.conn, &key);
+    conn_expect_proof(accepted.conn, NULL, AUTH_PLAIN, true);
+    conn_prove(made.conn, &key, AUTH_PLAIN);
     say(&made, MESSAGE_HELLO, "first");
     RUN_UNTIL(made.closed && accepted.closed);
     CHECK_INT(accepted.frames, 0);
@@ -111,8 +111,8 @@ TEST(without_a_key_on_either_side_all_is_as_ever)
     struct side made, accepted;
     begin();
     sides_open_joined(&made, &accepted);
-    conn_expect_proof(accepted.conn, NULL, true);
-    conn_prove(made.conn, NULL);
+    conn_expect_proof(accepted.conn, NULL, AUTH_PLAIN, true);
+    conn_prove(made.conn, NULL, AUTH_PLAIN);
     say(&made, MESSAGE_HELLO, "first");
     RUN_UNTIL(accepted.frames == 1);
     CHECK_TEXT(last_line, "");
@@ -135,8 +135,8 @@ TEST(payload_that_waits_for_the_proof_is_given_back)
     size_t returned = 0;
     begin();
     sides_open_joined(&made, &accepted);
-    conn_expect_proof(accepted.conn, NULL, true);
-    conn_prove(made.conn, &key);
+    conn_expect_proof(accepted.conn, NULL, AUTH_PLAIN, true);
+    conn_prove(made.conn, &key, AUTH_PLAIN);
     struct frame_header header = header_of(MESSAGE_PUT, 1, 0, 0);
     struct conn_payload payload = {"bytes", 5, count_return, &returned};
     conn_send(made.conn, &header, (struct ds_slice){0}, NULL, 0, &payload, 1);
@@ -158,7 +158,7 @@ TEST(who_proves_nothing_is_told_once_and_then_closed)
     char text[1024] = "";
     begin();
     side_open(&side);
-    conn_expect_proof(side.conn, &key, false);
+    conn_expect_proof(side.conn, &key, AUTH_PLAIN, false);
     struct frame_header hello = header_of(MESSAGE_HELLO, 3, 5, 0);
     peer_write_frame(&side, &hello, "hello");
     struct frame_header reply = peer_read_header(&side);
@@ -182,14 +182,14 @@ TEST(trusted_peer_needs_no_key)
     struct auth_key key = key_from(ours);
     begin();
     side_open(&side);
-    conn_expect_proof(side.conn, &key, true);
+    conn_expect_proof(side.conn, &key, AUTH_PLAIN, true);
     struct frame_header hello = header_of(MESSAGE_HELLO, 3, 5, 0);
     peer_write_frame(&side, &hello, "hello");
     RUN_UNTIL(side.frames == 1);
     struct frame_header late =
-        header_of(MESSAGE_AUTH_CHALLENGE, 4, AUTH_NONCE_BYTES, 0);
-    uint8_t nonce[AUTH_NONCE_BYTES] = {0};
-    peer_write_frame(&side, &late, nonce); /* A frame like others by now. */
+        header_of(MESSAGE_AUTH_CHALLENGE, 4, AUTH_OPENING_BYTES, 0);
+    uint8_t opening[AUTH_OPENING_BYTES] = {0};
+    peer_write_frame(&side, &late, opening); /* A frame like others by now. */
     RUN_UNTIL(side.frames == 2);
     side_close(&side);
     end();
@@ -197,18 +197,20 @@ TEST(trusted_peer_needs_no_key)
 
 /* Sends a challenge and reads the answer to it. */
 static void
-challenge(struct side *side, struct auth_nonces *nonces)
+challenge(struct side *side, struct auth_opening *opening)
 {
     struct frame_header header =
-        header_of(MESSAGE_AUTH_CHALLENGE, 0, AUTH_NONCE_BYTES, 0);
-    uint8_t answer[AUTH_ANSWER_BYTES];
-    memset(nonces->of[AUTH_CONNECTED], 5, AUTH_NONCE_BYTES);
-    peer_write_frame(side, &header, nonces->of[AUTH_CONNECTED]);
+        header_of(MESSAGE_AUTH_CHALLENGE, 0, AUTH_OPENING_BYTES, 0);
+    uint8_t bytes[AUTH_OPENING_BYTES], answer[AUTH_ANSWER_BYTES];
+    *opening = (struct auth_opening){.encryption[AUTH_CONNECTED] = AUTH_EITHER};
+    memset(opening->nonce[AUTH_CONNECTED], 5, AUTH_NONCE_BYTES);
+    auth_write_opening(opening, AUTH_CONNECTED, bytes);
+    peer_write_frame(side, &header, bytes);
     CHECK_INT(peer_read_header(side).body_bytes, sizeof answer);
     peer_read(side, answer, sizeof answer);
-    memcpy(nonces->of[AUTH_ACCEPTED], answer, AUTH_NONCE_BYTES);
+    auth_read_opening(opening, AUTH_ACCEPTED, answer);
     struct auth_key key = key_from(ours);
-    CHECK(auth_check(&key, nonces, AUTH_ACCEPTED, answer + AUTH_NONCE_BYTES));
+    CHECK(auth_check(&key, opening, AUTH_ACCEPTED, answer + AUTH_OPENING_BYTES));
 }
 
 TEST(a_wrong_proof_is_refused_also_of_a_trusted_peer)
@@ -216,13 +218,13 @@ TEST(a_wrong_proof_is_refused_also_of_a_trusted_peer)
     for (int is_trusted = 0; is_trusted < 2; is_trusted++) {
         struct side side;
         struct auth_key key = key_from(ours), other = key_from(theirs);
-        struct auth_nonces nonces;
+        struct auth_opening opening;
         uint8_t proof[AUTH_PROOF_BYTES];
         begin();
         side_open(&side);
-        conn_expect_proof(side.conn, &key, is_trusted != 0);
-        challenge(&side, &nonces);
-        auth_prove(&other, &nonces, AUTH_CONNECTED, proof);
+        conn_expect_proof(side.conn, &key, AUTH_PLAIN, is_trusted != 0);
+        challenge(&side, &opening);
+        auth_prove(&other, &opening, AUTH_CONNECTED, proof);
         struct frame_header header = header_of(MESSAGE_AUTH_PROVE, 0, sizeof proof, 0);
         peer_write_frame(&side, &header, proof);
         CHECK_INT(peer_read_header(&side).status, DS_NOT_AUTHORIZED);
@@ -233,21 +235,37 @@ TEST(a_wrong_proof_is_refused_also_of_a_trusted_peer)
     }
 }
 
+TEST(who_proves_as_in_earlier_versions_is_told)
+{
+    struct side side;
+    struct auth_key key = key_from(ours);
+    uint8_t nonce[AUTH_NONCE_BYTES] = {0};
+    begin();
+    side_open(&side);
+    conn_expect_proof(side.conn, &key, AUTH_PLAIN, false);
+    struct frame_header header = header_of(MESSAGE_AUTH_CHALLENGE, 0, sizeof nonce, 0);
+    peer_write_frame(&side, &header, nonce);
+    CHECK_INT(peer_read_header(&side).status, DS_NOT_AUTHORIZED);
+    CHECK_CONTAINS(last_line, "install the same version on both sides");
+    side_close(&side);
+    end();
+}
+
 TEST(no_answer_comes_twice)
 {
-    struct auth_nonces first, second;
+    struct auth_opening first, second;
     for (int i = 0; i < 2; i++) {
         struct side side;
         struct auth_key key = key_from(ours);
         begin();
         side_open(&side);
-        conn_expect_proof(side.conn, &key, false);
+        conn_expect_proof(side.conn, &key, AUTH_PLAIN, false);
         challenge(&side, i == 0 ? &first : &second);
         side_close(&side);
         end();
     }
-    CHECK(memcmp(first.of[AUTH_ACCEPTED], second.of[AUTH_ACCEPTED], AUTH_NONCE_BYTES) !=
-          0);
+    CHECK(memcmp(first.nonce[AUTH_ACCEPTED], second.nonce[AUTH_ACCEPTED],
+                 AUTH_NONCE_BYTES) != 0);
 }
 
 /* What may be said before the proof: any other first frame closes, and no body is kept. */
@@ -259,9 +277,9 @@ TEST(what_is_out_of_turn_closes)
     } cases[] = {
         {{MESSAGE_AUTH_PROVE, DS_OK, 0, AUTH_PROOF_BYTES, 0},
          "malformed or out of turn"},
-        {{MESSAGE_AUTH_CHALLENGE, DS_OK, 0, AUTH_NONCE_BYTES - 1, 0},
+        {{MESSAGE_AUTH_CHALLENGE, DS_OK, 0, AUTH_OPENING_BYTES - 2, 0},
          "malformed or out"},
-        {{MESSAGE_AUTH_CHALLENGE, DS_IO, 0, AUTH_NONCE_BYTES, 0},
+        {{MESSAGE_AUTH_CHALLENGE, DS_IO, 0, AUTH_OPENING_BYTES, 0},
          "malformed or out of"},
         {{MESSAGE_HELLO, DS_OK, 0, 16 << 20, 0}, "sends much before it has proven"},
         {{MESSAGE_PUT, DS_OK, 0, 8, 1}, "sends much before it has proven"},
@@ -269,10 +287,10 @@ TEST(what_is_out_of_turn_closes)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct side side;
         struct auth_key key = key_from(ours);
-        uint8_t bytes[FRAME_HEADER_BYTES + AUTH_PROOF_BYTES] = {0};
+        uint8_t bytes[FRAME_HEADER_BYTES + AUTH_OPENING_BYTES] = {0};
         begin();
         side_open(&side);
-        conn_expect_proof(side.conn, &key, false);
+        conn_expect_proof(side.conn, &key, AUTH_PLAIN, false);
         frame_encode(&cases[i].header, bytes);
         peer_write(&side, bytes, sizeof bytes);
         RUN_UNTIL(side.closed > 0);
@@ -301,19 +319,19 @@ TEST(an_answer_that_proves_nothing_ends_what_we_have_connected)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct side side;
         struct auth_key key = key_from(ours);
-        uint8_t nonce[AUTH_NONCE_BYTES];
+        uint8_t opening[AUTH_OPENING_BYTES];
         begin();
         side_open(&side);
-        conn_prove(side.conn, &key);
+        conn_prove(side.conn, &key, AUTH_PLAIN);
         say(&side, MESSAGE_HELLO, "first");
         CHECK_INT(peer_read_header(&side).type, MESSAGE_AUTH_CHALLENGE);
-        peer_read(&side, nonce, sizeof nonce);
+        peer_read(&side, opening, sizeof opening);
         struct frame_header header = header_of(cases[i].type, 0, cases[i].bytes, 0);
         peer_write_frame(&side, &header, answer);
         RUN_UNTIL(side.closed > 0);
         CHECK_CONTAINS(side.reason, cases[i].reason);
         CHECK_INT(side.frames, 0);
-        CHECK_INT(recv(side.peer, nonce, sizeof nonce, MSG_DONTWAIT),
+        CHECK_INT(recv(side.peer, opening, sizeof opening, MSG_DONTWAIT),
                   0); /* No HELLO. */
         side_close(&side);
         end();
@@ -328,5 +346,6 @@ TEST_MAIN(RUN(ends_with_the_same_key_exchange_frames_after_it_in_their_order),
           RUN(who_proves_nothing_is_told_once_and_then_closed),
           RUN(trusted_peer_needs_no_key),
           RUN(a_wrong_proof_is_refused_also_of_a_trusted_peer),
-          RUN(no_answer_comes_twice), RUN(what_is_out_of_turn_closes),
+          RUN(who_proves_as_in_earlier_versions_is_told), RUN(no_answer_comes_twice),
+          RUN(what_is_out_of_turn_closes),
           RUN(an_answer_that_proves_nothing_ends_what_we_have_connected))

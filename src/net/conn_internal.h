@@ -1,4 +1,5 @@
-/* What conn.c (life cycle and receiving) and conn_send.c share. */
+/* What conn.c (life cycle and receiving), conn_send.c and the two files between them and
+ * the socket share. */
 #ifndef NET_CONN_INTERNAL_H
 #define NET_CONN_INTERNAL_H
 
@@ -6,8 +7,14 @@
 
 #include "base/list.h"
 #include "wire/auth.h"
+#include "wire/encryption.h"
 
-enum { CONN_REASON_BYTES = 256 };
+#include <sys/uio.h>
+
+enum {
+    CONN_REASON_BYTES = 256,
+    CONN_PARTS_MAX = 128, /* Of one sendmsg(). */
+};
 
 /* Bytes received and not yet consumed are [start, end); the frame being received begins
  * at start. Invariant: start <= end <= capacity. */
@@ -40,7 +47,8 @@ struct conn_auth {
     enum conn_auth_step step;
     bool is_trusted;            /* Of one we accepted: it may prove a key, or not. */
     const struct auth_key *key; /* NULL: we have none. */
-    struct auth_nonces nonces;
+    struct auth_opening opening;
+    bool is_encrypted; /* Of what follows the proof; once both openings are there. */
 };
 
 /* Invariant: handles_open counts the uv handles whose close callback has not run; the
@@ -58,13 +66,14 @@ struct conn {
     char reason[CONN_REASON_BYTES];
 
     struct conn_auth auth;
+    struct encryption *encryption; /* Owned; NULL: what passes is plain. */
     struct conn_input input;
 
     struct list held;    /* Of struct outgoing, owned: goes into the queue once both
                          ends have proven their key. */
     struct list queue;   /* Of struct outgoing, owned. */
     size_t queued_bytes; /* Of memory in both, payloads not counted. */
-    bool is_polling_writable; /* Exactly while the queue is not empty. */
+    bool is_polling_writable; /* Exactly while something waits for the socket. */
 };
 
 /* Reports to uv what the connection waits for now. */
@@ -91,5 +100,23 @@ bool conn_auth_admits(struct conn *conn, const struct frame_header *header);
 /* A whole frame. True if it was for us: on_frame shall not see it. */
 bool conn_auth_takes(struct conn *conn, const struct frame_header *header,
                      struct ds_slice body);
+
+/* ---- The socket, encrypted where both ends want it (conn_encrypted.c) ---- */
+
+/* From here on, of the end `us`. May close the connection. */
+void conn_encrypt(struct conn *conn, enum auth_end us);
+
+/* As socket_send(). Bytes that were taken are on their way, but maybe not in the socket:
+ * conn_has_unsent(). */
+ssize_t conn_write(struct conn *conn, const struct iovec *parts, int part_count,
+                   const int *fds, size_t fd_count, struct ds_error *err);
+bool conn_has_unsent(const struct conn *conn);
+
+/* One receive to `at`. Bytes received; 0 when there is no more for now, or the connection
+ * is closing. */
+size_t conn_read(struct conn *conn, void *at, size_t bytes);
+
+/* conn_read() would find something without a look at the socket. */
+bool conn_has_received(const struct conn *conn);
 
 #endif

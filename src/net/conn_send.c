@@ -11,10 +11,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
-enum {
-    PARTS_MAX = 128,               /* Of one sendmsg(). */
-    SEND_TURN_BYTES_MAX = 4 << 20, /* Before other connections have their turn. */
-};
+enum { SEND_TURN_BYTES_MAX = 4 << 20 }; /* Before other connections have their turn. */
 
 /* A frame that is not wholly sent. Owner: the connection's queue; one allocation with
  * payloads and head in it. Invariant: sent < head_bytes + the payloads' bytes, but for
@@ -34,7 +31,7 @@ struct outgoing {
 
 /* Collects the parts of one sendmsg(). */
 struct gather {
-    struct iovec parts[PARTS_MAX];
+    struct iovec parts[CONN_PARTS_MAX];
     int count;
     uint64_t bytes;
 };
@@ -48,7 +45,7 @@ gather_part(struct gather *gather, const void *data, uint64_t bytes, uint64_t *s
         *skip -= bytes;
         return true;
     }
-    if (gather->count == PARTS_MAX)
+    if (gather->count == CONN_PARTS_MAX)
         return false;
     gather->parts[gather->count++] = (struct iovec){
         /* Never written to; struct iovec lacks the const. */
@@ -160,18 +157,32 @@ advance_queue(struct conn *conn, uint64_t bytes)
 }
 
 static void
-poll_writable(struct conn *conn, bool wanted)
+poll_writable(struct conn *conn)
 {
+    bool wanted = !list_is_empty(&conn->queue) || conn_has_unsent(conn);
     if (conn->closing || conn->is_polling_writable == wanted)
         return;
     conn->is_polling_writable = wanted;
     conn_poll(conn);
 }
 
+/* Nothing but encrypted bytes wait. False: the connection is closing. */
+static bool
+flush_unsent(struct conn *conn)
+{
+    struct ds_error err = {0};
+    if (conn_write(conn, NULL, 0, NULL, 0, &err) == 0)
+        return true;
+    conn_close(conn, err.message);
+    return false;
+}
+
 void
 conn_flush(struct conn *conn)
 {
     uint64_t turn_left = SEND_TURN_BYTES_MAX;
+    if (list_is_empty(&conn->queue) && conn_has_unsent(conn) && !flush_unsent(conn))
+        return;
     while (!conn->closing && !list_is_empty(&conn->queue) && turn_left > 0) {
         struct outgoing *first = first_of(conn);
         struct gather gather;
@@ -179,8 +190,8 @@ conn_flush(struct conn *conn)
         gather.bytes = 0;
         gather_queue(conn, &gather);
         struct ds_error err = {0};
-        ssize_t done = socket_send(conn->fd, gather.parts, gather.count, first->fds,
-                                   first->fd_count, &err);
+        ssize_t done = conn_write(conn, gather.parts, gather.count, first->fds,
+                                  first->fd_count, &err);
         if (done < 0) {
             conn_close(conn, err.message);
             return;
@@ -190,7 +201,7 @@ conn_flush(struct conn *conn)
             break; /* The socket is full. */
         turn_left -= min_u64(turn_left, gather.bytes);
     }
-    poll_writable(conn, !list_is_empty(&conn->queue));
+    poll_writable(conn);
 }
 
 /* ---- Frames ---- */
@@ -267,7 +278,7 @@ send_later(struct conn *conn, struct list *list, const struct request *request,
         conn_close(conn, "the peer does not read what is sent to it");
         return;
     }
-    poll_writable(conn, !list_is_empty(&conn->queue));
+    poll_writable(conn);
 }
 
 void
@@ -293,8 +304,8 @@ send_now(struct conn *conn, const struct request *request)
     (void)gather_part(&gather, request->body.data, request->body.len, &skip);
     (void)gather_payloads(&gather, request->payloads, request->payload_count, &skip);
     struct ds_error err = {0};
-    ssize_t done = socket_send(conn->fd, gather.parts, gather.count, request->fds,
-                               request->fd_count, &err);
+    ssize_t done = conn_write(conn, gather.parts, gather.count, request->fds,
+                              request->fd_count, &err);
     if (done < 0)
         conn_close(conn, err.message);
     return done;
@@ -337,10 +348,12 @@ conn_send(struct conn *conn, const struct frame_header *header, struct ds_slice 
     bool holds = conn_auth_holds(conn, header);
     if (!holds && list_is_empty(&conn->queue))
         done = send_now(conn, &request);
-    if (done < 0 || (uint64_t)done == request.total)
-        give_back(payloads, payload_count);
-    else
+    if (done >= 0 && (uint64_t)done < request.total) {
         send_later(conn, holds ? &conn->held : &conn->queue, &request, (uint64_t)done);
+        return;
+    }
+    poll_writable(conn);
+    give_back(payloads, payload_count);
 }
 
 void

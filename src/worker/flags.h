@@ -52,6 +52,7 @@ struct worker_flags {
     const char *owner;
     const char *home;
     const char *auth_key_file;
+    bool encrypt_connections;
 
     int64_t shared_memory_size_mb;
     bool shared_memory_populate;

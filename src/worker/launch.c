@@ -62,6 +62,8 @@ launch_prepare(const struct worker *worker, const char *queue, uint64_t term,
     add(launch, "--ends_with", launch->ends_with);
     if (worker->resources->has_key)
         add(launch, "--auth_key_file", "/dev/stdin");
+    if (worker->resources->encrypts)
+        add(launch, "--encrypt_connections", NULL);
     launch->arguments[launch->count] = NULL;
     return DS_OK;
 }

@@ -455,7 +455,9 @@ connect_to(struct membership *membership, const char *address)
         return;
     }
     membership->handles_open++;
-    conn_prove(membership->conn, resources_key(membership->worker->resources));
+    const struct resources *resources = membership->worker->resources;
+    conn_prove(membership->conn, resources_key(resources),
+               resources_encryption(resources));
     struct hello hello = {
         .layout_version = LAYOUT_VERSION,
         .protocol_version = PROTOCOL_VERSION,

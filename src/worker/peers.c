@@ -207,7 +207,8 @@ peer_new(struct peers *peers, const struct member *member)
         return NULL;
     }
     list_push_back(&peers->links, &peer->link);
-    conn_prove(peer->conn, resources_key(peers->worker->resources));
+    const struct resources *resources = peers->worker->resources;
+    conn_prove(peer->conn, resources_key(resources), resources_encryption(resources));
     say_hello(peer);
     return peer;
 }

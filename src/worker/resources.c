@@ -258,8 +258,13 @@ read_key(const struct worker_flags *flags, struct resources *resources,
     enum ds_status status =
         secret_file_read(flags->auth_key_file, AUTH_SECRET_BYTES_MIN, secret, err);
     resources->has_key = status == DS_OK && secret->len > 0;
+    resources->encrypts = flags->encrypt_connections;
     if (resources->has_key)
         auth_key_derive(slice(secret->bytes, secret->len), &resources->key);
+    else if (status == DS_OK && resources->encrypts)
+        return ds_fail(err, DS_INVALID,
+                       "--encrypt_connections true needs a key: name its file with "
+                       "--auth_key_file (or DATASYSTEM_AUTH_KEY_FILE)");
     return status;
 }
 

@@ -32,6 +32,7 @@ struct resources {
     uint64_t huge_page_bytes;
 
     bool has_key;
+    bool encrypts;        /* What passes on connections over TCP after the proof. */
     struct auth_key key;  /* Of the cluster, for connections over TCP, */
     struct secret secret; /* and what it was made of, for controllers started here. */
 };
@@ -41,6 +42,12 @@ static inline const struct auth_key *
 resources_key(const struct resources *resources)
 {
     return resources->has_key ? &resources->key : NULL;
+}
+
+static inline enum auth_encryption
+resources_encryption(const struct resources *resources)
+{
+    return resources->encrypts ? AUTH_ENCRYPTED : AUTH_PLAIN;
 }
 
 /* Resolve folders and addresses: pure arithmetic on the flags, so that the log can be

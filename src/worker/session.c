@@ -551,7 +551,8 @@ session_open(struct worker *worker, int fd, enum session_kind kind)
         return;
     }
     if (kind != SESSION_UNIX)
-        conn_expect_proof_over_tcp(session->conn, resources_key(worker->resources));
+        conn_expect_proof_over_tcp(session->conn, resources_key(worker->resources),
+                                   resources_encryption(worker->resources));
     if (worker->unproven_count >= WORKER_UNPROVEN_MAX)
         drop_oldest_stranger(worker);
     session->is_stranger = true;
