@@ -5,6 +5,7 @@
  *      fuzz_seeds --check FOLDER    fails if one of them is not there or differs */
 #include "fuzz.h"
 
+#include "encryption_ends.h"
 #include "queue/snapshot.h"
 #include "queue/test_text.h"
 #include "wire/bindings.h"
@@ -533,6 +534,26 @@ seed_store(void)
                "\x02\x04\x20\0\xff\x04\x40\0\x7f\x09\0\0\x08\0\0");
 }
 
+/* ---- Encrypted records ---- */
+
+static void
+seed_records(const char *name, uint8_t piece, size_t bytes, int count)
+{
+    static const uint8_t content[SEED_BYTES_MAX];
+    struct encryption *sender = encryption_end(AUTH_CONNECTED);
+    struct ds_slice part = slice(content, bytes);
+    AUTO_WRITER(writer);
+    write_u8(&writer, piece);
+    for (int i = 0; i < count; i++) {
+        (void)encryptor_fill(&sender->out, &part, 1, 0);
+        struct ds_slice record = encryptor_unsent(&sender->out);
+        write_bytes(&writer, record);
+        encryptor_sent(&sender->out, record.len);
+    }
+    encryption_destroy(sender);
+    seed("records_fuzz", name, slice(writer.data, writer.len));
+}
+
 int
 main(int argc, char **argv)
 {
@@ -560,5 +581,8 @@ main(int argc, char **argv)
     seed_addresses();
     seed_etcd();
     seed_store();
+    seed_records("one", 0, 5, 1);
+    seed_records("three", 6, 100, 3);
+    seed_records("large", 255, 3000, 1);
     return wrong == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -63,6 +63,7 @@ open_resources(void)
     resources.has_key = secret.len > 0;
     if (resources.has_key)
         auth_key_derive(slice(secret.bytes, secret.len), &resources.key);
+    resources.encrypts = resources.has_key && sim_chance(1, 2);
     struct store_memory memory = {
         .table = memory_file_data(resources.table_fd),
         .table_bytes = store_table_bytes(&geometry),
