@@ -83,6 +83,8 @@ class Program:
 
 def main(role: str, *where: str) -> None:
     section = {"auto_init": False, "worker_port": int(os.environ["TQ_WORKER_PORT"])}
+    if os.environ.get("TQ_ENCRYPT_CONNECTIONS"):
+        section["encrypt_connections"] = True
     controller: dict[str, Any] = {"timeout_s": float(os.environ["TQ_TIMEOUT_S"])}
     if role == "owner":
         controller |= {"host": where[0], "port": int(where[1])}
