@@ -103,8 +103,7 @@ def encrypts_connections(section: Mapping[str, Any]) -> bool:
     value = section.get("encrypt_connections", False)
     if not isinstance(value, bool):
         raise ValueError(
-            "backend.Yuanrong.encrypt_connections must be true or false, not "
-            f"{value!r}"
+            f"backend.Yuanrong.encrypt_connections must be true or false, not {value!r}"
         )
     return value
 

@@ -1,4 +1,4 @@
-"""What passes between hosts is encrypted where the workers are told so, and only there."""
+"""What passes between hosts is encrypted where the workers are told so."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BY_TCP_ONLY = ("--ipc_through_shared_memory", "false")
 DAMAGED = "encrypted bytes were damaged"
 KNOWN = b"nobody on the path shall see that"
 
-# Offsets in what either end says first: what it wants, and some byte of the first record.
+# Offsets in what either end says: what it wants, and in its first record.
 WANTED_AT, RECORD_AT = 56, 123
 
 SET_KNOWN = f"""
@@ -135,7 +135,7 @@ def test_who_changes_a_byte_on_the_path_is_noticed(
     network: Network, site: Site, key: Path
 ) -> None:
     with two_workers(network, site, *ENCRYPT, *BY_TCP_ONLY) as cluster:
-        head, second, third = cluster.hosts
+        head, second, _ = cluster.hosts
         words = (second.address, "4711", head.address, str(WORKER_PORT))
         relay = Program(cluster, second, "relay.py", *words)
         use = SET_KNOWN.format(host=second.address, port=4711)

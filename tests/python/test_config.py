@@ -171,6 +171,22 @@ def test_where_the_controller_listens(
     assert (listen.host, listen.port) == (host, port)
 
 
+@pytest.mark.parametrize(
+    ("given", "encrypts"), [({}, False), ({"encrypt_connections": True}, True)]
+)
+def test_the_controller_encrypts_as_the_workers_do(
+    given: dict[str, Any], encrypts: bool
+) -> None:
+    conf = _config.merge({"backend": {"Yuanrong": given}})
+    assert Listen.of(conf).encrypts is encrypts
+
+
+def test_whether_to_encrypt_is_yes_or_no() -> None:
+    conf = _config.merge({"backend": {"Yuanrong": {"encrypt_connections": "maybe"}}})
+    with pytest.raises(ValueError, match=r"encrypt_connections must be true or false"):
+        Listen.of(conf)
+
+
 @pytest.mark.parametrize("host", ["node1", "192.168.0.1:31600", "", True])
 def test_a_host_that_is_no_numeric_address_is_refused(host: Any) -> None:
     with pytest.raises(ValueError, match=r"controller\.host must be a numeric address"):

@@ -165,6 +165,12 @@ def test_dscli_beside_the_interpreter_is_preferred(
     assert _worker.find_dscli() == str(tmp_path / "dscli")
 
 
+def test_encryption_reaches_dscli() -> None:
+    flag = ["--encrypt_connections", "true"]
+    assert plan(encrypt_connections=True).arguments[:2] == flag
+    assert "--encrypt_connections" not in plan().arguments
+
+
 def test_rdma_is_refused_and_says_what_is_missing() -> None:
     with pytest.raises(RuntimeError, match=r"^Failed to start datasystem worker.*UCX"):
         plan(enable_rdma=True)
