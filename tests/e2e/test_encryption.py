@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
+import signal
 import sys
 import zlib
 from collections.abc import Iterator
@@ -55,19 +57,20 @@ def key(tmp_path: Path, site: Site) -> Path:
 
 
 @contextlib.contextmanager
-def two_workers(network: Network, site: Site, *flags: str) -> Iterator[Cluster]:
-    """On two of three hosts."""
+def workers(count: int, network: Network, site: Site, *flags: str) -> Iterator[Cluster]:
+    """On so many of three hosts."""
     cluster = Cluster(site, network.hosts)
-    started = network.hosts[:2]
+    started = network.hosts[:count]
     for host in network.hosts:
         host.heal()
     for host in started:
         cluster.start(host, *flags)
+    known = f"worker members={count}"
     for host in started:
-        await_that(lambda host=host: "worker members=2" in cluster.log(host))
+        await_that(lambda host=host: known in cluster.log(host))
     yield cluster
     for host in reversed(started):
-        cluster.stop(host)
+        cluster.dscli(host, "stop", "--worker_address", cluster.address(host))
 
 
 def run_on_third(cluster: Cluster, code: str) -> Done:
@@ -88,7 +91,7 @@ def test_all_works_and_nothing_known_is_seen_on_the_path(
 ) -> None:
     if encrypts:
         site.environment["TQ_ENCRYPT_CONNECTIONS"] = "true"
-    with two_workers(network, site, *(ENCRYPT if encrypts else ())) as cluster:
+    with workers(2, network, site, *(ENCRYPT if encrypts else ())) as cluster:
         head, second, _ = cluster.hosts
         sniffer = Program(cluster, second, "sniffer.py", "eth0")
 
@@ -134,7 +137,7 @@ def test_all_works_and_nothing_known_is_seen_on_the_path(
 def test_who_changes_a_byte_on_the_path_is_noticed(
     network: Network, site: Site, key: Path
 ) -> None:
-    with two_workers(network, site, *ENCRYPT, *BY_TCP_ONLY) as cluster:
+    with workers(2, network, site, *ENCRYPT, *BY_TCP_ONLY) as cluster:
         head, second, _ = cluster.hosts
         words = (second.address, "4711", head.address, str(WORKER_PORT))
         relay = Program(cluster, second, "relay.py", *words)
@@ -163,12 +166,33 @@ def test_who_changes_a_byte_on_the_path_is_noticed(
         assert run_on_third(cluster, use).code == 0
 
 
+def test_a_queue_that_goes_on_at_another_node_is_still_encrypted(
+    network: Network, site: Site, key: Path
+) -> None:
+    site.environment["TQ_ENCRYPT_CONNECTIONS"] = "true"
+    with workers(3, network, site, *ENCRYPT, "--node_timeout_s", "2") as cluster:
+        _, second, third = cluster.hosts
+        owner = QueueProgram(cluster, second, owner=second, timeout_s=40)
+        reader = QueueProgram(cluster, third, owner=second, timeout_s=40)
+        cluster.await_copies(second, 2)
+        assert reader.ask("put", ["a"], 7, 1000) is None
+        for pid in cluster.controllers():
+            os.kill(pid, signal.SIGKILL)
+        cluster.kill(second)
+        owner.kill()
+        assert reader.ask("versions", ["a"], 1000) == [7]
+        command = Path(f"/proc/{cluster.controllers()[0]}/cmdline").read_bytes()
+        assert b"--encrypt_connections" in command.split(b"\0")
+        owner.end_if_alive()
+        reader.end_if_alive()
+
+
 @pytest.mark.parametrize("encrypts", [True, False])
 def test_workers_with_mixed_settings_refuse_each_other(
     network: Network, site: Site, key: Path, encrypts: bool
 ) -> None:
     ours, theirs = (ENCRYPT, ()) if encrypts else ((), ENCRYPT)
-    with two_workers(network, site, *ours) as cluster:
+    with workers(2, network, site, *ours) as cluster:
         head, _, third = cluster.hosts
         done = cluster.try_start(third, *theirs, timeout_s=2)
         assert done.code == 1

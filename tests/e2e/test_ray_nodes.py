@@ -123,6 +123,20 @@ def test_rows_go_both_ways(in_ray: Site, ray_hosts: RayHosts) -> None:
     assert daemons() == []
 
 
+def test_nodes_encrypt_where_it_is_asked_for(in_ray: Site, ray_hosts: RayHosts) -> None:
+    """Who attaches needs not say so."""
+    begin = STAGES.replace("conf()", "conf(encrypt_connections=True)", 1)
+    code = begin + "exchange('small', 2); say('done'); wait_for_line(); tq.close()"
+    process = start_on(in_ray, ray_hosts.hosts[0], code)
+    expect_line(process, "done")
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in daemons()]
+    assert len(commands) == 6  # Two workers and a controller, with supervisors.
+    assert all(b"encrypt_connections" in command for command in commands)
+    tell(process)
+    assert finish(process).code == 0
+    assert daemons() == []
+
+
 def test_who_is_not_in_the_ray_cluster_gets_nothing(
     in_ray: Site, ray_hosts: RayHosts, network: Network
 ) -> None:
