@@ -86,7 +86,8 @@ struct ds_client_options {
     /* What the cluster's key file says, without white space at its end: proven to a worker
      * to which we connect over TCP, and it to us. At least 32 bytes; copied. Empty: that of
      * the file which the environment's DATASYSTEM_AUTH_KEY_FILE names, if it does. A worker
-     * on this host that runs as our user asks for none. */
+     * on this host that runs as our user asks for none. What follows the proof is
+     * encrypted if the worker wants it (--encrypt_connections). */
     struct ds_slice auth_secret;
 };
 

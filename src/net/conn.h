@@ -12,7 +12,8 @@
  * on_closed has returned, which is always called exactly once, from the loop (never
  * from inside a conn_*() call). Memory per connection is bounded: one body (16 MiB at
  * most, and only as much as has arrived, in 64 KiB steps), and a send queue of at most
- * CONN_SEND_BYTES_MAX beyond payloads: a peer that does not read is closed. */
+ * CONN_SEND_BYTES_MAX beyond payloads: a peer that does not read is closed. Another 144 KiB
+ * if it is encrypted. */
 #ifndef NET_CONN_H
 #define NET_CONN_H
 

@@ -128,6 +128,7 @@ conn_expect_proof(struct conn *conn, const struct auth_key *key,
 {
     DS_ASSERT(key != NULL || is_trusted);
     DS_ASSERT(encryption != AUTH_EITHER);
+    DS_ASSERT(encryption == AUTH_PLAIN || key != NULL);
     conn->auth = (struct conn_auth){
         .step = CONN_AUTH_EXPECTED,
         .is_trusted = is_trusted,

@@ -333,9 +333,10 @@ static const struct flag flag_table[] = {
         auth_key_file, "",
         "file with the key that both ends of a TCP connection prove to know, 32 "
         "bytes or more, this user's alone; default $DATASYSTEM_AUTH_KEY_FILE"),
-    USED_BOOL(encrypt_connections, "false",
-              "encrypt TCP connections after that proof; all workers of a cluster alike, "
-              "clients follow"),
+    USED_BOOL(
+        encrypt_connections, "false",
+        "encrypt TCP connections after that proof; all workers of a cluster alike, "
+        "clients follow"),
     LATER_STRING(system_access_key, "", SECURITY, "access key of components"),
     LATER_STRING(system_secret_key, "", SECURITY, "secret key of components"),
     LATER_STRING(system_data_key, "", SECURITY, "key that encrypts the keys above"),
