@@ -9,7 +9,7 @@
 #include <string.h>
 
 struct entry {
-    struct member member; /* Its `queues` are owned. */
+    struct member member; /* Its `queues` and `arenas` are owned. */
     uint64_t lease_until_ms;
     uint64_t renewed_ms;
     bool is_old; /* Belonged already to the epoch that we settle. */
@@ -37,7 +37,9 @@ static void
 entry_fini(struct entry *entry)
 {
     free((void *)entry->member.queues.data);
+    free((void *)entry->member.arenas.data);
     entry->member.queues = (struct ds_slice){0};
+    entry->member.arenas = (struct ds_slice){0};
 }
 
 /* One that renewed then is gone without a word. */
@@ -170,6 +172,7 @@ insert(struct members *members, const struct member *who)
     members->count++;
     *entry = (struct entry){.member = *who};
     entry->member.queues = (struct ds_slice){0};
+    entry->member.arenas = (struct ds_slice){0};
     return entry;
 }
 
@@ -201,19 +204,20 @@ settle_if(struct members *members, bool is_time)
     members->version++;
 }
 
+/* What a member says of itself, into `kept`, which is owned. */
 static enum ds_status
-note_queues(struct members *members, struct entry *entry, struct ds_slice queues,
-            struct ds_error *err)
+note(struct members *members, struct ds_slice *kept, struct ds_slice said,
+     struct ds_error *err)
 {
-    if (slice_equal(entry->member.queues, queues))
+    if (slice_equal(*kept, said))
         return DS_OK;
-    void *copy = queues.len == 0 ? NULL : malloc(queues.len);
-    if (queues.len > 0 && copy == NULL)
-        return ds_fail(err, DS_NO_MEMORY, "out of memory for a member's queues");
-    if (queues.len > 0)
-        memcpy(copy, queues.data, queues.len);
-    entry_fini(entry);
-    entry->member.queues = slice(copy, queues.len);
+    void *copy = said.len == 0 ? NULL : malloc(said.len);
+    if (said.len > 0 && copy == NULL)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for what a member has");
+    if (said.len > 0)
+        memcpy(copy, said.data, said.len);
+    free((void *)kept->data);
+    *kept = slice(copy, said.len);
     members->version++;
     return DS_OK;
 }
@@ -286,7 +290,10 @@ members_renew(struct members *members, const struct member *who,
         entry->member.since = next_epoch(members);
     note_old(members, entry, past);
     settle_if(members, members->old_found >= members->old_count);
-    return note_queues(members, entry, who->queues, err);
+    status = note(members, &entry->member.queues, who->queues, err);
+    if (status == DS_OK)
+        status = note(members, &entry->member.arenas, who->arenas, err);
+    return status;
 }
 
 /* ---- Leaving ---- */

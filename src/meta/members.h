@@ -44,6 +44,7 @@ struct member {
         since; /* The first epoch of those that it has belonged to without a gap. */
     char address[MEMBER_ADDRESS_MAX + 1];
     struct ds_slice queues; /* What it says of the queues that it has; kept as it is. */
+    struct ds_slice arenas; /* And of those whose blocks it took over; likewise. */
 };
 
 /* What was known before: an epoch, and how many belonged to it; 0: nobody. */

@@ -118,6 +118,30 @@ TEST(one_that_comes_twice_while_it_settles_is_counted_once)
     members_destroy(members);
 }
 
+TEST(what_a_member_took_over_is_kept_as_long_as_it_is_one)
+{
+    struct members *members = open_members(nothing, 0);
+    struct member who = worker(2);
+    char arenas[] = "123456789";
+    CHECK_OK(renew(members, 1, nothing, 0));
+    who.arenas = slice_of_text(arenas);
+    CHECK_OK(members_renew(members, &who, nothing, 0, NULL));
+    arenas[0] = 'x'; /* It has a copy. */
+    CHECK(slice_equal(members_at(members, 1)->arenas, slice_of_text("123456789")));
+    uint64_t before = members_version(members);
+    uint64_t epoch = members_epoch(members);
+    who.arenas = slice_of_text("");
+    CHECK_OK(members_renew(members, &who, nothing, 1, NULL));
+    CHECK(members_version(members) != before);
+    CHECK_INT(members_epoch(members), epoch);
+    CHECK_INT(members_at(members, 1)->arenas.len, 0);
+    who.arenas = slice_of_text("987654321");
+    CHECK_OK(members_renew(members, &who, nothing, 1, NULL));
+    CHECK(members_leave(members, 1, 101)); /* What the other says stays as it is. */
+    CHECK(slice_equal(members_at(members, 0)->arenas, slice_of_text("987654321")));
+    members_destroy(members);
+}
+
 TEST(each_change_makes_a_new_epoch_and_a_renewal_none)
 {
     struct members *members = open_members(nothing, 0);
@@ -379,6 +403,7 @@ TEST_MAIN(
     RUN(who_is_lost_may_serve_for_a_while_and_who_says_goodbye_does_not),
     RUN(while_it_settles_only_who_knows_the_last_epoch_may_serve),
     RUN(what_a_member_says_of_its_queues_makes_a_new_version),
+    RUN(what_a_member_took_over_is_kept_as_long_as_it_is_one),
     RUN(each_change_makes_a_new_epoch_and_a_renewal_none),
     RUN(a_member_is_gone_when_its_lease_ends), RUN(a_suspect_has_until_then_to_renew),
     RUN(a_node_id_that_is_taken_is_refused),

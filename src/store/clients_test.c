@@ -238,6 +238,35 @@ TEST(provisional_parts_of_a_dead_client_are_nobodys)
     store_check(f.store);
 }
 
+/* As a part of another node's block that is taken over, and of one that stays after all. */
+TEST(what_was_a_copy_may_become_nobodys_and_back)
+{
+    AUTO(fixture) struct fixture f;
+    fixture_open(&f, fixture_geometry());
+    struct ds_slice key = slice_of_text("a");
+    char keys[64] = "";
+    struct create_request request = request_for("a", 10);
+    struct object_view a;
+    request.flags = SLOT_FLAG_BLOCK | SLOT_FLAG_COPY;
+    CHECK_OK(store_create(f.store, &request, FIXTURE_NOW, &a, NULL));
+    seal(f.store, a.ref);
+    CHECK(!store_set_kind(f.store, slice_of_text("b"), 0, FIXTURE_NOW));
+    CHECK(store_set_kind(f.store, key, SLOT_FLAG_PROVISIONAL, FIXTURE_NOW));
+    CHECK(store_set_kind(f.store, key, SLOT_FLAG_PROVISIONAL, FIXTURE_NOW));
+    CHECK_INT(stats_of(f.store).copies, 0);
+    store_check(f.store);
+    fixture_restart(&f);
+    store_client_provisional(f.store, 0, collect_key, keys);
+    CHECK_TEXT(keys, "a");
+    CHECK(store_set_kind(f.store, key, 0, FIXTURE_NOW));
+    keys[0] = 0;
+    store_client_provisional(f.store, 0, collect_key, keys);
+    CHECK_TEXT(keys, "");
+    CHECK(store_set_kind(f.store, key, SLOT_FLAG_COPY, FIXTURE_NOW));
+    CHECK_INT(stats_of(f.store).copies, 1);
+    store_check(f.store);
+}
+
 TEST(too_many_clients_are_refused_with_the_text_that_users_know)
 {
     AUTO(fixture) struct fixture f;
@@ -263,4 +292,5 @@ TEST_MAIN(RUN(deleted_bytes_stay_while_they_are_pinned),
           RUN(aborting_a_request_takes_all_of_its_objects),
           RUN(provisional_parts_are_listed_until_adopted),
           RUN(provisional_parts_of_a_dead_client_are_nobodys),
+          RUN(what_was_a_copy_may_become_nobodys_and_back),
           RUN(too_many_clients_are_refused_with_the_text_that_users_know))

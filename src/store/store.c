@@ -425,6 +425,31 @@ store_adopt(struct store *store, struct ds_slice key, uint64_t now_ds)
     return true;
 }
 
+/* One word says it, so whoever stops in between left one or the other. */
+bool
+store_set_kind(struct store *store, struct ds_slice key, uint8_t flags, uint64_t now_ds)
+{
+    const uint8_t kinds = SLOT_FLAG_COPY | SLOT_FLAG_PROVISIONAL;
+    DS_ASSERT((flags & ~kinds) == 0);
+    DS_ASSERT(flags != kinds);
+    uint32_t index = find_live(store, key, now_ds);
+    if (index == SLOT_NONE)
+        return false;
+    struct slot *slot = table_slot(&store->table, index);
+    bool was_provisional = slot_is_provisional(slot);
+    evictable_count(store, slot, -1);
+    STEP_STORE(slot->place,
+               (slot->place & ~((uint64_t)kinds << 16)) | (uint64_t)flags << 16,
+               "kind flags");
+    evictable_count(store, slot, 1);
+    if (was_provisional && !slot_is_provisional(slot))
+        pending_remove(store, index);
+    if (!was_provisional && slot_is_provisional(slot))
+        pending_add(store, index);
+    store_checkpoint(store);
+    return true;
+}
+
 void
 store_hold(struct store *store, const struct object_view *view)
 {

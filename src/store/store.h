@@ -194,6 +194,11 @@ bool store_set_expiry(struct store *store, struct ds_slice key, uint32_t expires
 /* Clear SLOT_FLAG_PROVISIONAL. False if there is no such object. */
 bool store_adopt(struct store *store, struct ds_slice key, uint64_t now_ds);
 
+/* Of its flags COPY and PROVISIONAL those in `flags` are set from now on, the other is not:
+ * what was another node's becomes ours, and back. False if there is no such object. */
+bool store_set_kind(struct store *store, struct ds_slice key, uint8_t flags,
+                    uint64_t now_ds);
+
 /* The checksum of a sealed object that has none yet. False if `ref` is not one (any
  * more): then nothing changes. */
 bool store_set_checksum(struct store *store, struct object_ref ref, uint64_t checksum);

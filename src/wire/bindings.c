@@ -6,8 +6,8 @@
 #include <string.h>
 
 enum {
-    BINDING_BYTES_MIN = 4 + BLOCK_KEY_BYTES + 2,
-    ANSWER_BYTES = 1 + BLOCK_KEY_BYTES
+    BINDING_BYTES_MIN = 4 + 2 * BLOCK_KEY_BYTES + 2,
+    ANSWER_BYTES = 1 + BLOCK_KEY_BYTES + 4
 };
 static_assert(KEY_ORDERS_MAX * (BINDING_BYTES_MIN + DS_KEY_BYTES_MAX) + 64 <=
                   FRAME_BODY_BYTES_MAX,
@@ -45,6 +45,8 @@ encode_binding(struct writer *writer, const struct wire_binding *binding)
 {
     write_u32(writer, binding->ttl_ds);
     write_object(writer, &binding->object);
+    if (binding->was.node != 0)
+        write_object(writer, &binding->was);
     write_short_bytes(writer, binding->key);
 }
 
@@ -54,7 +56,9 @@ next_binding(struct binding_list *list, struct wire_binding *out)
     if (!step(&list->count))
         return false;
     out->ttl_ds = read_u32(&list->at);
-    if (!read_object(&list->at, &out->object))
+    out->was = (struct object_name){0};
+    if (!read_object(&list->at, &out->object) ||
+        (list->has_was && (!read_object(&list->at, &out->was) || out->was.node == 0)))
         return false;
     out->key = read_short_bytes(&list->at);
     return reader_ok(&list->at) && wire_user_key_is_legal(out->key);
@@ -62,9 +66,9 @@ next_binding(struct binding_list *list, struct wire_binding *out)
 
 /* A list that ends the body. */
 static bool
-read_bindings(struct reader *reader, struct binding_list *out)
+read_bindings(struct reader *reader, bool has_was, struct binding_list *out)
 {
-    struct binding_list list = {.count = read_u32(reader)};
+    struct binding_list list = {.count = read_u32(reader), .has_was = has_was};
     list.at = *reader;
     if (list.count > KEY_ORDERS_MAX)
         return false;
@@ -96,7 +100,8 @@ decode_key_orders(struct ds_slice body, struct key_orders *out)
     uint32_t order = read_u32(&reader);
     struct key_orders message = {.wait_ms = read_u32(&reader)};
     message.from = read_u32(&reader);
-    if (order >= KEY_ORDER_COUNT || !read_bindings(&reader, &message.bindings))
+    if (order >= KEY_ORDER_COUNT ||
+        !read_bindings(&reader, order == KEY_MOVE, &message.bindings))
         return false;
     message.order = (enum key_order)order;
     *out = message;
@@ -114,6 +119,7 @@ encode_answer(struct writer *writer, const struct wire_answer *answer)
 {
     write_u8(writer, (uint8_t)answer->answer);
     write_object(writer, &answer->object);
+    write_u32(writer, answer->ttl_ds);
 }
 
 bool
@@ -125,7 +131,8 @@ next_answer(struct answer_list *list, struct wire_answer *out)
     if (!read_object(&list->at, &out->object) || answer >= KEY_ANSWER_COUNT)
         return false;
     out->answer = (enum key_answer)answer;
-    return true;
+    out->ttl_ds = read_u32(&list->at);
+    return reader_ok(&list->at);
 }
 
 static bool
@@ -180,7 +187,7 @@ decode_key_report(struct ds_slice body, struct key_report *out)
     uint8_t flags = read_u8(&reader);
     message.is_last = (flags & 1) != 0;
     message.is_back = (flags & 2) != 0;
-    if (flags > 3 || !read_bindings(&reader, &message.bindings))
+    if (flags > 3 || !read_bindings(&reader, false, &message.bindings))
         return false;
     *out = message;
     return true;

@@ -19,11 +19,13 @@
 
 struct wire_binding {
     struct object_name object; /* node 0: none. */
+    struct object_name was;    /* KEY_MOVE: what it takes the place of; else none. */
     uint32_t ttl_ds;           /* Tenths of a second from now; 0: for ever. */
     struct ds_slice key;       /* A legal user key. */
 };
 struct binding_list {
     uint32_t count;
+    bool has_was; /* They are orders of KEY_MOVE. */
     struct reader at;
 };
 bool next_binding(struct binding_list *list, struct wire_binding *out);
@@ -36,6 +38,7 @@ enum key_order {
     KEY_BIND_IF_ABSENT, /* Only if it is none. */
     KEY_UNBIND,         /* It is none from now on. */
     KEY_UNBIND_IF_GONE, /* If it is this one, and its holder does not have it. */
+    KEY_MOVE,           /* If it is `was`, it is this object from now on. */
     KEY_EXPIRE,         /* It is none from then on. */
     /* To the holder. */
     KEY_DROP,       /* Nobody finds this object any more. */
@@ -65,8 +68,9 @@ enum key_answer {
 struct wire_answer {
     enum key_answer answer;
     struct object_name
-        object; /* KEY_FIND: what it is. To KEY_DROP and KEY_ASK: what the
+        object;      /* KEY_FIND: what it is. To KEY_DROP and KEY_ASK: what the
                                   holder has instead of it; node 0: nothing. */
+    uint32_t ttl_ds; /* KEY_MOVE: what is left of its time; 0: it is for ever. */
 };
 struct answer_list {
     uint32_t count;

@@ -56,6 +56,11 @@ enum message_type {
     MESSAGE_JOURNAL_WRITE = 34, /* To another worker, as the next two. */
     MESSAGE_JOURNAL_ASK = 35,
     MESSAGE_JOURNAL_DROP = 36,
+    MESSAGE_LEAVE = 37,
+    MESSAGE_TAKE_ROOM = 38, /* To another worker, as the next three. */
+    MESSAGE_TAKE = 39,
+    MESSAGE_TAKE_KEYS = 40,
+    MESSAGE_TAKE_END = 41,
     MESSAGE_TYPE_COUNT
 };
 

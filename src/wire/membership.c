@@ -1,6 +1,7 @@
 /* Who belongs to the cluster. */
 #include "wire/message.h"
 
+#include "wire/leaving.h"
 #include "wire/message_internal.h"
 
 /* It is put into JSON and into the log as it is. */
@@ -24,6 +25,7 @@ encode_member(struct writer *writer, const struct wire_member *member)
     write_u64(writer, member->since);
     write_short_bytes(writer, member->address);
     write_short_bytes(writer, member->queues);
+    write_short_bytes(writer, member->arenas);
 }
 
 bool
@@ -55,8 +57,9 @@ read_member(struct reader *reader, struct wire_member *out)
     out->since = read_u64(reader);
     out->address = read_short_bytes(reader);
     out->queues = read_short_bytes(reader);
+    out->arenas = read_short_bytes(reader);
     return reader_ok(reader) && out->node != 0 && is_address(out->address) &&
-           are_queues(out->queues);
+           are_queues(out->queues) && wire_are_arenas(out->arenas);
 }
 
 void

@@ -38,6 +38,7 @@
  *   MEMBER_RENEW  member_renew            member_list; parked until it is another one
  *   MEMBERS       (empty)                 JSON text
  *   KEY_*         see wire/bindings.h
+ *   LEAVE, TAKE_* see wire/leaving.h
  *   QUEUE_CALL    queue_call or nothing, payload: MessagePack; the same comes back
  */
 #ifndef WIRE_MESSAGE_H
@@ -249,6 +250,7 @@ enum lookup_flags {
     LOOKUP_BLOCKS = 1 << 0, /* Keys are block part keys: see wire_block_key(). */
     LOOKUP_RANGE = 1 << 1,  /* FETCH by a worker: what the range has beyond a value is
                                cut off; a checksum of the whole is enough. */
+    LOOKUP_PROVISIONAL = 1 << 2, /* TAKE: no controller has adopted them yet. */
 };
 struct lookup {
     uint32_t flags;
@@ -366,6 +368,7 @@ struct wire_member {
     struct ds_slice address; /* "host:port" of printable ASCII without '"' and '\\', */
     struct ds_slice queues;  /* Places of the queues whose controllers it has, encoded
                                 one behind the other; u16 bytes. */
+    struct ds_slice arenas;  /* Whose blocks it took over, likewise: wire/leaving.h. */
 };
 enum { MEMBER_ADDRESS_BYTES_MAX = 280 }; /* not longer than this. */
 

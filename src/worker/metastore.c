@@ -123,7 +123,8 @@ encode_all(const struct metastore *metastore, struct writer *out)
                                    .restarts = member->restarts,
                                    .since = member->since,
                                    .address = slice_of_text(member->address),
-                                   .queues = member->queues};
+                                   .queues = member->queues,
+                                   .arenas = member->arenas};
         encode_member(out, &wire);
     }
 }
@@ -195,6 +196,7 @@ member_of(const struct wire_member *wire)
         .incarnation = wire->incarnation,
         .restarts = wire->restarts,
         .queues = wire->queues,
+        .arenas = wire->arenas,
     };
     memcpy(member.address, wire->address.data, wire->address.len);
     return member;

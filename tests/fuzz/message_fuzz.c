@@ -1,4 +1,4 @@
-/* Every decoder of wire/message.h and wire/bindings.h. The first byte chooses one, the rest is the body.
+/* Every decoder of wire/message.h, wire/bindings.h and wire/leaving.h. The first byte chooses one, the rest is the body.
  *
  * What a decoder accepts, its encoder can say: the struct is written, which gives as
  * many bytes as were read (flags may become 0 or 1), and those bytes are read and
@@ -7,6 +7,7 @@
 
 #include "wire/bindings.h"
 #include "wire/journals.h"
+#include "wire/leaving.h"
 #include "wire/message.h"
 
 #include <stdlib.h>
@@ -472,6 +473,57 @@ rewrite_journal_synced(struct ds_slice body, struct writer *out)
     return true;
 }
 
+static bool
+rewrite_leave(struct ds_slice body, struct writer *out)
+{
+    enum leave_action action;
+    if (!decode_leave(body, &action))
+        return false;
+    encode_leave(out, action);
+    return true;
+}
+
+static bool
+rewrite_room(struct ds_slice body, struct writer *out)
+{
+    uint64_t bytes;
+    if (!decode_room(body, &bytes))
+        return false;
+    encode_room(out, bytes);
+    return true;
+}
+
+static bool
+rewrite_take_keys(struct ds_slice body, struct writer *out)
+{
+    struct take_key_list list;
+    struct wire_take_key key;
+    if (!decode_take_keys(body, &list))
+        return false;
+    encode_take_keys_begin(out, list.count);
+    while (next_take_key(&list, &key))
+        encode_take_key(out, &key);
+    DS_ASSERT(reader_done(&list.at));
+    return true;
+}
+
+static bool
+rewrite_take_end(struct ds_slice body, struct writer *out)
+{
+    struct ds_slice arenas;
+    struct wire_arena arena;
+    AUTO_WRITER(again);
+    if (!decode_take_end(body, &arenas))
+        return false;
+    while (next_arena(&arenas, &arena)) {
+        DS_ASSERT(arena.node != 0);
+        encode_arena(&again, &arena);
+    }
+    DS_ASSERT(arenas.len == 0);
+    encode_take_end(out, slice(again.data, again.len));
+    return true;
+}
+
 static const rewrite_fn rewrites[] = {
     rewrite_discovered,    rewrite_hello,          rewrite_welcome,
     rewrite_create,        rewrite_created,        rewrite_seal,
@@ -483,7 +535,8 @@ static const rewrite_fn rewrites[] = {
     rewrite_orphans_found, rewrite_key_orders,     rewrite_answers,
     rewrite_key_report,    rewrite_report_reply,   rewrite_queue_serve,
     rewrite_journal_sync,  rewrite_journal_write,  rewrite_journal_ask,
-    rewrite_journal_known, rewrite_journal_synced,
+    rewrite_journal_known, rewrite_journal_synced, rewrite_leave,
+    rewrite_room,          rewrite_take_keys,      rewrite_take_end,
 };
 
 int

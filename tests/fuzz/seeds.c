@@ -10,6 +10,7 @@
 #include "queue/test_text.h"
 #include "wire/bindings.h"
 #include "wire/journals.h"
+#include "wire/leaving.h"
 #include "wire/message.h"
 
 #include <errno.h>
@@ -150,12 +151,15 @@ seed_greetings(void)
     AUTO_WRITER(queues);
     place.address = (struct ds_slice){0};
     encode_queue_place(&queues, &place);
+    AUTO_WRITER(arenas);
+    encode_arena(&arenas, &(struct wire_arena){8, 9, true});
     struct wire_member member = {.node = 4,
                                  .incarnation = 5,
                                  .restarts = 1,
                                  .since = 6,
                                  .address = slice_of_text("10.0.0.1:31501"),
-                                 .queues = slice(queues.data, queues.len)};
+                                 .queues = slice(queues.data, queues.len),
+                                 .arenas = slice(arenas.data, arenas.len)};
     struct member_renew renewal = {.who = member,
                                    .epoch = 7,
                                    .version = 3,
@@ -185,6 +189,34 @@ seed_greetings(void)
 }
 
 static void
+seed_leaving(void)
+{
+    struct writer writer = message(32);
+    encode_leave(&writer, LEAVE_BEGIN);
+    seed_message("leave", writer);
+
+    writer = message(33);
+    encode_room(&writer, 1 << 30);
+    seed_message("room", writer);
+
+    writer = message(34);
+    struct wire_take_key key = {
+        .object = {.node = 4, .incarnation = 5, .slot = 6, .generation = 7},
+        .is_evictable = true,
+        .key = slice_of_text("key-2")};
+    encode_take_keys_begin(&writer, 1);
+    encode_take_key(&writer, &key);
+    seed_message("take_keys", writer);
+
+    writer = message(35);
+    AUTO_WRITER(arenas);
+    encode_arena(&arenas, &(struct wire_arena){4, 5, true});
+    encode_arena(&arenas, &(struct wire_arena){8, 9, true});
+    encode_take_end(&writer, slice(arenas.data, arenas.len));
+    seed_message("take_end", writer);
+}
+
+static void
 seed_bindings(void)
 {
     struct wire_binding binding = {
@@ -198,6 +230,14 @@ seed_bindings(void)
     encode_key_orders_begin(&writer, &orders);
     encode_binding(&writer, &binding);
     seed_message("key_orders", writer);
+
+    writer = message(22);
+    orders.order = KEY_MOVE;
+    binding.was = (struct object_name){.node = 8, .incarnation = 9, .generation = 3};
+    encode_key_orders_begin(&writer, &orders);
+    encode_binding(&writer, &binding);
+    seed_message("key_move", writer);
+    binding.was = (struct object_name){0};
 
     writer = message(23);
     encode_answers_begin(&writer, 2);
@@ -566,6 +606,7 @@ main(int argc, char **argv)
     seed_frames();
     seed_greetings();
     seed_bindings();
+    seed_leaving();
     seed_creation();
     seed_keys();
     seed_journals();
