@@ -85,6 +85,8 @@ static void
 finish(struct worker *worker, struct key_change *change, enum key_answer answer)
 {
     struct wire_answer said = {.answer = answer};
+    if (change->order == KEY_MOVE)
+        said.ttl_ds = change->ttl_ds;
     list_remove(&change->link);
     change->done(worker, change, &said);
 }
@@ -194,6 +196,41 @@ begin_bind(struct worker *worker, struct key_change *change)
         bind_now(worker, change);
 }
 
+/* What is left of the time of an object of ours to say; 0: it is for ever. */
+static uint32_t
+left_ds(struct worker *worker, const struct key_change *change)
+{
+    struct object_view view;
+    uint64_t now = clock_boot_ds();
+    uint32_t expires = change->binding->expires_ds;
+    if (!is_bound(change->binding))
+        expires =
+            store_find(worker->store, change->key, now, &view) ? view.expires_ds : 0;
+    if (expires == 0)
+        return 0;
+    return expires > now ? (uint32_t)(expires - now) : 1;
+}
+
+/* The same value at another node: whoever has it now lets go of it first, as others may
+ * change it at the next one. */
+static void
+begin_move(struct worker *worker, struct key_change *change)
+{
+    struct wire_answer now;
+    directory_find(worker, change->key, &now);
+    bool is_of_member =
+        change->object.node == own_node(worker) || is_member(worker, &change->object);
+    change->ttl_ds = left_ds(worker, change);
+    if (!is_of_member)
+        finish(worker, change, KEY_MOVED);
+    else if (now.answer == KEY_YES && object_name_equal(&now.object, &change->object))
+        finish(worker, change, KEY_YES); /* It was said before. */
+    else if (now.answer != KEY_YES || !object_name_equal(&now.object, &change->was))
+        finish(worker, change, KEY_NO);
+    else if (!is_bound(change->binding) || !ask_holder(worker, change))
+        bind_now(worker, change);
+}
+
 static void
 begin_unbind(struct worker *worker, struct key_change *change)
 {
@@ -244,6 +281,8 @@ begin(struct worker *worker, struct key_change *change)
         begin_unbind(worker, change);
     else if (change->order == KEY_EXPIRE)
         begin_expire(worker, change);
+    else if (change->order == KEY_MOVE)
+        begin_move(worker, change);
     else if (change->order != KEY_UNBIND_IF_GONE)
         begin_bind(worker, change);
     else
@@ -298,9 +337,11 @@ take_answer(struct worker *worker, struct key_change *change,
     if (!is_there && said->object.node != 0) {
         binding->object = said->object; /* As before a bind that came to nothing. */
         binding->expires_ds = 0;
-        if (change->order == KEY_UNBIND_IF_GONE || !ask_holder(worker, change))
+        if (change->order == KEY_UNBIND_IF_GONE || change->order == KEY_MOVE ||
+            !ask_holder(worker, change))
             finish(worker, change, KEY_NO);
-    } else if (change->order == KEY_UNBIND_IF_GONE) {
+    } else if (change->order == KEY_UNBIND_IF_GONE ||
+               (change->order == KEY_MOVE && !is_there)) {
         if (!is_there)
             binding->object = (struct object_name){0};
         finish(worker, change, said->answer);

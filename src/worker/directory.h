@@ -45,7 +45,8 @@ struct key_change {
     enum key_order order; /* One of those to an owner, but KEY_FIND. */
     struct ds_slice key;
     struct object_name object;
-    uint32_t ttl_ds; /* As in wire_binding. */
+    struct object_name was; /* KEY_MOVE */
+    uint32_t ttl_ds;        /* As in wire_binding. */
 
     /* Called once, maybe before directory_change() returns. */
     void (*done)(struct worker *worker, struct key_change *change,

@@ -127,11 +127,8 @@ pair_close(struct pair *pair)
 
 /* The other one orders something about one key. */
 static struct wire_answer
-order(struct pair *pair, enum key_order order, const char *key,
-      struct object_name object, uint32_t from)
+order_one(struct pair *pair, struct key_orders orders, struct wire_binding binding)
 {
-    struct key_orders orders = {.order = order, .from = from, .bindings.count = 1};
-    struct wire_binding binding = {.object = object, .key = slice_of_text(key)};
     struct answer_list list;
     struct wire_answer answer = {.answer = KEY_MOVED};
     AUTO_WRITER(body);
@@ -141,6 +138,26 @@ order(struct pair *pair, enum key_order order, const char *key,
     CHECK(decode_answers(body_of(&pair->as_other), &list));
     CHECK(next_answer(&list, &answer));
     return answer;
+}
+
+static struct wire_answer
+order(struct pair *pair, enum key_order order, const char *key,
+      struct object_name object, uint32_t from)
+{
+    struct key_orders orders = {.order = order, .from = from, .bindings.count = 1};
+    return order_one(
+        pair, orders,
+        (struct wire_binding){.object = object, .key = slice_of_text(key)});
+}
+
+static struct wire_answer
+move(struct pair *pair, const char *key, struct object_name object,
+     struct object_name was)
+{
+    struct key_orders orders = {.order = KEY_MOVE, .bindings.count = 1};
+    return order_one(
+        pair, orders,
+        (struct wire_binding){.object = object, .was = was, .key = slice_of_text(key)});
 }
 
 static bool
@@ -187,6 +204,53 @@ TEST(a_holder_with_an_older_object_is_told_again)
     CHECK_INT(atomic_load(&dropped_generation), 1);
     CHECK_INT(order(&pair, KEY_FIND, pair.ours, (struct object_name){0}, 0).answer,
               KEY_NO);
+    pair_close(&pair);
+}
+
+/* The other one takes over what we, who own the key, have; its time goes on. */
+TEST(an_object_is_moved_if_it_still_is_its_keys)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    struct object_view view;
+    struct object_name none = {0}, moved = object_of(1);
+    pair_open(&pair, &f);
+    struct ds_slice key = slice_of_text(pair.ours);
+    (void)put(&pair.client, pair.ours, 100);
+    uint64_t now = clock_boot_ds();
+    CHECK(store_set_expiry(f.worker.store, key, (uint32_t)now + 600, now));
+    CHECK(store_find(f.worker.store, key, now, &view));
+    struct object_name was = objects_name(&f.worker, view.ref), other = was;
+    other.generation++;
+    CHECK_INT(move(&pair, pair.ours, moved, other).answer, KEY_NO);
+    CHECK(store_find(f.worker.store, key, now, &view));
+    struct wire_answer answer = move(&pair, pair.ours, moved, was);
+    CHECK_INT(answer.answer, KEY_YES);
+    CHECK(answer.ttl_ds > 500 && answer.ttl_ds <= 600);
+    CHECK(!store_find(f.worker.store, key, now, &view));
+    struct wire_answer found = order(&pair, KEY_FIND, pair.ours, none, 0);
+    CHECK(object_name_equal(&found.object, &moved));
+    CHECK_INT(move(&pair, pair.ours, moved, was).answer, KEY_YES); /* Said again. */
+    CHECK_INT(atomic_load(&drops_seen), 0);
+    pair_close(&pair);
+}
+
+/* Who has it is told to let go of it first, and what that one has instead counts. */
+TEST(an_object_of_another_node_is_moved_when_that_has_let_go)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    struct object_name none = {0}, first = object_of(1), second = object_of(2);
+    pair_open(&pair, &f);
+    CHECK_INT(order(&pair, KEY_BIND, pair.ours, first, 0).answer, KEY_YES);
+    atomic_store(&older_generation, 3);
+    CHECK_INT(move(&pair, pair.ours, second, first).answer, KEY_NO);
+    struct wire_answer found = order(&pair, KEY_FIND, pair.ours, none, 0);
+    CHECK_INT(found.object.generation, 3);
+    CHECK_INT(move(&pair, pair.ours, second, object_of(3)).answer, KEY_YES);
+    CHECK_INT(atomic_load(&drops_seen), 2);
+    found = order(&pair, KEY_FIND, pair.ours, none, 0);
+    CHECK(object_name_equal(&found.object, &second));
     pair_close(&pair);
 }
 
@@ -254,6 +318,8 @@ TEST(without_a_lease_a_worker_owns_and_believes_nothing)
 }
 
 TEST_MAIN(RUN(a_holder_drops_its_object_before_another_takes_its_place),
+          RUN(an_object_is_moved_if_it_still_is_its_keys),
+          RUN(an_object_of_another_node_is_moved_when_that_has_let_go),
           RUN(a_holder_with_an_older_object_is_told_again),
           RUN(an_object_of_no_member_is_not_bound_and_a_key_of_others_not_answered),
           RUN(an_object_is_sealed_when_the_owner_of_its_key_has_bound_it),

@@ -47,6 +47,7 @@ change_all(struct session *session, const struct frame_header *header,
         struct key_item *item =
             keys_add(request, keys_in_body(request, body, binding.key));
         item->change.object = binding.object;
+        item->change.was = binding.was;
         item->change.ttl_ds = binding.ttl_ds;
     }
     keys_start(request, 0);

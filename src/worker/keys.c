@@ -92,8 +92,10 @@ encode(const struct peer_request *peer, struct writer *body)
     encode_key_orders_begin(body, &orders);
     for (uint32_t i = 0; i < errand->count; i++) {
         const struct key_change *change = &request->items[errand->items[i]].change;
-        struct wire_binding binding = {
-            .object = change->object, .ttl_ds = change->ttl_ds, .key = change->key};
+        struct wire_binding binding = {.object = change->object,
+                                       .was = change->was,
+                                       .ttl_ds = change->ttl_ds,
+                                       .key = change->key};
         encode_binding(body, &binding);
     }
 }
@@ -356,7 +358,8 @@ find_binding(struct worker *worker, const struct object_name *object)
 {
     LIST_FOREACH (link, &worker->key_requests) {
         struct key_request *request = CONTAINER_OF(link, struct key_request, link);
-        bool binds = request->order == KEY_BIND || request->order == KEY_BIND_IF_ABSENT;
+        bool binds = request->order == KEY_BIND ||
+                     request->order == KEY_BIND_IF_ABSENT || request->order == KEY_MOVE;
         for (uint32_t i = 0; binds && i < request->count; i++) {
             struct key_item *item = &request->items[i];
             if (!item->is_done && object_name_equal(&item->change.object, object))
