@@ -5,6 +5,8 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
+#include "worker/arenas.h"
+#include "worker/leaving.h"
 #include "worker/peers.h"
 
 #include <stdlib.h>
@@ -64,6 +66,18 @@ adopt_here(struct worker *worker, struct ds_block_id id)
     return count > 0;
 }
 
+/* One of the two; true: it was there. */
+static bool
+obey_here(struct worker *worker, enum message_type type, struct ds_block_id id)
+{
+    struct object_view view;
+    bool is_there = blocks_find_part(worker, id, 0, &view);
+    bool is_adopt = type == MESSAGE_BLOCK_ADOPT;
+    if (is_there && (!is_adopt || (view.flags & SLOT_FLAG_PROVISIONAL) != 0))
+        leaving_note_order(worker, type, id);
+    return is_adopt ? adopt_here(worker, id) : delete_here(worker, id);
+}
+
 /* ---- Passing on ---- */
 
 /* A request whose reply waits for other nodes. Owner: itself, until the last has
@@ -88,10 +102,11 @@ struct order {
     struct ds_block_id ids[];
 };
 
-static bool
-is_same_arena(struct block_birth one, struct block_birth other)
+static struct arena_id
+place_of(const struct worker *worker, struct ds_block_id id)
 {
-    return one.node == other.node && one.incarnation == other.incarnation;
+    struct block_birth birth = wire_block_birth(&id);
+    return arenas_find(worker, (struct arena_id){birth.node, birth.incarnation});
 }
 
 static size_t
@@ -156,13 +171,36 @@ take_flags(struct order *order, struct ds_slice body)
         order->orders->was_there[order->positions[i]] = flags[i] != 0;
 }
 
+/* Its node has left. Who took its blocks over is asked, if there is one; where that is this
+ * worker, it is done. */
+static bool
+ask_again(struct worker *worker, struct order *order)
+{
+    struct arena_id at = place_of(worker, order->ids[0]);
+    struct arena_id before = {order->request.node, order->request.incarnation};
+    struct orders *orders = order->orders;
+    if (worker->stopping || at.node == 0 || arena_id_equal(at, before))
+        return false;
+    if (!arena_id_equal(at, arenas_own(worker))) {
+        order->request.node = at.node;
+        order->request.incarnation = at.incarnation;
+        order->request.tries = 0;
+        return peers_ask(worker->peers, &order->request);
+    }
+    for (uint32_t i = 0; i < order->count; i++)
+        orders->was_there[order->positions[i]] =
+            obey_here(worker, orders->header.type, order->ids[i]);
+    return false;
+}
+
 static void
 end(struct worker *worker, struct peer_request *request,
     const struct peer_answer *answer)
 {
     struct order *order = CONTAINER_OF(request, struct order, request);
     struct orders *orders = order->orders;
-    (void)worker;
+    if (answer->header == NULL && ask_again(worker, order))
+        return;
     if (answer->header != NULL && answer->header->status != DS_OK)
         log_warn("worker node %u refused an order for %u blocks status=%s",
                  request->node, order->count, ds_status_name(answer->header->status));
@@ -179,23 +217,23 @@ static const struct peer_request_ops adopt_ops = {
     .type = MESSAGE_BLOCK_ADOPT, .encode = encode, .end = end};
 
 static uint32_t
-count_of(const struct block_id_list *ids, struct block_birth birth)
+count_at(const struct worker *worker, const struct block_id_list *ids,
+         struct arena_id at)
 {
     struct block_id_list list = *ids;
     struct ds_block_id id;
     uint32_t count = 0;
-    while (next_block_id(&list, &id)) {
-        count += is_same_arena(wire_block_birth(&id), birth);
-    }
+    while (next_block_id(&list, &id))
+        count += arena_id_equal(place_of(worker, id), at);
     return count;
 }
 
-/* With room for all blocks of that arena. NULL when out of memory. */
+/* With room for all blocks in that arena. NULL when out of memory. */
 static struct order *
-order_new(struct orders *orders, const struct block_id_list *ids,
-          struct block_birth birth)
+order_new(const struct worker *worker, struct orders *orders,
+          const struct block_id_list *ids, struct arena_id at)
 {
-    uint32_t room = count_of(ids, birth);
+    uint32_t room = count_at(worker, ids, at);
     size_t bytes =
         sizeof(struct order) + room * (sizeof(struct ds_block_id) + sizeof(uint32_t));
     struct order *order = calloc(1, bytes);
@@ -203,8 +241,8 @@ order_new(struct orders *orders, const struct block_id_list *ids,
         return NULL;
     bool is_adopt = orders->header.type == MESSAGE_BLOCK_ADOPT;
     order->request = (struct peer_request){.ops = is_adopt ? &adopt_ops : &delete_ops,
-                                           .node = birth.node,
-                                           .incarnation = birth.incarnation};
+                                           .node = at.node,
+                                           .incarnation = at.incarnation};
     order->orders = orders;
     order->room = room;
     order->positions = (uint32_t *)(void *)(order->ids + room);
@@ -213,36 +251,35 @@ order_new(struct orders *orders, const struct block_id_list *ids,
 }
 
 static struct order *
-find_order(const struct list *all, struct block_birth birth)
+find_order(const struct list *all, struct arena_id at)
 {
     LIST_FOREACH (link, all) {
         struct order *order = CONTAINER_OF(link, struct order, request.link);
-        struct block_birth other = {order->request.node, order->request.incarnation, 0};
-        if (is_same_arena(other, birth))
+        struct arena_id other = {order->request.node, order->request.incarnation};
+        if (arena_id_equal(other, at))
             return order;
     }
     return NULL;
 }
 
-/* Does what is to be done here, and sorts the rest by node. */
+/* Does what is to be done here, and sorts the rest by node. Of what is another's we may have
+ * a copy, or be just given it. */
 static enum ds_status
 sort(struct worker *worker, struct orders *orders, const struct block_id_list *ids,
      struct list *out)
 {
-    bool is_adopt = orders->header.type == MESSAGE_BLOCK_ADOPT;
+    struct arena_id own = arenas_own(worker);
     struct block_id_list list = *ids;
     struct ds_block_id id;
     for (uint32_t i = 0; next_block_id(&list, &id); i++) {
-        struct block_birth birth = wire_block_birth(&id);
-        if (birth.node == store_header(worker->store)->node) {
-            orders->was_there[i] =
-                is_adopt ? adopt_here(worker, id) : delete_here(worker, id);
+        struct arena_id at = place_of(worker, id);
+        bool was_there = obey_here(worker, orders->header.type, id);
+        if (arena_id_equal(at, own)) {
+            orders->was_there[i] = was_there;
             continue;
         }
-        if (!is_adopt)
-            (void)delete_here(worker, id); /* Our copy. */
-        struct order *order = find_order(out, birth);
-        if (order == NULL && (order = order_new(orders, ids, birth)) == NULL)
+        struct order *order = find_order(out, at);
+        if (order == NULL && (order = order_new(worker, orders, ids, at)) == NULL)
             return ds_fail(&orders->refusal, DS_NO_MEMORY,
                            "worker is out of memory for orders");
         if (order->count == 0)

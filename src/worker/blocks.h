@@ -1,8 +1,9 @@
 /* Blocks as a whole: adopting and deleting them, wherever they are.
  *
- * A request may name blocks of any nodes. What was born here is done at once, the rest is
- * passed on to the nodes in the ids (peers.h); the reply waits until all of them have
- * answered, or are no members any more, and with them their blocks. */
+ * A request may name blocks of any nodes. What is here is done at once, the rest is
+ * passed on to the nodes in the ids, or to those that took their blocks over (arenas.h);
+ * the reply waits until all of them have answered, or are no members any more, and with
+ * them their blocks. */
 #ifndef WORKER_BLOCKS_H
 #define WORKER_BLOCKS_H
 

@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "os/checksum.h"
 #include "os/clock.h"
+#include "worker/arenas.h"
 #include "worker/creates.h"
 #include "worker/peers.h"
 #include "worker/seal.h"
@@ -36,6 +37,8 @@ struct copy {
     struct hmap_node by_key; /* In worker->copies. */
     struct list unasked;     /* In worker->copies_unasked, or in none. */
     uint8_t key[BLOCK_KEY_BYTES];
+    struct copy_take *take; /* Who gets it when it has arrived; NULL: it is a copy. */
+    struct arena_id at;     /* Who is asked. */
     struct object_view view;
     uint64_t *pieces; /* Owned; checksums of what has arrived. */
     struct wire_checksum whole;
@@ -98,25 +101,31 @@ encode(const struct peer_request *request, struct writer *body)
     encode_lookup(body, &lookup, &key, 1);
 }
 
-static struct block_birth
-birth_of(const uint8_t key[BLOCK_KEY_BYTES])
+/* Blocks are moved when their node leaves. A user's object is where its name says: what is
+ * moved gets another name. */
+static struct arena_id
+place_of(const struct worker *worker, const uint8_t key[BLOCK_KEY_BYTES])
 {
     struct ds_block_id block;
+    struct object_name name;
     memcpy(&block, key, sizeof block); /* The key begins with it. */
-    return wire_block_birth(&block);
+    struct block_birth birth = wire_block_birth(&block);
+    struct arena_id born = {birth.node, birth.incarnation};
+    return wire_object_name(slice(key, BLOCK_KEY_BYTES), &name)
+               ? born
+               : arenas_find(worker, born);
 }
 
 /* The next range; false: nobody can be asked. */
 static bool
 ask_next(struct worker *worker, struct copy *copy)
 {
-    struct block_birth birth = birth_of(copy->key);
     struct range *range = calloc(1, sizeof *range);
     if (range == NULL)
         return false;
     *range = (struct range){.request = {.ops = &range_ops,
-                                        .node = birth.node,
-                                        .incarnation = birth.incarnation},
+                                        .node = copy->at.node,
+                                        .incarnation = copy->at.incarnation},
                             .copy = copy,
                             .offset = copy->asked};
     if (!peers_ask(worker->peers, &range->request)) {
@@ -159,6 +168,10 @@ reserve(struct worker *worker, struct copy *copy, uint64_t bytes, struct ds_erro
     struct create_request request = {.key = slice(copy->key, BLOCK_KEY_BYTES),
                                      .size = bytes,
                                      .flags = SLOT_FLAG_BLOCK | SLOT_FLAG_COPY};
+    if (copy->take != NULL) {
+        request.key = copy->take->key;
+        request.flags = copy->take->flags;
+    }
     enum ds_status status =
         store_create(worker->store, &request, clock_boot_ds(), &copy->view, err);
     while (status == DS_FULL && creates_populate_for(worker, bytes))
@@ -244,16 +257,21 @@ take_range(struct worker *worker, const struct range *range,
 
 /* ---- The end ---- */
 
-/* Seals the copy if it is what was sent. */
+/* Seals the copy, or hands it over, if it is what was sent. */
 static enum ds_status
-take_part(struct worker *worker, const struct copy *copy, struct ds_error *err)
+take_part(struct worker *worker, struct copy *copy, struct ds_error *err)
 {
     const struct object_view *view = &copy->view;
     uint64_t found = checksum_of_pieces(copy->pieces, piece_count(copy));
     struct objects_seal seal = {.ref = view->ref, .checksum = {true, found}};
     if (copy->whole.known && copy->whole.value != found)
         return fail_damaged(worker, err);
-    return objects_seal(worker, &seal, err);
+    if (copy->take == NULL)
+        return objects_seal(worker, &seal, err);
+    copy->take->ref = view->ref;
+    copy->take->checksum = found;
+    copy->take->has_arrived = true;
+    return DS_OK;
 }
 
 static void
@@ -265,22 +283,53 @@ give_up(struct copy *copy, const struct ds_error *err)
     copy->has_failed = true;
 }
 
+/* What was reserved for it is kept, or given back. */
+static void
+let_go(struct worker *worker, struct copy *copy)
+{
+    if (copy->pieces == NULL)
+        return;
+    if (copy->has_failed)
+        store_abort(worker->store, copy->view.ref);
+    store_unhold(worker->store, copy->view.offset);
+    free(copy->pieces);
+    copy->pieces = NULL;
+}
+
+/* Its node has left meanwhile, and gave it to another one, which is asked now. */
+static bool
+begin_again(struct worker *worker, struct copy *copy)
+{
+    struct arena_id at = place_of(worker, copy->key);
+    if (!copy->has_failed || at.node == 0 || arena_id_equal(at, copy->at) ||
+        arena_id_equal(at, arenas_own(worker)))
+        return false;
+    let_go(worker, copy);
+    copy->at = at;
+    copy->asked = 0;
+    copy->whole = (struct wire_checksum){0};
+    copy->has_failed = !ask_next(worker, copy);
+    return !copy->has_failed;
+}
+
 /* Whoever waits looks again: at what is there now, or at nothing. */
 static void
 finish(struct worker *worker, struct copy *copy)
 {
     struct ds_error err = {0};
+    struct copy_take *take = copy->take;
     if (!copy->has_failed && take_part(worker, copy, &err) != DS_OK)
         give_up(copy, &err);
-    if (copy->pieces != NULL) {
-        if (copy->has_failed)
-            store_abort(worker->store, copy->view.ref);
-        store_unhold(worker->store, copy->view.offset);
+    if (begin_again(worker, copy))
+        return;
+    let_go(worker, copy);
+    if (take == NULL) {
+        hmap_remove(&worker->copies, &copy->by_key);
+        waiters_key_appeared(worker, slice(copy->key, BLOCK_KEY_BYTES));
     }
-    hmap_remove(&worker->copies, &copy->by_key);
-    waiters_key_appeared(worker, slice(copy->key, BLOCK_KEY_BYTES));
-    free(copy->pieces);
     free(copy);
+    if (take != NULL)
+        take->done(worker, take);
 }
 
 static void
@@ -416,13 +465,12 @@ static uint32_t
 choose(struct worker *worker, struct copy *out[BATCH_PARTS_MAX])
 {
     uint32_t count = 0;
-    struct block_birth birth = {0};
+    struct arena_id at = {0};
     LIST_FOREACH (link, &worker->copies_unasked) {
         struct copy *copy = CONTAINER_OF(link, struct copy, unasked);
-        struct block_birth its = birth_of(copy->key);
         if (count == 0)
-            birth = its;
-        if (its.node != birth.node || its.incarnation != birth.incarnation)
+            at = copy->at;
+        if (!arena_id_equal(copy->at, at))
             continue;
         list_remove(&copy->unasked);
         out[count++] = copy;
@@ -435,12 +483,12 @@ choose(struct worker *worker, struct copy *out[BATCH_PARTS_MAX])
 static bool
 ask_batch(struct worker *worker, struct copy *const *copies, uint32_t count)
 {
-    struct block_birth birth = birth_of(copies[0]->key);
     struct batch *batch = calloc(1, sizeof *batch);
     if (batch == NULL)
         return false;
-    batch->request = (struct peer_request){
-        .ops = &batch_ops, .node = birth.node, .incarnation = birth.incarnation};
+    batch->request = (struct peer_request){.ops = &batch_ops,
+                                           .node = copies[0]->at.node,
+                                           .incarnation = copies[0]->at.incarnation};
     batch->count = count;
     memcpy(batch->copies, copies, count * sizeof(struct copy *));
     if (peers_ask(worker->peers, &batch->request))
@@ -476,22 +524,49 @@ is_mostly_small(const uint8_t key[BLOCK_KEY_BYTES])
     return memcmp(key + sizeof(struct ds_block_id), zero, sizeof zero) == 0;
 }
 
+static struct copy *
+copy_new(const uint8_t key[BLOCK_KEY_BYTES], struct arena_id at)
+{
+    struct copy *copy = calloc(1, sizeof *copy);
+    if (copy == NULL)
+        return NULL;
+    memcpy(copy->key, key, BLOCK_KEY_BYTES);
+    copy->at = at;
+    list_init(&copy->unasked);
+    return copy;
+}
+
+bool
+copies_take(struct worker *worker, const struct object_name *object,
+            struct copy_take *take)
+{
+    uint8_t key[BLOCK_KEY_BYTES];
+    wire_object_key(object, key);
+    struct arena_id at = place_of(worker, key);
+    struct copy *copy =
+        peers_know(worker->peers, at.node, at.incarnation) ? copy_new(key, at) : NULL;
+    take->has_arrived = false;
+    if (copy == NULL)
+        return false;
+    copy->take = take;
+    list_push_back(&worker->copies_unasked, &copy->unasked);
+    return true;
+}
+
 bool
 copies_fetch(struct worker *worker, struct ds_slice key)
 {
     if (key.len != BLOCK_KEY_BYTES)
         return false;
-    struct block_birth birth = birth_of(key.data);
-    if (birth.node == store_header(worker->store)->node ||
-        !peers_know(worker->peers, birth.node, birth.incarnation))
+    struct arena_id at = place_of(worker, key.data);
+    if (arena_id_equal(at, arenas_own(worker)) ||
+        !peers_know(worker->peers, at.node, at.incarnation))
         return false;
     if (is_asked(worker, key.data))
         return true;
-    struct copy *copy = calloc(1, sizeof *copy);
+    struct copy *copy = copy_new(key.data, at);
     if (copy == NULL)
         return false;
-    memcpy(copy->key, key.data, BLOCK_KEY_BYTES);
-    list_init(&copy->unasked);
     if (!hmap_insert(&worker->copies, &copy->by_key, hash_of(copy->key))) {
         free(copy);
         return false;

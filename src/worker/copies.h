@@ -9,6 +9,7 @@
 #ifndef WORKER_COPIES_H
 #define WORKER_COPIES_H
 
+#include "wire/block_id.h"
 #include "worker/worker.h"
 
 /* `key`, of a block's part (wire_block_key()), is not here. True: it is being fetched once
@@ -17,8 +18,22 @@
  * (any more). */
 bool copies_fetch(struct worker *worker, struct ds_slice key);
 
-/* Asks for what copies_fetch() has gathered: the first parts of several blocks of a node
- * by one request. Who waits for them is parked by then. */
+/* Part of who takes another node's object over, under a key of its own. */
+struct copy_take {
+    struct ds_slice key; /* Of what is reserved here for it, */
+    uint8_t flags;       /* with these. */
+    bool has_arrived;
+    struct object_ref ref; /* It is unsealed; whose this is then. */
+    uint64_t checksum;
+    void (*done)(struct worker *worker, struct copy_take *take); /* Called once. */
+};
+
+/* As copies_fetch(), for a user's object; `done` tells what came of it. */
+bool copies_take(struct worker *worker, const struct object_name *object,
+                 struct copy_take *take);
+
+/* Asks for what was gathered: the first parts of several blocks of a node by one request.
+ * Who waits for them is parked by then. */
 void copies_ask(struct worker *worker);
 
 #endif

@@ -9,7 +9,9 @@
 #include "net/conn.h"
 #include "os/clock.h"
 #include "os/sockets.h"
+#include "wire/leaving.h"
 #include "wire/message.h"
+#include "worker/arenas.h"
 #include "worker/election.h"
 #include "worker/owners.h"
 #include "worker/peers.h"
@@ -50,7 +52,7 @@ struct membership {
 
     struct member *members; /* Owned. As of `epoch` and `version`. */
     uint32_t count;
-    uint8_t *queues; /* Owned; what the members say of their queues points there. */
+    uint8_t *said; /* Owned; what the members say of themselves points there. */
     uint64_t epoch;
     uint64_t version;
     uint32_t lease_ms;
@@ -142,6 +144,28 @@ membership_past(const struct membership *membership)
     return (struct members_past){membership->epoch, membership->count};
 }
 
+/* Whoever has them whole goes before who is just being given them. */
+const struct member *
+membership_find_taker(const struct membership *membership, uint32_t node,
+                      uint32_t incarnation, bool *out_is_whole)
+{
+    const struct member *found = NULL;
+    uint32_t own = membership == NULL ? 0 : own_node(membership);
+    *out_is_whole = false;
+    for (uint32_t i = 0; i < membership_count(membership); i++) {
+        const struct member *member = &membership->members[i];
+        struct ds_slice arenas = member->arenas;
+        struct wire_arena arena;
+        while (member->node != own && !*out_is_whole && next_arena(&arenas, &arena)) {
+            if (arena.node != node || arena.incarnation != incarnation)
+                continue;
+            found = member;
+            *out_is_whole = arena.is_whole;
+        }
+    }
+    return found;
+}
+
 uint64_t
 membership_confirmed_ds(const struct membership *membership)
 {
@@ -221,13 +245,16 @@ renew(struct membership *membership, uint32_t flags)
         wait_ms = (uint32_t)min_u64(membership->lease_ms / 3, RENEW_MS_MAX);
     membership->renewed_ds = clock_boot_ds();
     AUTO_WRITER(queues);
+    AUTO_WRITER(arenas);
     queues_encode(worker, &queues, QUEUES_BYTES_MAX);
+    arenas_encode(worker, &arenas);
     struct member_renew message = {
         .who = {.node = table->node,
                 .incarnation = table->incarnation,
                 .restarts = (uint32_t)worker->restarts,
                 .address = slice_of_text(worker->flags->worker_address),
-                .queues = slice(queues.data, queues.len)},
+                .queues = slice(queues.data, queues.len),
+                .arenas = slice(arenas.data, arenas.len)},
         .flags = flags,
         .epoch = membership->epoch,
         .version = membership->version,
@@ -241,13 +268,22 @@ renew(struct membership *membership, uint32_t flags)
 }
 
 static size_t
-queue_bytes(struct member_list list)
+said_bytes(struct member_list list)
 {
     struct wire_member wire;
     size_t bytes = 0;
     while (next_member(&list, &wire))
-        bytes += wire.queues.len;
+        bytes += wire.queues.len + wire.arenas.len;
     return bytes;
+}
+
+static struct ds_slice
+keep(uint8_t **said, struct ds_slice bytes)
+{
+    struct ds_slice kept = slice(*said, bytes.len);
+    memcpy(*said, bytes.data, bytes.len);
+    *said += bytes.len;
+    return kept;
 }
 
 /* False when out of memory, with the members that were known. */
@@ -255,15 +291,15 @@ static bool
 take_members(struct membership *membership, struct member_list *list)
 {
     struct member *members = calloc(list->count + 1, sizeof *members);
-    uint8_t *queues = malloc(queue_bytes(*list) + 1);
-    if (members == NULL || queues == NULL) {
+    uint8_t *said = malloc(said_bytes(*list) + 1);
+    if (members == NULL || said == NULL) {
         free(members);
-        free(queues);
+        free(said);
         return false;
     }
     struct wire_member wire;
     uint32_t count = 0;
-    size_t used = 0;
+    uint8_t *at = said;
     while (next_member(list, &wire)) {
         struct member *member = &members[count++];
         member->node = wire.node;
@@ -271,9 +307,8 @@ take_members(struct membership *membership, struct member_list *list)
         member->restarts = wire.restarts;
         member->since = wire.since;
         memcpy(member->address, wire.address.data, wire.address.len);
-        memcpy(queues + used, wire.queues.data, wire.queues.len);
-        member->queues = slice(queues + used, wire.queues.len);
-        used += wire.queues.len;
+        member->queues = keep(&at, wire.queues);
+        member->arenas = keep(&at, wire.arenas);
     }
     struct worker *worker = membership->worker;
     bool is_other = membership->epoch != list->epoch;
@@ -281,13 +316,13 @@ take_members(struct membership *membership, struct member_list *list)
                                 count};
     if (is_other && !owners_changed(worker, &next)) {
         free(members);
-        free(queues);
+        free(said);
         return false;
     }
     free(membership->members);
-    free(membership->queues);
+    free(membership->said);
     membership->members = members;
-    membership->queues = queues;
+    membership->said = said;
     membership->count = count;
     membership->version = list->version;
     if (!is_other)
@@ -387,7 +422,7 @@ release(struct membership *membership)
     if (membership->handles_open > 0)
         return;
     free(membership->members);
-    free(membership->queues);
+    free(membership->said);
     free(membership);
 }
 

@@ -40,7 +40,8 @@ void membership_close(struct membership *membership);
 void
 membership_leave(struct membership *membership, void (*on_left)(struct worker *worker));
 
-/* Another queue has its controller here, or one has it no more: all members hear of it. */
+/* Another queue has its controller here, or one has it no more, or we took over the blocks
+ * of another arena: all members hear of it. */
 void membership_queues_changed(struct membership *membership); /* Accepts NULL. */
 
 /* The queue of this name, whose controller is at some other member and can be reached from
@@ -57,6 +58,12 @@ membership_find_tag(const struct membership *membership, uint16_t tag);
 /* NULL: no member has this node id. Borrowed until the members change. */
 const struct member *
 membership_find(const struct membership *membership, uint32_t node);
+
+/* Another member than this one that took over the blocks of that arena, or is just being
+ * given them; NULL: there is none. Borrowed as above; accepts NULL. */
+const struct member *
+membership_find_taker(const struct membership *membership, uint32_t node,
+                      uint32_t incarnation, bool *out_is_whole);
 
 /* The next one in the order of the nodes, behind the last the first: the same one if there is
  * no other. NULL: there are none. Borrowed as above; accepts NULL. */

@@ -6,6 +6,7 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
+#include "worker/leaving.h"
 #include "worker/seal.h"
 
 #include <stdlib.h>
@@ -195,7 +196,7 @@ reply_published(struct session *session, const struct frame_header *header,
         return;
     }
     struct object_view view = {0};
-    bool lends = list_is_empty(&worker->parked_creates) &&
+    bool lends = list_is_empty(&worker->parked_creates) && !leaving_is_active(worker) &&
                  store_lend(worker->store, message.lend_bytes, session->creator,
                             header->sequence, &view);
     worker->counters.creates += lends;

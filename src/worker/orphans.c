@@ -5,6 +5,7 @@
 #include "base/slice.h"
 #include "meta/members.h"
 #include "os/clock.h"
+#include "worker/arenas.h"
 #include "worker/blocks.h"
 #include "worker/membership.h"
 #include "worker/peers.h"
@@ -78,6 +79,33 @@ orphans_recover(struct worker *worker)
     store_client_provisional(worker->store, 0, note_part, worker);
 }
 
+struct born {
+    struct worker *worker;
+    struct arena_id arena;
+};
+
+static void
+note_born(struct ds_slice key, void *arg)
+{
+    const struct born *born = arg;
+    struct ds_block_id id;
+    if (key.len != BLOCK_KEY_BYTES)
+        return;
+    struct reader reader = reader_of(key.data, key.len);
+    memcpy(&id, read_bytes(&reader, sizeof id).data, sizeof id);
+    struct block_birth birth = wire_block_birth(&id);
+    if (read_u32(&reader) == 0 &&
+        arena_id_equal((struct arena_id){birth.node, birth.incarnation}, born->arena))
+        (void)note(born->worker, key.data, clock_monotonic_ms() + ORPHAN_REPEAT_MS);
+}
+
+void
+orphans_collect_born(struct worker *worker, struct arena_id arena)
+{
+    struct born born = {worker, arena};
+    store_client_provisional(worker->store, 0, note_born, &born);
+}
+
 static void
 forget(struct worker *worker, struct orphan *orphan)
 {
@@ -97,6 +125,14 @@ is_still_orphan(struct worker *worker, const struct orphan *orphan, uint64_t now
 }
 
 /* ---- Whom to tell ---- */
+
+/* While its node gives it to another one, its client may still put it. */
+static bool
+is_ours(const struct worker *worker, const struct orphan *orphan)
+{
+    struct block_birth birth = wire_block_birth(&orphan->id);
+    return arenas_is_here(worker, (struct arena_id){birth.node, birth.incarnation});
+}
 
 static uint16_t
 queue_of(const struct orphan *orphan)
@@ -132,7 +168,7 @@ static bool
 is_chosen(struct worker *worker, struct orphan *orphan, struct choice choice,
           uint64_t now_ms)
 {
-    if (orphan->is_foreign && choice.own_only)
+    if (orphan->is_foreign ? choice.own_only : !is_ours(worker, orphan))
         return false;
     if (choice.queue != 0 && queue_of(orphan) == choice.queue)
         return true;
@@ -249,7 +285,7 @@ tell_members(struct worker *worker, uint64_t now_ms)
     LIST_FOREACH (link, &worker->orphans) {
         struct orphan *orphan = CONTAINER_OF(link, struct orphan, link);
         struct choice choice;
-        if (orphan->due_ms > now_ms || orphan->is_foreign)
+        if (orphan->due_ms > now_ms || orphan->is_foreign || !is_ours(worker, orphan))
             continue;
         const struct member *member = find_judge(worker, orphan, &choice, now_ms);
         if (member == NULL)

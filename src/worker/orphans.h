@@ -21,6 +21,11 @@ void orphans_collect(struct worker *worker, uint32_t region);
  * before it and whose region is another's now. */
 void orphans_recover(struct worker *worker);
 
+/* Note the provisional blocks that were born there, and are ours from now on. Their clients
+ * may have put them just before, so controllers have longer to adopt them. */
+struct arena_id; /* arenas.h */
+void orphans_collect_born(struct worker *worker, struct arena_id born);
+
 /* Tell waiting controllers about those that have waited long enough for an adoption that
  * was under way. */
 void orphans_tick(struct worker *worker, uint64_t now_ms);

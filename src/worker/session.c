@@ -12,6 +12,7 @@
 #include "worker/client.h"
 #include "worker/creates.h"
 #include "worker/keys.h"
+#include "worker/leaving.h"
 #include "worker/metastore.h"
 #include "worker/objects.h"
 #include "worker/queues.h"
@@ -390,6 +391,11 @@ static const struct {
     [MESSAGE_JOURNAL_WRITE] = {handle_journal_write, false, false},
     [MESSAGE_JOURNAL_ASK] = {handle_journal_ask, false, false},
     [MESSAGE_JOURNAL_DROP] = {handle_journal_drop, false, false},
+    [MESSAGE_LEAVE] = {handle_leave, false, false},
+    [MESSAGE_TAKE_ROOM] = {handle_take_room, false, false},
+    [MESSAGE_TAKE] = {handle_take, false, false},
+    [MESSAGE_TAKE_KEYS] = {handle_take_keys, false, false},
+    [MESSAGE_TAKE_END] = {handle_take_end, false, false},
 };
 
 static bool
@@ -426,6 +432,8 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
         session_reject(session, "descriptors with a request that has none");
     else if (handlers[header->type].handle == NULL)
         session_reject(session, "a request that is not for a worker");
+    else if (leaving_refuses(session->worker, header->type))
+        leaving_refuse(session, header);
     else
         handlers[header->type].handle(session, header, body);
 }
@@ -439,6 +447,8 @@ on_payload_begin(struct conn *conn, const struct frame_header *header,
         session_reject(session, "a payload out of turn");
         return NULL;
     }
+    if (leaving_refuses(session->worker, header->type))
+        return NULL;
     if (header->type == MESSAGE_FILL)
         return fill_payload_begin(session, header, body);
     return put_payload_begin(session, header, body);

@@ -117,6 +117,15 @@ void handle_journal_ask(struct session *, const struct frame_header *, struct ds
 void
 handle_journal_drop(struct session *, const struct frame_header *, struct ds_slice);
 
+/* leaving.c */
+void handle_leave(struct session *, const struct frame_header *, struct ds_slice);
+
+/* taking.c */
+void handle_take_room(struct session *, const struct frame_header *, struct ds_slice);
+void handle_take(struct session *, const struct frame_header *, struct ds_slice);
+void handle_take_keys(struct session *, const struct frame_header *, struct ds_slice);
+void handle_take_end(struct session *, const struct frame_header *, struct ds_slice);
+
 /* metastore.c */
 void
 handle_member_renew(struct session *, const struct frame_header *, struct ds_slice);

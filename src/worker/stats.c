@@ -7,6 +7,7 @@
 #include "os/process.h"
 #include "worker/directory.h"
 #include "worker/kept_journals.h"
+#include "worker/leaving.h"
 #include "worker/queues.h"
 #include "worker/session.h"
 
@@ -88,7 +89,7 @@ add_identity(struct json *json, struct worker *worker)
 {
     add_text(json, "worker_address", worker->flags->worker_address);
     add_text(json, "version", DS_VERSION);
-    add_text(json, "state", worker->stopping ? "DRAINING" : "HEALTHY");
+    add_text(json, "state", worker->stopping || leaving_is_active(worker) ? "DRAINING" : "HEALTHY");
     add_text(json, "owner", worker->flags->owner);
     add_text(json, "home", worker->resources->home);
     add_text(json, "cluster_name", worker->flags->cluster_name);

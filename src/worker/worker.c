@@ -7,11 +7,13 @@
 #include "os/clock.h"
 #include "os/memfile.h"
 #include "os/supervisor.h"
+#include "worker/arenas.h"
 #include "worker/checksums.h"
 #include "worker/client.h"
 #include "worker/election.h"
 #include "worker/kept_journals.h"
 #include "worker/keys.h"
+#include "worker/leaving.h"
 #include "worker/membership.h"
 #include "worker/metastore.h"
 #include "worker/orphans.h"
@@ -49,6 +51,8 @@ on_tick(uv_timer_t *timer)
     owners_tick(worker);
     queues_tick(worker);
     takeover_tick(worker);
+    arenas_tick(worker);
+    leaving_tick(worker);
     if (++worker->tick_count % EXPIRED_TICKS == 0)
         directory_forget_expired(worker);
     if (worker->is_unreported)
@@ -120,12 +124,10 @@ on_left(struct worker *worker)
         stop(worker);
 }
 
-/* The others hear of it before we are gone; told twice, it stops at once. */
-static void
-on_signal(uv_signal_t *handle, int number)
+/* The others hear of it before we are gone. */
+void
+worker_end(struct worker *worker)
 {
-    struct worker *worker = handle->data;
-    (void)number;
     bool is_second = worker->is_leaving;
     worker->is_leaving = true;
     if (worker->membership == NULL || is_second) {
@@ -134,6 +136,13 @@ on_signal(uv_signal_t *handle, int number)
     }
     queues_hang_up(worker);
     membership_leave(worker->membership, on_left);
+}
+
+static void
+on_signal(uv_signal_t *handle, int number)
+{
+    (void)number;
+    worker_end(handle->data);
 }
 
 /* ---- Starting ---- */
@@ -169,6 +178,7 @@ open_store(struct worker *worker, struct ds_error *err)
         store_set_lease(worker->store, LEASE_NEVER_ENDS); /* Unless it joins others. */
     if (status != DS_OK || worker->restarts == 0)
         return status;
+    arenas_recover(worker);
     log_warn("worker recovered restarts=%d sealed=%ju unsealed=%ju deleted=%ju "
              "dropped_overlapping=%ju dropped_damaged=%ju",
              worker->restarts, (uintmax_t)report.sealed, (uintmax_t)report.writing,
@@ -274,6 +284,8 @@ fini(struct worker *worker)
     peers_close(worker->peers);
     keys_close(worker);
     reports_close(worker);
+    arenas_close(worker);
+    leaving_close(worker);
     directory_close(worker->directory);
     owners_close(worker->owners);
     hmap_fini(&worker->waiting_keys);
@@ -312,6 +324,7 @@ init(struct worker *worker, const struct worker_flags *flags,
     list_init(&worker->key_requests);
     list_init(&worker->reports);
     list_init(&worker->started);
+    list_init(&worker->taken);
     kept_journals_open(worker);
 }
 

@@ -48,6 +48,7 @@ struct membership; /* membership.h */
 struct peers;      /* peers.h */
 struct owners;     /* owners.h */
 struct directory;  /* directory.h */
+struct leaving;    /* leaving.h */
 
 struct worker {
     uv_loop_t loop;
@@ -78,6 +79,8 @@ struct worker {
     struct list queues;         /* queues.c */
     struct list kept_journals;  /* kept_journals.c */
     struct list started;        /* takeover.c */
+    struct list taken;          /* arenas.c */
+    struct leaving *leaving;    /* leaving.c; NULL: was never told to. */
     struct populate *populate;
     struct checksums *checksums;
     struct election *election;     /* NULL: no etcd decides who has the metastore. */
@@ -109,6 +112,9 @@ DS_MUST_USE enum ds_status
 worker_open(struct worker *worker, const struct worker_flags *flags,
             const struct resources *resources, int restarts, struct ds_error *err);
 void worker_close(struct worker *worker);
+
+/* Leaves the cluster, whose others hear of it, and stops; said twice, it stops at once. */
+void worker_end(struct worker *worker);
 
 /* The child's main. Returns the exit code. */
 int worker_run(const struct worker_flags *flags, const struct resources *resources,
