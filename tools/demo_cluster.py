@@ -115,7 +115,9 @@ def by_hand(network: Network, folder: Path) -> None:
         use_what_was_started(network, folder)
     finally:
         for host in reversed(network.hosts):
-            dscli(host, "stop", "--worker_address", f"{host.address}:31501")
+            dscli(
+                host, "stop", "--discard", "--worker_address", f"{host.address}:31501"
+            )
     print(f"the head {head} was stopped last: it has the metastore")
 
 

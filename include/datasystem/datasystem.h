@@ -136,6 +136,17 @@ ds_client_holders(struct ds_client *client, char **out_json, struct ds_error *er
 DS_API DS_MUST_USE enum ds_status
 ds_client_members(struct ds_client *client, char **out_json, struct ds_error *err);
 
+/* A worker leaves its cluster: what only it has is moved to another member first, then it
+ * ends. DS_LEAVE_BEGIN returns at once; ask again to hear how far it is. A JSON object,
+ * terminated, to be free()d by the caller: `state` is "nothing" (there is nothing to
+ * move, or nobody to move it to: the worker stays, and may be ended), "moving", "moved"
+ * (it ends by itself within seconds) or "staying", with the `reason` if it was to leave;
+ * `to`, and `moved_objects`, `objects`, `moved_bytes`, `bytes`. */
+enum ds_leave_action { DS_LEAVE_ASK, DS_LEAVE_BEGIN, DS_LEAVE_CANCEL };
+DS_API DS_MUST_USE enum ds_status
+ds_client_leave(struct ds_client *client, enum ds_leave_action action, char **out_json,
+                struct ds_error *err);
+
 /* Where a key lies on the ring of positions 0 to 2^32 - 1 that the nodes share. */
 DS_API uint32_t ds_key_position(struct ds_slice key);
 

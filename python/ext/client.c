@@ -119,6 +119,25 @@ client_members(PyObject *self, PyObject *unused)
 }
 
 static PyObject *
+client_leave(PyObject *self, PyObject *args)
+{
+    int action;
+    if (!PyArg_ParseTuple(args, "i:leave", &action))
+        return NULL;
+    struct call call = {.action = "DS_CLIENT_LEAVE"};
+    if (!call_begin(self, &call))
+        return NULL;
+    char *json = NULL;
+    enum ds_status status =
+        CALL(&call, ds_client_leave(call.handle, (enum ds_leave_action)action, &json,
+                                    &call.err));
+    PyObject *text =
+        status == DS_OK ? PyUnicode_FromString(json) : call_raise(&call, status);
+    free(json);
+    return text;
+}
+
+static PyObject *
 client_uses_shared_memory(PyObject *self, void *closure)
 {
     (void)closure;
@@ -138,6 +157,9 @@ static PyMethodDef client_methods[] = {
      "Who keeps room from being free, a JSON array."},
     {"members", client_members, METH_NOARGS,
      "Who belongs to the cluster, a JSON object; of a client of the metastore."},
+    {"leave", client_leave, METH_VARARGS,
+     "Let the worker leave its cluster (1), stay (2), or say how far it is (0): a JSON "
+     "object."},
     {"put", METHOD(client_put), KEYWORDS, "Store a copy of one value."},
     {"put_many", METHOD(client_put_many), KEYWORDS, "Store copies: all or nothing."},
     {"create", METHOD(client_create), KEYWORDS,

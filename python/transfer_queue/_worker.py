@@ -208,9 +208,11 @@ def is_worker_of(address: str, owner: OwnerText) -> bool:
 
 
 def stop_worker(address: str) -> bool:
-    """Stop it gracefully. Never raises; what went wrong is logged."""
+    """Stop it gracefully. Never raises; what went wrong is logged.
+
+    Nothing is moved to other nodes: their workers are about to end as well."""
     try:
-        command = [find_dscli(), "stop", "--worker_address", address]
+        command = [find_dscli(), "stop", "--discard", "--worker_address", address]
         done = _run(command, _STOP_TIMEOUT_S, os.environ)
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
         _log.warning("the datasystem worker at %s was not stopped: %s", address, error)

@@ -9,7 +9,9 @@
 #include "client/janitor.h"
 #include "meta/ring.h"
 #include "os/clock.h"
+#include "wire/leaving.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -308,8 +310,8 @@ copy_text(void *arg, const struct reply *reply, struct ds_error *err)
 }
 
 static enum ds_status
-ask(struct ds_client *client, enum message_type type, char **out_json,
-    struct ds_error *err)
+ask(struct ds_client *client, enum message_type type, struct writer *body,
+    char **out_json, struct ds_error *err)
 {
     enum ds_status status = check_client(client, err);
     if (status != DS_OK)
@@ -317,26 +319,41 @@ ask(struct ds_client *client, enum message_type type, char **out_json,
     if (out_json == NULL)
         return ds_fail(err, DS_INVALID, "no place for the answer");
     struct wait wait = client_wait(client, client->request_timeout_ms);
-    struct request request = {.type = type, .on_reply = copy_text, .arg = out_json};
+    struct request request = {
+        .type = type, .body = body, .on_reply = copy_text, .arg = out_json};
     return client_call(client, &request, &wait, err);
 }
 
 enum ds_status
 ds_client_stats(struct ds_client *client, char **out_json, struct ds_error *err)
 {
-    return ask(client, MESSAGE_STATS, out_json, err);
+    return ask(client, MESSAGE_STATS, NULL, out_json, err);
 }
 
 enum ds_status
 ds_client_holders(struct ds_client *client, char **out_json, struct ds_error *err)
 {
-    return ask(client, MESSAGE_HOLDERS, out_json, err);
+    return ask(client, MESSAGE_HOLDERS, NULL, out_json, err);
 }
 
 enum ds_status
 ds_client_members(struct ds_client *client, char **out_json, struct ds_error *err)
 {
-    return ask(client, MESSAGE_MEMBERS, out_json, err);
+    return ask(client, MESSAGE_MEMBERS, NULL, out_json, err);
+}
+
+enum ds_status
+ds_client_leave(struct ds_client *client, enum ds_leave_action action, char **out_json,
+                struct ds_error *err)
+{
+    static_assert((int)DS_LEAVE_CANCEL == (int)LEAVE_CANCEL, "actions");
+    AUTO_WRITER(body);
+    if ((int)action < 0 || action > DS_LEAVE_CANCEL)
+        return ds_fail(err, DS_INVALID, "no such action: %d", (int)action);
+    encode_leave(&body, (enum leave_action)action);
+    if (body.failed)
+        return ds_fail(err, DS_NO_MEMORY, "out of memory for a request");
+    return ask(client, MESSAGE_LEAVE, &body, out_json, err);
 }
 
 uint32_t

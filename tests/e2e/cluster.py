@@ -65,8 +65,12 @@ class Cluster:
         done = self.try_start(host, *flags)
         assert done.code == 0, done.out + done.err
 
-    def stop(self, host: Host) -> None:
-        done = self.dscli(host, "stop", "--worker_address", self.address(host))
+    def try_stop(self, host: Host, *words: str) -> Done:
+        address = self.address(host)
+        return self.dscli(host, "stop", "--worker_address", address, *words)
+
+    def stop(self, host: Host, *words: str) -> None:
+        done = self.try_stop(host, *words)
         assert done.code == 0, done.out + done.err
 
     def home(self, host: Host) -> Path:

@@ -108,7 +108,9 @@ def cluster(network: Network, site: Site) -> Iterator[Cluster]:
     yield cluster
     for host in reversed(network.hosts):
         host.heal()
-        cluster.dscli(host, "stop", "--worker_address", cluster.address(host))
+        cluster.dscli(
+            host, "stop", "--discard", "--worker_address", cluster.address(host)
+        )
 
 
 @pytest.fixture

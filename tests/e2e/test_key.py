@@ -143,7 +143,9 @@ def locked_cluster(network: Network, site: Site, key: Path) -> Iterator[Cluster]
         await_that(lambda host=host: "worker members=2" in cluster.log(host))
     yield cluster
     for host in reversed(started):
-        cluster.dscli(host, "stop", "--worker_address", cluster.address(host))
+        cluster.dscli(
+            host, "stop", "--discard", "--worker_address", cluster.address(host)
+        )
 
 
 def refused_lines(cluster: Cluster, host: Host) -> list[str]:

@@ -92,6 +92,19 @@ class Host:
     def lose_nothing(self) -> None:
         self.namespace.run("nft", "delete table netdev loss")
 
+    def slow(self, mbit: int) -> None:
+        """What goes from here in large packets is no more than so much a second; the
+        rest, as the members' renewals are, passes."""
+        begin = "add table netdev slow; add chain netdev slow out"
+        hook = f"{{ type filter hook ingress device {self._port} priority 0; }}"
+        limit = f"limit rate over {mbit * 125} kbytes/second burst 256 kbytes drop"
+        rule = f"add rule netdev slow out meta length > 1000 {limit}"
+        self.switch.run("nft", f"{begin} {hook}; {rule}")
+
+    def fast(self) -> None:
+        """As before slow()."""
+        self.switch.run("nft", "delete table netdev slow")
+
     def plug_in(self) -> None:
         cable = ["ip", "link", "add", self._port, "type", "veth", "peer", "name"]
         self.switch.run(*cable, "eth0", "netns", str(self.namespace.pid))

@@ -107,6 +107,8 @@ class Client:
 
     def members(self) -> str:
         """Who belongs to the cluster, asked of the metastore: a JSON object."""
+    def leave(self, action: int, /) -> str:
+        """Let the worker leave its cluster (1), stay (2), or tell how far it is (0)."""
     def put(
         self,
         key: str,

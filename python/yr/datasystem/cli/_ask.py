@@ -37,6 +37,14 @@ def ask_members(address: str, timeout_ms: int = TIMEOUT_MS) -> dict[str, Any]:
     return members
 
 
+def ask_to_leave(address: str, action: int, timeout_ms: int) -> dict[str, Any]:
+    """How far the worker is with leaving its cluster; CommandError as above."""
+    progress: dict[str, Any] = _ask(
+        address, timeout_ms, lambda client: client.leave(action)
+    )
+    return progress
+
+
 def _ask(address: str, timeout_ms: int, question: Callable[[Client], str]) -> Any:
     from yr.datasystem._core import Client, DatasystemError
 

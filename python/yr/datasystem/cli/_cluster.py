@@ -58,11 +58,13 @@ def up(file: str, timeout_s: int, home: str | None, head: str | None) -> int:
 
 
 def down(file: str) -> int:
-    """Stop the worker of every node; the one with the metastore last."""
+    """Stop the worker of every node; the one with the metastore last.
+
+    None moves anything, as all the others go as well."""
     cluster = read_cluster(file)
 
     def stop(node: str) -> None:
-        words = [cluster.dscli, "stop", "-w", cluster.address(node)]
+        words = [cluster.dscli, "stop", "--discard", "-w", cluster.address(node)]
         run_on(cluster, node, words, timeout_s=_STOP_S)
         say(f"Stop worker service @ {cluster.address(node)} success.")
 

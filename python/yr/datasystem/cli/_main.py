@@ -118,6 +118,18 @@ def _add_stop(commands: Commands) -> None:
     command = commands.add_parser("stop", help="stop a worker", allow_abbrev=False)
     command.add_argument("-w", "--worker_address", metavar="HOST:PORT")
     command.add_argument("-f", "--config_path", "--worker_config_path", metavar="FILE")
+    command.add_argument(
+        "--discard",
+        action="store_true",
+        help="at once: what only this node has of its cluster is not moved, but lost",
+    )
+    command.add_argument(
+        "-t",
+        "--timeout",
+        type=int,
+        metavar="SECONDS",
+        help="to move and to end (default: 180, and its memory at 40 MB/s)",
+    )
     command.set_defaults(run=_run_stop)
 
 
@@ -208,7 +220,12 @@ def _run_start(options: argparse.Namespace) -> int:
 def _run_stop(options: argparse.Namespace) -> int:
     from yr.datasystem.cli import _stop
 
-    return _stop.run(options.worker_address, options.config_path)
+    return _stop.run(
+        options.worker_address,
+        options.config_path,
+        discard=options.discard,
+        timeout_s=options.timeout,
+    )
 
 
 def _run_status(options: argparse.Namespace) -> int:
