@@ -1,0 +1,350 @@
+/* In place of what the worker asks of its machine: time, memory, other programs and the
+ * helper threads. And the ring of keys, which all members build alike: here the first one
+ * does, and the others are given the same and charged the processor's time that it took. */
+#include "machine.h"
+
+#include "base/check.h"
+#include "base/status.h"
+#include "meta/ring.h"
+#include "net/program.h"
+#include "net/run.h"
+#include "os/clock.h"
+#include "os/memfile.h"
+#include "os/sockets.h"
+#include "os/tcp_peer.h"
+#include "worker/checksums.h"
+#include "worker/launch.h"
+#include "worker/metastore.h"
+#include "worker/populate.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+/* ---- Clock ---- */
+
+uint64_t
+clock_monotonic_ms(void)
+{
+    return scale_now_ns() / SCALE_MS;
+}
+
+uint64_t
+clock_monotonic_ns(void)
+{
+    return scale_now_ns();
+}
+
+uint64_t
+clock_coarse_ms(void)
+{
+    return clock_monotonic_ms();
+}
+
+uint64_t
+clock_boot_ds(void)
+{
+    return scale_now_ns() / (100 * SCALE_MS);
+}
+
+uint64_t
+clock_thread_ns(void)
+{
+    return scale_now_ns();
+}
+
+void
+clock_utc_text(char *out)
+{
+    snprintf(out, 32, "-");
+}
+
+/* ---- Memory and peers ---- */
+
+/* The node whose worker is being opened. */
+static struct node *opening;
+
+void
+machine_open_worker(struct node *node)
+{
+    struct ds_error err = {0};
+    opening = node;
+    if (worker_open(&node->worker, &node->flags, &node->resources, 0, &err) != DS_OK) {
+        fprintf(stderr, "scale: a worker does not start: %s\n", err.message);
+        abort();
+    }
+}
+
+/* Descriptors of memory files are enum memory_fd here. */
+enum ds_status __wrap_memfile_map(int fd, uint64_t offset, uint64_t bytes,
+                                  bool writable, void **out, struct ds_error *err);
+enum ds_status
+__wrap_memfile_map(int fd, uint64_t offset, uint64_t bytes, bool writable, void **out,
+                   struct ds_error *err)
+{
+    (void)offset;
+    (void)bytes;
+    (void)writable;
+    (void)err;
+    *out = fd == FD_TABLE  ? opening->memory.table
+           : fd == FD_PINS ? opening->memory.pins
+                           : opening->arena;
+    return DS_OK;
+}
+
+void __wrap_memfile_unmap(void *data, uint64_t bytes);
+void
+__wrap_memfile_unmap(void *data, uint64_t bytes)
+{
+    (void)data;
+    (void)bytes;
+}
+
+enum ds_status __wrap_socket_peer_user(int fd, uid_t *out, struct ds_error *err);
+enum ds_status
+__wrap_socket_peer_user(int fd, uid_t *out, struct ds_error *err)
+{
+    (void)fd;
+    (void)err;
+    *out = geteuid();
+    return DS_OK;
+}
+
+enum ds_status __wrap_tcp_peer_check_user(int fd, struct ds_error *err);
+enum ds_status
+__wrap_tcp_peer_check_user(int fd, struct ds_error *err)
+{
+    (void)fd;
+    (void)err;
+    return DS_OK;
+}
+
+/* ---- Other programs ---- */
+
+uint32_t machine_programs_started;
+
+struct program {
+    void (*on_end)(int exit_code, int signal_number, void *arg);
+    void *arg;
+};
+
+/* It runs, and serves nothing. */
+enum ds_status
+program_start(uv_loop_t *loop, char **arguments, int stdin_fd,
+              void (*on_end)(int exit_code, int signal_number, void *arg), void *arg,
+              struct program **out, struct ds_error *err)
+{
+    (void)loop;
+    (void)arguments;
+    (void)stdin_fd;
+    (void)err;
+    struct program *program = calloc(1, sizeof *program);
+    DS_ASSERT(program != NULL);
+    *program = (struct program){on_end, arg};
+    machine_programs_started++;
+    *out = program;
+    return DS_OK;
+}
+
+void
+program_kill(struct program *program)
+{
+    program->on_end(0, 9, program->arg);
+    free(program);
+}
+
+void
+program_forget(struct program *program)
+{
+    free(program);
+}
+
+enum ds_status
+launch_prepare(const struct worker *worker, const char *queue, uint64_t term,
+               struct launch *out, struct ds_error *err)
+{
+    (void)queue;
+    (void)term;
+    (void)err;
+    *out = (struct launch){.count = 0};
+    snprintf(out->socket, sizeof out->socket, "%.*s/taken_over",
+             (int)sizeof out->socket - 16, worker->resources->home);
+    return DS_OK;
+}
+
+void
+launch_clean_up(const struct worker *worker)
+{
+    (void)worker;
+}
+
+void
+run_loop(uv_loop_t *loop)
+{
+    (void)loop;
+}
+
+/* ---- Helper threads: all memory is there, and nothing is hashed in advance ---- */
+
+enum ds_status
+populate_start(struct worker *worker, uint64_t already, struct populate **out,
+               struct ds_error *err)
+{
+    (void)already;
+    (void)err;
+    store_set_populated(worker->store, worker->memory.arena_bytes);
+    *out = NULL;
+    return DS_OK;
+}
+
+void
+populate_stop(struct populate *populate)
+{
+    (void)populate;
+}
+
+void
+populate_hurry(struct populate *populate)
+{
+    (void)populate;
+}
+
+bool
+populate_is_done(const struct populate *populate)
+{
+    (void)populate;
+    return true;
+}
+
+bool
+populate_step_now(struct populate *populate)
+{
+    (void)populate;
+    return false;
+}
+
+enum ds_status
+checksums_start(struct worker *worker, struct checksums **out, struct ds_error *err)
+{
+    (void)worker;
+    (void)err;
+    *out = NULL;
+    return DS_OK;
+}
+
+void
+checksums_stop(struct checksums *checksums)
+{
+    (void)checksums;
+}
+
+void
+checksums_tick(struct checksums *checksums)
+{
+    (void)checksums;
+}
+
+/* ---- Rings ---- */
+
+uint64_t machine_ring_ns;
+
+/* Owner: the list, while somebody has it. */
+struct shared_ring {
+    struct list link;
+    uint64_t hash; /* Of its nodes. */
+    size_t count;
+    struct ring *ring;
+    uint32_t references;
+    uint64_t cpu_ns;
+};
+
+static struct list rings = {.next = &rings, .prev = &rings};
+
+enum ds_status __real_ring_create(const uint32_t *nodes, size_t count,
+                                  struct ring **out, struct ds_error *err);
+void __real_ring_destroy(struct ring *ring);
+
+static uint64_t
+thread_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * SCALE_S + (uint64_t)now.tv_nsec;
+}
+
+static struct shared_ring *
+find_ring(uint64_t hash, size_t count)
+{
+    LIST_FOREACH (link, &rings) {
+        struct shared_ring *shared = CONTAINER_OF(link, struct shared_ring, link);
+        if (shared->hash == hash && shared->count == count)
+            return shared;
+    }
+    return NULL;
+}
+
+static struct shared_ring *
+build_ring(const uint32_t *nodes, size_t count, uint64_t hash)
+{
+    struct shared_ring *shared = calloc(1, sizeof *shared);
+    DS_ASSERT(shared != NULL);
+    uint64_t began = thread_ns();
+    enum ds_status status = __real_ring_create(nodes, count, &shared->ring, NULL);
+    DS_ASSERT(status == DS_OK);
+    machine_ring_ns = shared->cpu_ns = thread_ns() - began;
+    shared->hash = hash;
+    shared->count = count;
+    list_push_front(&rings, &shared->link);
+    return shared;
+}
+
+enum ds_status __wrap_ring_create(const uint32_t *nodes, size_t count,
+                                  struct ring **out, struct ds_error *err);
+enum ds_status
+__wrap_ring_create(const uint32_t *nodes, size_t count, struct ring **out,
+                   struct ds_error *err)
+{
+    (void)err;
+    cpu_pause();
+    uint64_t hash = XXH3_64bits(nodes, count * sizeof *nodes);
+    struct shared_ring *shared = find_ring(hash, count);
+    if (shared == NULL)
+        shared = build_ring(nodes, count, hash);
+    shared->references++;
+    *out = shared->ring;
+    cpu_resume();
+    cpu_charge(shared->cpu_ns);
+    return DS_OK;
+}
+
+void __wrap_ring_destroy(struct ring *ring);
+void
+__wrap_ring_destroy(struct ring *ring)
+{
+    LIST_FOREACH (link, &rings) {
+        struct shared_ring *shared = CONTAINER_OF(link, struct shared_ring, link);
+        if (shared->ring != ring)
+            continue;
+        if (--shared->references > 0)
+            return;
+        list_remove(&shared->link);
+        __real_ring_destroy(shared->ring);
+        free(shared);
+        return;
+    }
+}
+
+/* ---- The metastore's part of the head's tick ---- */
+
+void __real_metastore_tick(struct metastore *metastore, uint64_t now_ms);
+void __wrap_metastore_tick(struct metastore *metastore, uint64_t now_ms);
+void
+__wrap_metastore_tick(struct metastore *metastore, uint64_t now_ms)
+{
+    struct cpu_account outer = cpu_enter(&cluster.nodes[0].metastore);
+    __real_metastore_tick(metastore, now_ms);
+    cpu_leave(outer);
+}
