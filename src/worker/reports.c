@@ -74,23 +74,31 @@ append(struct report *report, struct object_ref ref)
     return true;
 }
 
-/* What is to be told, by the ring that the directory does not know yet. */
+/* What is to be told, by the ring that the directory does not know yet. Each object looks
+ * for its report among all members', which are in the order of their nodes. */
 struct collection {
     struct worker *worker;
     const struct ring *ring;
-    struct list *reports;
+    struct report **reports;
+    size_t count;
     bool has_failed;
 };
 
+/* NULL: there is none. */
 static struct report *
-find_report(const struct list *reports, uint32_t node)
+find_report(const struct collection *collection, uint32_t node)
 {
-    LIST_FOREACH (link, reports) {
-        struct report *report = CONTAINER_OF(link, struct report, link);
-        if (report->to.node == node && !report->is_over)
-            return report;
+    size_t low = 0, high = collection->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (collection->reports[middle]->to.node < node)
+            low = middle + 1;
+        else
+            high = middle;
     }
-    return NULL;
+    bool is_found =
+        low < collection->count && collection->reports[low]->to.node == node;
+    return is_found ? collection->reports[low] : NULL;
 }
 
 static void
@@ -100,7 +108,7 @@ collect(const struct object_view *view, struct ds_slice key, void *arg)
     if ((view->flags & SLOT_FLAG_BLOCK) != 0)
         return;
     uint32_t owner = ring_owner(collection->ring, ring_position(key));
-    struct report *report = find_report(collection->reports, owner);
+    struct report *report = find_report(collection, owner);
     if (report == NULL)
         return; /* Ours. */
     struct key_owner before = owners_find(collection->worker, key);
@@ -114,8 +122,8 @@ static void
 collect_deleted(struct ds_slice key, void *arg)
 {
     struct collection *collection = arg;
-    struct report *report = find_report(
-        collection->reports, ring_owner(collection->ring, ring_position(key)));
+    struct report *report =
+        find_report(collection, ring_owner(collection->ring, ring_position(key)));
     if (report == NULL)
         return;
     write_short_bytes(&report->deleted, key);
@@ -221,18 +229,15 @@ static bool
 collect_all(struct report *report)
 {
     struct worker *worker = report->worker;
-    struct list only = {.next = &only, .prev = &only};
-    struct collection collection = {
-        .worker = worker, .ring = owners_ring(worker->owners), .reports = &only};
+    struct collection collection = {.worker = worker,
+                                    .ring = owners_ring(worker->owners),
+                                    .reports = &report,
+                                    .count = 1};
     report->since = 0;
     report->count = 0;
     report->at = 0;
     report->deleted_at = 0;
-    list_remove(&report->link);
-    list_push_back(&only, &report->link);
     store_each(worker->store, collect, &collection);
-    list_remove(&report->link);
-    list_push_back(&worker->reports, &report->link);
     return !collection.has_failed;
 }
 
@@ -286,36 +291,59 @@ tell(struct report *report)
 
 /* ---- Epochs ---- */
 
+/* Not all of the epoch before has been told to that node. */
+static bool
+is_being_told(const struct worker *worker, uint32_t node)
+{
+    LIST_FOREACH (link, &worker->reports) {
+        const struct report *report = CONTAINER_OF(link, struct report, link);
+        if (report->to.node == node && !report->is_over)
+            return true;
+    }
+    return false;
+}
+
 /* A process that has not been told of any epoch by us, or not of all of the last one, is
  * told everything. */
 static struct report *
-add_report(struct worker *worker, struct list *reports, const struct report_to *to,
+report_new(struct worker *worker, const struct report_to *to,
            const struct member *member)
 {
     struct report *report = calloc(1, sizeof *report);
     if (report == NULL)
         return NULL;
+    list_init(&report->link);
     report->worker = worker;
     report->to = (struct key_owner){member->node, member->incarnation, member->restarts,
                                     member->since};
     report->epoch = to->epoch;
     report->is_back = to->of_all;
     if (!to->of_all && owners_has_member(worker->owners, &report->to) &&
-        find_report(&worker->reports, member->node) == NULL)
+        !is_being_told(worker, member->node))
         report->since = owners_epoch(worker->owners);
-    list_push_back(reports, &report->link);
     return report;
 }
 
-static void
-free_all(struct list *reports)
+/* In the order of their nodes. False when out of memory. */
+static bool
+add_reports(struct collection *collection, const struct report_to *to)
 {
-    LIST_FOREACH (link, reports)
-        report_free(CONTAINER_OF(link, struct report, link));
+    uint32_t own = store_header(collection->worker->store)->node;
+    collection->reports = calloc((size_t)to->count + 1, sizeof(struct report *));
+    for (uint32_t i = 0; collection->reports != NULL && i < to->count; i++) {
+        if (to->members[i].node == own)
+            continue;
+        struct report *report = report_new(collection->worker, to, &to->members[i]);
+        if (report == NULL)
+            return false;
+        collection->reports[collection->count++] = report;
+    }
+    return collection->reports != NULL;
 }
 
+/* They take the place of those of the epoch before. */
 static void
-take_over(struct worker *worker, struct list *reports)
+take_over(struct worker *worker, const struct collection *collection)
 {
     LIST_FOREACH (link, &worker->reports) {
         struct report *old = CONTAINER_OF(link, struct report, link);
@@ -323,32 +351,24 @@ take_over(struct worker *worker, struct list *reports)
         if (!old->is_under_way)
             report_free(old);
     }
-    LIST_FOREACH (link, reports) {
-        list_remove(link);
-        list_push_back(&worker->reports, link);
-    }
+    for (size_t i = 0; i < collection->count; i++)
+        list_push_back(&worker->reports, &collection->reports[i]->link);
 }
 
 bool
 reports_members_changed(struct worker *worker, const struct report_to *to)
 {
-    struct list reports = {.next = &reports, .prev = &reports};
-    struct collection collection = {
-        .worker = worker, .ring = to->ring, .reports = &reports};
-    uint32_t own = store_header(worker->store)->node;
-    for (uint32_t i = 0; i < to->count && !collection.has_failed; i++) {
-        if (to->members[i].node != own &&
-            add_report(worker, &reports, to, &to->members[i]) == NULL)
-            collection.has_failed = true;
-    }
-    if (!collection.has_failed && !list_is_empty(&reports))
+    struct collection collection = {.worker = worker, .ring = to->ring};
+    collection.has_failed = !add_reports(&collection, to);
+    if (!collection.has_failed && collection.count > 0)
         store_each(worker->store, collect, &collection);
-    if (!collection.has_failed && !list_is_empty(&reports))
+    if (!collection.has_failed && collection.count > 0)
         directory_each_deleted(worker, collect_deleted, &collection);
-    if (collection.has_failed)
-        free_all(&reports);
-    else
-        take_over(worker, &reports);
+    if (!collection.has_failed)
+        take_over(worker, &collection);
+    for (size_t i = 0; collection.has_failed && i < collection.count; i++)
+        report_free(collection.reports[i]);
+    free(collection.reports);
     return !collection.has_failed;
 }
 
@@ -369,7 +389,8 @@ reports_tick(struct worker *worker)
 void
 reports_close(struct worker *worker)
 {
-    free_all(&worker->reports);
+    LIST_FOREACH (link, &worker->reports)
+        report_free(CONTAINER_OF(link, struct report, link));
 }
 
 /* ---- What others report ---- */
