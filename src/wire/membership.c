@@ -123,9 +123,11 @@ decode_member_list(struct ds_slice body, struct member_list *out)
     message.at = reader;
     struct member_list probe = message;
     struct wire_member member;
+    uint32_t before = 0;
     while (probe.count > 0) {
-        if (!next_member(&probe, &member))
+        if (!next_member(&probe, &member) || member.node <= before)
             return false; /* The last one, too, may be malformed. */
+        before = member.node;
     }
     if (!reader_done(&probe.at))
         return false;

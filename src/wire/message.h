@@ -404,7 +404,7 @@ struct member_list {
     uint32_t count;
     struct reader at;
 };
-/* `count` calls of encode_member() follow. */
+/* `count` calls of encode_member() follow, in the order of their nodes. */
 void encode_member_list_begin(struct writer *writer, const struct member_list *message);
 void encode_member(struct writer *writer, const struct wire_member *member);
 bool decode_member_list(struct ds_slice body, struct member_list *out);

@@ -202,6 +202,7 @@ TEST(a_list_of_members_is_whole_or_refused)
     encode_member_list_begin(&w, &head);
     encode_member(&w, &member);
     CHECK(!decode_member_list(body_of(&w), &list));
+    member.node = 5;
     encode_member(&w, &member);
     CHECK(decode_member_list(body_of(&w), &list));
     CHECK(list.epoch == 9 && list.version == 5);
@@ -211,6 +212,23 @@ TEST(a_list_of_members_is_whole_or_refused)
     CHECK(!next_member(&list, &got));
     write_u8(&w, 0);
     CHECK(!decode_member_list(body_of(&w), &list));
+}
+
+/* Receivers look for a node by halves. */
+TEST(members_come_in_the_order_of_their_nodes)
+{
+    static const uint32_t nodes[][2] = {{4, 5}, {5, 4}, {4, 4}};
+    for (size_t i = 0; i < 3; i++) {
+        struct member_list list = {.epoch = 9, .count = 2};
+        struct wire_member member = {.address = slice_of_text("10.0.0.1:31501")};
+        AUTO_WRITER(w);
+        encode_member_list_begin(&w, &list);
+        for (size_t j = 0; j < 2; j++) {
+            member.node = nodes[i][j];
+            encode_member(&w, &member);
+        }
+        CHECK_INT(decode_member_list(body_of(&w), &list), i == 0);
+    }
 }
 
 TEST(a_member_says_which_queues_it_has)
@@ -249,8 +267,9 @@ TEST(a_member_says_which_queues_it_has)
 
 TEST_MAIN(RUN(a_member_says_which_queues_it_has),
           RUN(a_members_address_is_one_that_can_be_printed),
-          RUN(a_list_of_members_is_whole_or_refused), RUN(create_comes_back_as_it_was),
-          RUN(hello_carries_what_the_client_holds),
+          RUN(a_list_of_members_is_whole_or_refused),
+          RUN(members_come_in_the_order_of_their_nodes),
+          RUN(create_comes_back_as_it_was), RUN(hello_carries_what_the_client_holds),
           RUN(fill_comes_back_as_it_was_and_nothing_else_is_one),
           RUN(publish_comes_back_as_it_was_and_nothing_else_is_one),
           RUN(found_objects_come_back_in_order), RUN(truncated_messages_are_refused),

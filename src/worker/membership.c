@@ -50,7 +50,8 @@ struct membership {
     void (*on_joined)(struct worker *worker); /* NULL: was called. */
     void (*on_left)(struct worker *worker);   /* NULL: is not leaving. */
 
-    struct member *members; /* Owned. As of `epoch` and `version`. */
+    struct member *members; /* Owned, in the order of their nodes. As of `epoch` and
+                               `version`. */
     uint32_t count;
     uint8_t *said; /* Owned; what the members say of themselves points there. */
     uint64_t epoch;
@@ -69,14 +70,27 @@ own_node(const struct membership *membership)
     return store_header(membership->worker->store)->node;
 }
 
+/* The first member whose node is not below this one; there may be none. */
+static uint32_t
+position_of(const struct membership *membership, uint32_t node)
+{
+    uint32_t low = 0, high = membership->count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (membership->members[middle].node < node)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 const struct member *
 membership_find(const struct membership *membership, uint32_t node)
 {
-    for (uint32_t i = 0; i < membership->count; i++) {
-        if (membership->members[i].node == node)
-            return &membership->members[i];
-    }
-    return NULL;
+    uint32_t at = position_of(membership, node);
+    bool is_found = at < membership->count && membership->members[at].node == node;
+    return is_found ? &membership->members[at] : NULL;
 }
 
 /* Steps through all queues of the cluster, with their members. */
@@ -121,15 +135,10 @@ membership_find_queue(const struct membership *membership, struct ds_slice name,
 const struct member *
 membership_after(const struct membership *membership, uint32_t node)
 {
-    const struct member *first = NULL, *next = NULL;
-    for (uint32_t i = 0; i < membership_count(membership); i++) {
-        const struct member *member = &membership->members[i];
-        if (first == NULL || member->node < first->node)
-            first = member;
-        if (member->node > node && (next == NULL || member->node < next->node))
-            next = member;
-    }
-    return next != NULL ? next : first;
+    if (membership_count(membership) == 0)
+        return NULL;
+    uint32_t at = node == UINT32_MAX ? 0 : position_of(membership, node + 1);
+    return &membership->members[at == membership->count ? 0 : at];
 }
 
 void

@@ -12,12 +12,17 @@
 
 #include <stdlib.h>
 
-/* To one node. One alone takes less than two thirds of what the wire can do. */
-enum { LINKS_MAX = 4 };
+enum {
+    LINKS_MAX = 4, /* To one node. One alone takes less than two thirds of what the wire
+                      can do. */
+    NODE_LISTS = 256,
+};
 
+/* Invariant: a connection is in the list of its node, links[node % NODE_LISTS], behind
+ * those that are older. */
 struct peers {
     struct worker *worker;
-    struct list links;   /* Of struct peer_link. */
+    struct list links[NODE_LISTS];
     struct list waiting; /* Requests whose connection ended, to be asked again. */
     bool stopping;
 };
@@ -34,6 +39,12 @@ struct peer_link {
     uint32_t request_count;
     uint32_t sequence; /* Of the latest. */
 };
+
+static struct list *
+links_to(struct peers *peers, uint32_t node)
+{
+    return &peers->links[node % NODE_LISTS];
+}
 
 /* ---- Requests ---- */
 
@@ -206,7 +217,7 @@ peer_new(struct peers *peers, const struct member *member)
         free(peer);
         return NULL;
     }
-    list_push_back(&peers->links, &peer->link);
+    list_push_back(links_to(peers, member->node), &peer->link);
     const struct resources *resources = peers->worker->resources;
     conn_prove(peer->conn, resources_key(resources), resources_encryption(resources));
     say_hello(peer);
@@ -220,7 +231,7 @@ peer_for(struct peers *peers, const struct member *member, uint32_t links_max)
 {
     struct peer_link *best = NULL;
     uint32_t count = 0;
-    LIST_FOREACH (link, &peers->links) {
+    LIST_FOREACH (link, links_to(peers, member->node)) {
         struct peer_link *peer = CONTAINER_OF(link, struct peer_link, link);
         if (peer->node != member->node || peer->incarnation != member->incarnation)
             continue;
@@ -273,10 +284,12 @@ peers_tick(struct peers *peers)
 void
 peers_members_changed(struct peers *peers)
 {
-    LIST_FOREACH (link, &peers->links) {
-        struct peer_link *peer = CONTAINER_OF(link, struct peer_link, link);
-        if (member_of(peers, peer->node, peer->incarnation) == NULL)
-            conn_close(peer->conn, "that node is no member any more");
+    for (size_t i = 0; i < NODE_LISTS; i++) {
+        LIST_FOREACH (link, &peers->links[i]) {
+            struct peer_link *peer = CONTAINER_OF(link, struct peer_link, link);
+            if (member_of(peers, peer->node, peer->incarnation) == NULL)
+                conn_close(peer->conn, "that node is no member any more");
+        }
     }
 }
 
@@ -289,7 +302,8 @@ peers_open(struct worker *worker, struct peers **out, struct ds_error *err)
     if (peers == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for connections to workers");
     peers->worker = worker;
-    list_init(&peers->links);
+    for (size_t i = 0; i < NODE_LISTS; i++)
+        list_init(&peers->links[i]);
     list_init(&peers->waiting);
     *out = peers;
     return DS_OK;
@@ -299,8 +313,10 @@ void
 peers_stop(struct peers *peers)
 {
     peers->stopping = true;
-    LIST_FOREACH (link, &peers->links)
-        conn_close(CONTAINER_OF(link, struct peer_link, link)->conn, NULL);
+    for (size_t i = 0; i < NODE_LISTS; i++) {
+        LIST_FOREACH (link, &peers->links[i])
+            conn_close(CONTAINER_OF(link, struct peer_link, link)->conn, NULL);
+    }
     LIST_FOREACH (waiting, &peers->waiting)
         end_without_answer(peers, CONTAINER_OF(waiting, struct peer_request, link));
 }
@@ -310,7 +326,8 @@ peers_close(struct peers *peers)
 {
     if (peers == NULL)
         return;
-    DS_ASSERT(list_is_empty(&peers->links));
+    for (size_t i = 0; i < NODE_LISTS; i++)
+        DS_ASSERT(list_is_empty(&peers->links[i]));
     DS_ASSERT(list_is_empty(&peers->waiting));
     free(peers);
 }
