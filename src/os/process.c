@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -105,6 +106,17 @@ process_is_alive(pid_t pid, uint64_t start_time)
     if (state == 'Z' || state == 'X')
         return false;
     return start_time == 0 || started == start_time;
+}
+
+/* Where it cannot be raised, what is there has to do. */
+void
+process_raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 /* ---- For messages ---- */

@@ -23,6 +23,11 @@ bool process_is_alive(pid_t pid, uint64_t start_time);
 /* The path of a program that lies beside this one; false: there is none. */
 bool process_program_beside(const char *name, char *out, size_t out_bytes);
 
+/* As many descriptors as the system lets this process have. The limit that it is born with,
+ * 1,024 nearly everywhere, is for programs that use select(); a worker has connections to
+ * all others, and a controller to all clients. */
+void process_raise_descriptor_limit(void);
+
 /* A process for messages: "PID 12 (python3)", with "?" for a name that is not shown. */
 enum { PROCESS_TEXT_BYTES = 100 };
 void process_describe(pid_t pid, char *out, size_t out_bytes);

@@ -108,9 +108,22 @@ TEST(not_to_be_able_to_tell_differs_from_gone)
     CHECK_INT(number, EMFILE);
 }
 
+TEST(all_descriptors_that_may_be_had_can_be)
+{
+    struct rlimit before, few, after;
+    CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    few = (struct rlimit){.rlim_cur = 64, .rlim_max = before.rlim_max};
+    CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    process_raise_descriptor_limit();
+    CHECK(getrlimit(RLIMIT_NOFILE, &after) == 0);
+    CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK_INT(after.rlim_cur, before.rlim_max);
+}
+
 TEST_MAIN(RUN(death_makes_the_descriptor_readable),
           RUN(another_process_under_the_same_pid_is_refused),
           RUN(zombies_and_the_gone_are_not_alive),
           RUN(start_time_is_read_past_a_misleading_name), RUN(no_pid_is_no_process),
           RUN(not_to_be_able_to_tell_differs_from_gone),
+          RUN(all_descriptors_that_may_be_had_can_be),
           RUN(port_nobody_listens_on_is_described_as_empty))

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "os/clock.h"
+#include "os/process.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -271,6 +272,7 @@ supervisor_run(const struct supervisor_options *options)
     sigaddset(&self.watched, SIGINT);
     int result = sigprocmask(SIG_BLOCK, &self.watched, &self.before);
     DS_ASSERT(result == 0);
+    process_raise_descriptor_limit();
     /* Were SIGCHLD ignored, the kernel would reap the child before we look. */
     result = sigaction(SIGCHLD, &by_default, &chld_before);
     DS_ASSERT(result == 0);

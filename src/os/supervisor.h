@@ -6,7 +6,8 @@
  * that had come up (supervisor_child_is_up()) and was then killed by SIGKILL did not
  * crash: somebody else ended it, and starting works. It is replaced at once however
  * often that happens, and the count begins anew. The child dies with the supervisor
- * (PR_SET_PDEATHSIG). Single-threaded; must be called before any thread is started. */
+ * (PR_SET_PDEATHSIG), and may have as many descriptors as the system allows.
+ * Single-threaded; must be called before any thread is started. */
 #ifndef OS_SUPERVISOR_H
 #define OS_SUPERVISOR_H
 

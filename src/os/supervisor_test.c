@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -391,6 +392,32 @@ TEST(ignored_sigchld_does_not_hide_the_childs_end)
     close(events[1]);
 }
 
+static int
+tell_whether_descriptors_are_few(int restarts, void *arg)
+{
+    struct rlimit limit;
+    (void)restarts;
+    (void)arg;
+    CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    return limit.rlim_cur == limit.rlim_max ? 3 : 4;
+}
+
+TEST(child_may_have_all_descriptors)
+{
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct rlimit few;
+        struct supervisor_options options = {.child = tell_whether_descriptors_are_few,
+                                             .name = "test"};
+        CHECK(getrlimit(RLIMIT_NOFILE, &few) == 0);
+        few.rlim_cur = 64;
+        CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
+        _exit(supervisor_run(&options));
+    }
+    CHECK_INT(code_of(pid), 3);
+}
+
 TEST_MAIN(RUN(refusal_of_the_child_is_the_exit_code), RUN(first_crash_restarts_at_once),
           RUN(five_crashes_within_a_minute_give_up),
           RUN(kills_of_a_child_that_was_up_do_not_count),
@@ -403,4 +430,5 @@ TEST_MAIN(RUN(refusal_of_the_child_is_the_exit_code), RUN(first_crash_restarts_a
           RUN(crash_while_ending_is_not_restarted), RUN(child_dies_with_its_supervisor),
           RUN(child_gets_the_callers_signal_mask),
           RUN(a_signal_after_the_end_does_not_disturb_the_caller),
-          RUN(ignored_sigchld_does_not_hide_the_childs_end))
+          RUN(ignored_sigchld_does_not_hide_the_childs_end),
+          RUN(child_may_have_all_descriptors))
