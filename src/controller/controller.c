@@ -481,6 +481,7 @@ controller_run(const struct controller_options *options, int restarts)
     struct controller controller = {.options = options, .restarts = restarts};
     struct ds_error err = {0};
     list_init(&controller.sessions);
+    list_init(&controller.strangers);
     list_init(&controller.held);
     int result = uv_loop_init(&controller.loop);
     if (result < 0) {

@@ -83,6 +83,7 @@ struct controller {
     bool is_mute;      /* it is over: who comes is sent away, perhaps to a successor. */
     struct list held;  /* Replies that wait for the journal; see session.c. */
     uv_prepare_t turn; /* Active while the journal is to be flushed. */
+    struct list strangers; /* Those that have not said HELLO, the oldest first. */
     uint32_t unproven_count;
     uint64_t payload_bytes; /* Of requests that are arriving. */
     uv_signal_t terminate;

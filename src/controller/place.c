@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BACKLOG = 512, PATH_BYTES_MAX = 4096 };
+enum { BACKLOG = 4096, PATH_BYTES_MAX = 4096 };
 
 /* "/run/q" of "/run/q/socket"; "." of "socket". */
 static void

@@ -18,10 +18,11 @@ enum { CONFIG_WAIT_MS_MAX = 3600 * 1000 };
  * the timer is closed as well. */
 struct session {
     struct list link;
+    struct list
+        stranger_link; /* In controller->strangers while it is counted for one. */
     struct controller *controller;
     struct conn *conn;
     bool proven;             /* Said HELLO. */
-    bool is_stranger;        /* Did not, and is counted as such. */
     uint8_t *payload;        /* Of the request that is arriving; owned. */
     uint64_t payload_bytes;  /* Counted in controller->payload_bytes. */
     struct ds_error refusal; /* Why the payload is swallowed; DS_OK: it is not. */
@@ -338,9 +339,9 @@ handle_queue_call(struct session *session, const struct frame_header *header,
 static void
 uncount(struct session *session)
 {
-    if (session->is_stranger)
+    if (!list_is_empty(&session->stranger_link))
         session->controller->unproven_count--;
-    session->is_stranger = false;
+    list_remove(&session->stranger_link);
 }
 
 static void
@@ -493,14 +494,11 @@ check_peer(int fd, bool is_tcp, struct ds_error *err)
 static void
 drop_oldest_stranger(struct controller *controller)
 {
-    LIST_FOREACH (link, &controller->sessions) {
-        struct session *session = CONTAINER_OF(link, struct session, link);
-        if (!session->is_stranger)
-            continue;
-        uncount(session);
-        conn_close(session->conn, "too many connections have not said HELLO");
-        return;
-    }
+    struct session *oldest =
+        CONTAINER_OF(controller->strangers.next, struct session, stranger_link);
+    DS_ASSERT(!list_is_empty(&controller->strangers));
+    uncount(oldest);
+    conn_close(oldest->conn, "too many connections have not said HELLO");
 }
 
 static enum ds_status
@@ -527,7 +525,7 @@ create(struct controller *controller, int fd, bool is_tcp, struct ds_error *err)
     session->config_timer.data = session;
     if (controller->unproven_count >= CONTROLLER_UNPROVEN_MAX)
         drop_oldest_stranger(controller);
-    session->is_stranger = true;
+    list_push_back(&controller->strangers, &session->stranger_link);
     controller->unproven_count++;
     list_push_back(&controller->sessions, &session->link);
     return DS_OK;

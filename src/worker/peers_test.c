@@ -1,6 +1,7 @@
 /* A worker that gives orders to another one, and tells it of orphans. */
 #include "worker/peers_testing.h"
 
+#include "base/check.h"
 #include "worker/metastore.h"
 
 /* Ids of even counters are there. It hangs up some times before it answers. */
@@ -170,7 +171,35 @@ TEST(orphans_are_told_to_the_node_of_their_controller)
     fake_peer_stop(&other);
 }
 
+/* All members come at once when they hear of a change. */
+TEST(there_is_room_for_each_member_beside_the_strangers)
+{
+    enum { SILENT = WORKER_UNPROVEN_MAX + 2 };
+    FIXTURE(f, 64);
+    struct fake_peer other;
+    struct caller member;
+    struct caller *silent = calloc(SILENT + 1, sizeof *silent);
+    DS_ASSERT(silent != NULL);
+    fake_peer_start_tcp(&other, obeys);
+    join(&f, &member, &other);
+    RUN_UNTIL(&f, f.worker.unproven_count == 0);
+    for (uint32_t i = 0; i < SILENT; i++) {
+        caller_open(&silent[i], &f);
+        RUN_UNTIL(&f, f.worker.unproven_count == i + 1);
+    }
+    CHECK(!caller_is_told(&silent[0]));
+    caller_open(&silent[SILENT], &f);
+    RUN_UNTIL(&f, caller_is_told(&silent[0]));
+    CHECK_INT(f.worker.unproven_count, SILENT);
+    for (int i = 0; i <= SILENT; i++)
+        caller_close(&silent[i]);
+    free(silent);
+    caller_close(&member);
+    fake_peer_stop(&other);
+}
+
 TEST_MAIN(RUN(a_queue_of_another_node_is_found_there),
           RUN(orphans_are_told_to_the_node_of_their_controller),
           RUN(orders_for_blocks_go_to_the_nodes_where_they_are),
-          RUN(orders_for_a_node_that_goes_are_done))
+          RUN(orders_for_a_node_that_goes_are_done),
+          RUN(there_is_room_for_each_member_beside_the_strangers))

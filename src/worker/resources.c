@@ -17,7 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BACKLOG = 512, HUGE_PAGE_BYTES = 2 << 20 };
+/* All members may come at once; the system's own limit is 4,096 as well. */
+enum { BACKLOG = 4096, HUGE_PAGE_BYTES = 2 << 20 };
 
 /* ---- Paths ---- */
 

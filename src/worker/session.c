@@ -13,6 +13,7 @@
 #include "worker/creates.h"
 #include "worker/keys.h"
 #include "worker/leaving.h"
+#include "worker/membership.h"
 #include "worker/metastore.h"
 #include "worker/objects.h"
 #include "worker/queues.h"
@@ -251,9 +252,9 @@ welcome(struct session *session, const struct frame_header *header, bool wants_m
 static void
 uncount(struct session *session)
 {
-    if (!session->is_stranger)
+    if (list_is_empty(&session->stranger_link))
         return;
-    session->is_stranger = false;
+    list_remove(&session->stranger_link);
     DS_ASSERT(session->worker->unproven_count > 0);
     session->worker->unproven_count--;
 }
@@ -521,14 +522,11 @@ check_peer(int fd, enum session_kind kind, struct ds_error *err)
 static void
 drop_oldest_stranger(struct worker *worker)
 {
-    LIST_FOREACH (link, &worker->sessions) {
-        struct session *session = CONTAINER_OF(link, struct session, link);
-        if (!session->is_stranger)
-            continue;
-        uncount(session);
-        conn_close(session->conn, "too many connections have not said HELLO");
-        return;
-    }
+    struct session *oldest =
+        CONTAINER_OF(worker->strangers.next, struct session, stranger_link);
+    DS_ASSERT(!list_is_empty(&worker->strangers));
+    uncount(oldest);
+    conn_close(oldest->conn, "too many connections have not said HELLO");
 }
 
 void
@@ -548,6 +546,7 @@ session_open(struct worker *worker, int fd, enum session_kind kind)
     DS_ASSERT(session != NULL);
     session->worker = worker;
     session->kind = kind;
+    list_init(&session->stranger_link);
     list_init(&session->waiters);
     list_init(&session->parked_creates);
     list_init(&session->block_orders);
@@ -563,9 +562,10 @@ session_open(struct worker *worker, int fd, enum session_kind kind)
     if (kind != SESSION_UNIX)
         conn_expect_proof_over_tcp(session->conn, resources_key(worker->resources),
                                    resources_encryption(worker->resources));
-    if (worker->unproven_count >= WORKER_UNPROVEN_MAX)
+    if (worker->unproven_count >=
+        WORKER_UNPROVEN_MAX + membership_count(worker->membership))
         drop_oldest_stranger(worker);
-    session->is_stranger = true;
+    list_push_back(&worker->strangers, &session->stranger_link);
     worker->unproven_count++;
     worker->session_count++;
     list_push_back(&worker->sessions, &session->link);

@@ -12,12 +12,12 @@ struct renewal;
 enum session_kind { SESSION_UNIX, SESSION_TCP, SESSION_METASTORE };
 
 struct session {
-    struct list link; /* In worker->sessions. */
+    struct list link;          /* In worker->sessions. */
+    struct list stranger_link; /* In worker->strangers while it is counted for one. */
     struct worker *worker;
     struct conn *conn;
     enum session_kind kind;
     bool proven;           /* Said HELLO. */
-    bool is_stranger;      /* Not so, and counted in worker->unproven_count. */
     bool rejected;         /* It broke the protocol. */
     struct client *client; /* NULL: reserves nothing. */
     uint32_t creator;      /* Of objects made here: region + 1, or 0. */

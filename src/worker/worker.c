@@ -312,6 +312,7 @@ init(struct worker *worker, const struct worker_flags *flags,
             wire_block_counter(restarts), /* Ids of this arena never repeat. */
     };
     list_init(&worker->sessions);
+    list_init(&worker->strangers);
     list_init(&worker->clients);
     list_init(&worker->unseen);
     list_init(&worker->parked_creates);

@@ -20,7 +20,8 @@
 #include <uv.h>
 
 enum {
-    WORKER_UNPROVEN_MAX = 256, /* Connections that have not said HELLO. */
+    WORKER_UNPROVEN_MAX = 256, /* Connections that have not said HELLO, and one more for
+                                  each member: they all come when the members change. */
     WORKER_TICK_MS = 100,
 };
 
@@ -65,6 +66,7 @@ struct worker {
     struct listener *listeners[3];
     struct list sessions;
     uint32_t session_count;
+    struct list strangers; /* Those that have not said HELLO, the oldest first. */
     uint32_t unproven_count;
     struct list clients;
     struct list unseen; /* Those that are not watched, but asked for at each tick. */
