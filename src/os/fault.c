@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -241,6 +242,8 @@ WRAP(int, fallocate, (int fd, int mode, off_t offset, off_t bytes),
      (fd, mode, offset, bytes), -1, ENOSPC, EINTR)
 WRAP(int, fchmod, (int fd, mode_t mode), (fd, mode), -1, EIO)
 WRAP(int, fsync, (int fd), (fd), -1, EIO, ENOSPC)
+WRAP(int, getrlimit, (int what, struct rlimit *limit), (what, limit), -1, EPERM)
+WRAP(int, setrlimit, (int what, const struct rlimit *limit), (what, limit), -1, EPERM)
 WRAP(int, fdatasync, (int fd), (fd), -1, EIO, ENOSPC)
 WRAP(int, mkdir, (const char *path, mode_t mode), (path, mode), -1, ENOSPC)
 WRAP(int, rename, (const char *from, const char *to), (from, to), -1, ENOSPC, EIO)
