@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cluster test test-c test-py asan tsan fuzz soak kill-matrix bench bench-cluster lint fmt flags \
+.PHONY: help setup demo demo-cluster test test-c test-py asan tsan fuzz soak kill-matrix bench bench-cluster scale lint fmt flags \
 	check wheel install clean
 
 help: ## list the targets
@@ -53,6 +53,13 @@ bench: setup ## measure us and the peers; writes docs/benchmarks.md
 bench-cluster: setup ## the same between two nodes, as network namespaces (root)
 	@bench/setup_peers.sh
 	$(BIN)/python bench/across_nodes.py
+
+scale: setup ## what 10, 100 and 1,000 workers cost each other, in one process (minutes, 4 GB)
+	@cmake --preset dev >/dev/null
+	@cmake --build --preset dev -j $(JOBS) --target scale --target scale_rows >/dev/null
+	build/dev/tests/scale/scale --check
+	build/dev/tests/scale/scale_rows 1000000 1024 10
+	build/dev/tests/scale/scale_rows 300000 1 10
 
 lint: setup ## formatters, type checker, clang-tidy, structure
 	@tools/lint.sh

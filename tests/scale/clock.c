@@ -15,14 +15,17 @@ struct event {
     void *arg;
 };
 
-/* Invariant: events [0, count) are a binary heap. */
+#define BEGINNING_NS (1000 * SCALE_S)
+
+/* Invariant: events [0, count) are a heap, where each has CHILDREN ones below it. */
+enum { CHILDREN = 4 };
 static struct {
     struct event *events;
     size_t count;
     size_t capacity;
     uint64_t order;
     uint64_t now_ns;
-} queue = {.now_ns = 1000 * SCALE_S};
+} queue = {.now_ns = BEGINNING_NS};
 
 static uint64_t random_state;
 static struct cpu_account account;
@@ -60,11 +63,23 @@ scale_at(uint64_t at_ns, scale_fn run, void *arg)
                           run, arg};
     reserve_one();
     size_t at = queue.count++;
-    while (at > 0 && is_before(&event, &queue.events[(at - 1) / 2])) {
-        queue.events[at] = queue.events[(at - 1) / 2];
-        at = (at - 1) / 2;
+    while (at > 0 && is_before(&event, &queue.events[(at - 1) / CHILDREN])) {
+        queue.events[at] = queue.events[(at - 1) / CHILDREN];
+        at = (at - 1) / CHILDREN;
     }
     queue.events[at] = event;
+}
+
+/* Of those below `at`; there is one. */
+static size_t
+first_child(size_t at)
+{
+    size_t first = CHILDREN * at + 1;
+    for (size_t i = first + 1; i <= CHILDREN * (at + 1) && i < queue.count; i++) {
+        if (is_before(&queue.events[i], &queue.events[first]))
+            first = i;
+    }
+    return first;
 }
 
 static struct event
@@ -73,10 +88,8 @@ take_first(void)
     struct event first = queue.events[0];
     struct event last = queue.events[--queue.count];
     size_t at = 0;
-    for (size_t child = 1; child < queue.count; child = 2 * at + 1) {
-        if (child + 1 < queue.count &&
-            is_before(&queue.events[child + 1], &queue.events[child]))
-            child++;
+    while (CHILDREN * at + 1 < queue.count) {
+        size_t child = first_child(at);
         if (!is_before(&queue.events[child], &last))
             break;
         queue.events[at] = queue.events[child];
@@ -110,6 +123,8 @@ scale_clear(void)
     free(queue.events);
     queue.events = NULL;
     queue.capacity = 0;
+    queue.now_ns =
+        BEGINNING_NS; /* So that the next cluster is as if it were the first. */
 }
 
 /* ---- Chance: splitmix64 ---- */

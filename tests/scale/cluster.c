@@ -23,24 +23,17 @@
 struct cluster cluster;
 
 static struct worker_flags flags;
-static const struct store_geometry geometry = {
-    .arena_bytes = 256 << 10,
-    .slot_count = 1024,
-    .bucket_count = 256,
-    .key_heap_bytes = 16 << 10,
-    .region_count = 1,
-    .words_per_region = 64,
-};
+static struct store_geometry geometry;
 
 void
 scale_fail(const char *format, ...)
 {
+    char text[512];
     va_list arguments;
     va_start(arguments, format);
-    fputs("scale: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    fprintf(stderr, "scale: %s\n", text);
     exit(EXIT_FAILURE);
 }
 
@@ -170,6 +163,23 @@ node_stop(struct node *node)
 
 /* ---- All ---- */
 
+/* Room for a node's own keys, and for copies of others. */
+static void
+choose_geometry(uint32_t keys_per_node)
+{
+    uint64_t slots = 1024;
+    while (slots < 2 * (uint64_t)keys_per_node)
+        slots *= 2;
+    geometry = (struct store_geometry){
+        .arena_bytes = slots * 256,
+        .slot_count = slots,
+        .bucket_count = slots / 4,
+        .key_heap_bytes = 16 << 10,
+        .region_count = 1,
+        .words_per_region = 64,
+    };
+}
+
 static void
 parse_flags(void)
 {
@@ -184,10 +194,11 @@ parse_flags(void)
 }
 
 void
-cluster_open(uint32_t places)
+cluster_open(uint32_t places, uint32_t keys_per_node)
 {
     log_set_sink(NULL, NULL, LOG_NONE);
     parse_flags();
+    choose_geometry(keys_per_node);
     cluster.count = places;
     cluster.nodes = calloc(places, sizeof *cluster.nodes);
     snprintf(cluster.home, sizeof cluster.home, "/tmp/datasystem-scale-XXXXXX");

@@ -5,8 +5,8 @@
 
 #include "scale.h"
 
-/* Nodes that are not up yet. */
-void cluster_open(uint32_t places);
+/* Nodes that are not up yet, with room for so many keys each. */
+void cluster_open(uint32_t places, uint32_t keys_per_node);
 
 /* Stops all, without measuring it. */
 void cluster_close(void);

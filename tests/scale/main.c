@@ -154,7 +154,7 @@ parse(int argc, char **argv, struct options *out)
         else
             return false;
     }
-    return optind == argc && out->keys_per_node > 0 && out->keys_per_node <= 256;
+    return optind == argc && out->keys_per_node > 0 && out->keys_per_node <= 1000000;
 }
 
 int

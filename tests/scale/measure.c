@@ -264,7 +264,7 @@ measure(uint32_t members, uint64_t seed, uint32_t keys_per_node, struct result *
     size_t count = 0;
     DS_ASSERT(members >= 8);
     scale_seed(seed);
-    cluster_open(members + 1);
+    cluster_open(members + 1, keys_per_node);
     struct node *last = &cluster.nodes[members];
     all_join(&out[count++], members);
     cluster_add_keys(keys_per_node);

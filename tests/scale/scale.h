@@ -40,7 +40,8 @@ typedef void (*scale_fn)(void *arg);
 uint64_t scale_now_ns(void);
 void scale_at(uint64_t at_ns, scale_fn run, void *arg);
 void scale_run_until(uint64_t at_ns);
-void scale_clear(void); /* All nodes are gone: what is still to happen does nothing. */
+/* All nodes are gone: what is still to happen does nothing, and time begins anew. */
+void scale_clear(void);
 
 void scale_seed(uint64_t seed);
 uint64_t scale_random(void);
@@ -138,7 +139,7 @@ enum network_cost {
     MESSAGE_NS = 5000,     /* for the system calls of a message at each end, */
     CONNECT_NS = 40000,    /* of a connection, */
     BITS_PER_NS = 10,      /* and a wire of 10 Gbit/s. */
-    BACKLOG = 512,         /* As in worker/resources.c. */
+    BACKLOG = 4096,        /* As in worker/resources.c. */
     RETRY_NS = 1000000000, /* Linux repeats a lost SYN after a second. */
 };
 
