@@ -13,6 +13,7 @@
 #include "os/sockets.h"
 #include "os/tcp_peer.h"
 #include "worker/checksums.h"
+#include "worker/election.h"
 #include "worker/launch.h"
 #include "worker/metastore.h"
 #include "worker/populate.h"
@@ -173,6 +174,56 @@ launch_prepare(const struct worker *worker, const char *queue, uint64_t term,
     snprintf(out->socket, sizeof out->socket, "%.*s/taken_over",
              (int)sizeof out->socket - 16, worker->resources->home);
     return DS_OK;
+}
+
+/* ---- No etcd ---- */
+
+enum ds_status
+election_open(struct worker *worker, struct election **out, struct ds_error *err)
+{
+    (void)worker;
+    (void)out;
+    return ds_fail(err, DS_UNSUPPORTED, "there is no etcd");
+}
+
+void
+election_close(struct election *election)
+{
+    (void)election;
+}
+
+void
+election_ask(struct election *election, election_answer_fn on_answer, void *arg)
+{
+    (void)election;
+    on_answer(arg, NULL, "there is no etcd");
+}
+
+bool
+election_holds(const struct election *election)
+{
+    (void)election;
+    return false;
+}
+
+void
+election_save(struct election *election, struct members_past past)
+{
+    (void)election;
+    (void)past;
+}
+
+void
+election_resign(struct election *election, void (*on_done)(struct worker *worker))
+{
+    (void)election;
+    (void)on_done;
+}
+
+void
+election_tick(struct election *election)
+{
+    (void)election;
 }
 
 void

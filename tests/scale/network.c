@@ -478,17 +478,21 @@ conn_accept_peer(struct conn *conn)
 }
 
 void
-conn_expect_proof_over_tcp(struct conn *conn, const struct auth_key *key)
+conn_expect_proof_over_tcp(struct conn *conn, const struct auth_key *key,
+                           enum auth_encryption encryption)
 {
     (void)conn;
     (void)key;
+    (void)encryption;
 }
 
 void
-conn_prove(struct conn *conn, const struct auth_key *key)
+conn_prove(struct conn *conn, const struct auth_key *key,
+           enum auth_encryption encryption)
 {
     (void)conn;
     (void)key;
+    (void)encryption;
 }
 
 /* `fd` is the port. */
