@@ -83,4 +83,10 @@ uint64_t membership_confirmed_ds(const struct membership *membership);
 /* This worker as well; 0 for NULL. */
 uint32_t membership_count(const struct membership *membership);
 
+/* In the order of their nodes; borrowed as above. */
+const struct member *membership_at(const struct membership *membership, uint32_t index);
+
+/* Of this worker. */
+uint32_t membership_own_node(const struct membership *membership);
+
 #endif

@@ -89,7 +89,8 @@ add_identity(struct json *json, struct worker *worker)
 {
     add_text(json, "worker_address", worker->flags->worker_address);
     add_text(json, "version", DS_VERSION);
-    add_text(json, "state", worker->stopping || leaving_is_active(worker) ? "DRAINING" : "HEALTHY");
+    add_text(json, "state",
+             worker->stopping || leaving_is_active(worker) ? "DRAINING" : "HEALTHY");
     add_text(json, "owner", worker->flags->owner);
     add_text(json, "home", worker->resources->home);
     add_text(json, "cluster_name", worker->flags->cluster_name);
