@@ -259,6 +259,17 @@ TEST(a_request_that_is_half_sent_has_touched_the_connection)
     free(got);
 }
 
+/* The socket is full before the request: none of it is sent, but its record has a number. */
+TEST(a_request_that_is_only_encrypted_has_touched_the_connection)
+{
+    static const uint8_t filling[4096];
+    while (send(channel->fd, filling, sizeof filling, MSG_DONTWAIT) > 0)
+        continue;
+    CHECK_STATUS(ask(0, 1, slice("", 0)), DS_TIMEOUT);
+    CHECK(channel->touched);
+    CHECK(!channel->owed);
+}
+
 #define EACH(name) cmocka_unit_test_setup_teardown(name, before_each, after_each)
 
 TEST_MAIN(EACH(a_request_is_read_at_the_other_end_and_nowhere_else),
@@ -268,4 +279,5 @@ TEST_MAIN(EACH(a_request_is_read_at_the_other_end_and_nowhere_else),
           EACH(a_reply_that_comes_again_is_a_broken_connection),
           EACH(a_late_reply_is_drained_without_waiting),
           EACH(more_than_was_asked_for_is_noticed_before_the_next_request),
-          EACH(a_request_that_is_half_sent_has_touched_the_connection))
+          EACH(a_request_that_is_half_sent_has_touched_the_connection),
+          EACH(a_request_that_is_only_encrypted_has_touched_the_connection))

@@ -230,7 +230,8 @@ static struct relayed
 take_from(struct side *from)
 {
     struct relayed relayed = {.len = 0};
-    for (int idle = 0; idle < 3 && from->closed == 0;) {
+    for (int idle = 0;
+         idle < 3 && from->closed == 0 && relayed.len < sizeof relayed.bytes;) {
         uv_run(&test_loop, UV_RUN_ONCE);
         ssize_t got = recv(from->peer, relayed.bytes + relayed.len,
                            sizeof relayed.bytes - relayed.len, MSG_DONTWAIT);
@@ -267,6 +268,7 @@ open_relayed(struct side *made, struct side *accepted)
     pass(accepted, made); /* its answer, */
     pass(made, accepted); /* our proof, */
     pass(accepted, made); /* and that it is right. */
+    RUN_UNTIL(made->conn->encryption != NULL);
 }
 
 TEST(nothing_of_a_frame_is_seen_on_the_path)
@@ -282,6 +284,27 @@ TEST(nothing_of_a_frame_is_seen_on_the_path)
     give(&accepted, &relayed);
     RUN_UNTIL(accepted.frames == 1);
     CHECK(memcmp(accepted.last_body, secret_body, strlen(secret_body)) == 0);
+    close_both(&made, &accepted);
+}
+
+/* The socket is full, and nothing but a record waits for it. */
+TEST(the_last_record_goes_out_when_there_is_room_again)
+{
+    struct side made, accepted;
+    size_t count = 0;
+    open_relayed(&made, &accepted);
+    while (!conn_has_unsent(made.conn))
+        say(&made, (uint32_t)++count, secret_body);
+    CHECK(list_is_empty(&made.conn->queue));
+    CHECK(made.conn->is_polling_writable);
+    for (int turns = 0; accepted.frames < count; turns++) {
+        struct relayed relayed = take_from(&made);
+        give(&accepted, &relayed);
+        CHECK(turns < 1000);
+    }
+    CHECK_INT(accepted.last.sequence, count);
+    CHECK(!conn_has_unsent(made.conn));
+    CHECK(!made.conn->is_polling_writable);
     close_both(&made, &accepted);
 }
 
@@ -482,6 +505,7 @@ TEST_MAIN(RUN(frames_pass_in_their_order), RUN(large_payloads_pass_both_ways),
           RUN(who_encrypts_refuses_who_does_not),
           RUN(who_does_not_encrypt_refuses_who_does), RUN(who_takes_either_follows),
           RUN(nothing_of_a_frame_is_seen_on_the_path),
+          RUN(the_last_record_goes_out_when_there_is_room_again),
           RUN(a_changed_byte_anywhere_closes), RUN(a_record_that_comes_twice_closes),
           RUN(records_in_another_order_close), RUN(what_is_sent_back_closes),
           RUN(a_record_that_is_cut_off_is_no_good_order),
