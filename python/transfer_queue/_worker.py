@@ -86,6 +86,11 @@ def find_dscli() -> str:
 def build_arguments(section: Mapping[str, Any]) -> list[str]:
     """The words that a Yuanrong section adds to `dscli start`; refuses what lacks."""
     arguments = str(section.get("worker_args") or "").split()
+    if any(word.partition("=")[0] == "--encrypt_connections" for word in arguments):
+        raise ValueError(
+            "worker_args has --encrypt_connections, which does not reach the queue's "
+            "controller; set backend.Yuanrong.encrypt_connections instead"
+        )
     if section.get("enable_rdma"):
         raise RuntimeError(
             "Failed to start datasystem worker: enable_rdma is true, but RDMA "

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 enum {
     INPUT_BYTES_MIN = 4096,
@@ -90,6 +91,7 @@ channel_encrypt(struct channel *channel, const struct auth_key *key,
     channel->encryption = encryption_create(key, opening, AUTH_CONNECTED);
     if (channel->encryption == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory to encrypt a connection");
+    channel->encrypts_in = getpid();
     return DS_OK;
 }
 
@@ -166,6 +168,10 @@ send_encrypted(struct channel *channel, const struct iovec *parts, int count,
 {
     struct ds_slice slices[PARTS_MAX];
     DS_ASSERT(count <= PARTS_MAX);
+    if (channel->encrypts_in != getpid()) {
+        (void)ds_fail(err, DS_IO, "this connection is the parent process's");
+        return -1;
+    }
     for (int i = 0; i < count; i++)
         slices[i] = slice(parts[i].iov_base, parts[i].iov_len);
     *out_taken = has_unsent(channel) ? 0

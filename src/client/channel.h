@@ -17,6 +17,8 @@
 
 #include <datasystem/datasystem.h>
 
+#include <sys/types.h>
+
 struct mapping;
 
 enum channel_state { CHANNEL_BUSY, CHANNEL_IDLE, CHANNEL_DRAINING };
@@ -27,6 +29,7 @@ struct channel {
     enum channel_state state;
     int fd;
     struct encryption *encryption; /* Owned; NULL: what passes is plain. */
+    pid_t encrypts_in; /* Which process: two that go on would use one nonce twice. */
     struct mapping *mapping; /* Counted; the memory that the peer's replies speak of. */
     uint64_t epoch;          /* mapping->epoch when it was last idle. */
     uint64_t whole_at_ms;    /* clock_coarse_ms() of pool_is_alive()'s last look. */

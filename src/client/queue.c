@@ -82,6 +82,7 @@ struct trial {
     bool is_absent; /* The queue is not there. */
     bool may_move;  /* We can look where else it is. */
     bool is_mute;   /* It is there, and cannot answer now. */
+    struct ds_error broken; /* How the connection did, if `again`. */
 };
 
 /* The text for any way in which a channel may fail us. */
@@ -93,6 +94,10 @@ fail_trial(const struct trial *trial, enum ds_status status,
         return ds_fail(err, status,
                        "interrupted while waiting for the controller at %s",
                        trial->address);
+    if (status == DS_TIMEOUT && trial->again)
+        return ds_fail(err, status,
+                       "the controller at %s did not answer in time; the last try: %s",
+                       trial->address, trial->broken.message);
     if (status == DS_TIMEOUT)
         return ds_fail(err, status, "the controller at %s did not answer in time",
                        trial->address);
@@ -348,6 +353,7 @@ try_call(struct ds_queue *queue, const struct outgoing *message, struct trial *t
         status = take_payload(channel, trial->wait, &out->data, &out->bytes, &reason);
     }
     trial->again = !refused && status == DS_IO;
+    trial->broken = reason;
     leave_channel(queue, channel, refused ? DS_OK : status);
     if (status == DS_OK || refused)
         return status;

@@ -332,6 +332,79 @@ TEST(leaving_is_cancelled)
     pair_close(&pair);
 }
 
+/* Sends a PUT, but only half of its payload. */
+static void
+put_half(struct caller *caller, const char *key)
+{
+    struct put put = {.key = slice_of_text(key)};
+    AUTO_WRITER(body);
+    encode_put(&body, &put);
+    struct frame_header header = {.type = MESSAGE_PUT,
+                                  .sequence = ++caller->sequence,
+                                  .body_bytes = (uint32_t)body.len,
+                                  .payload_bytes = PART_BYTES};
+    uint8_t encoded[FRAME_HEADER_BYTES];
+    frame_encode(&header, encoded);
+    caller_send_bytes(caller, encoded, sizeof encoded);
+    caller_send_bytes(caller, body.data, body.len);
+    caller_send_bytes(caller, part_bytes, PART_BYTES / 2);
+}
+
+static enum ds_status
+put_rest(struct caller *caller)
+{
+    caller_send_bytes(caller, part_bytes, PART_BYTES - PART_BYTES / 2);
+    CHECK(caller_receive(caller));
+    return (enum ds_status)caller->reply.status;
+}
+
+TEST(a_value_that_began_to_arrive_while_leaving_is_refused_also_if_the_worker_stays)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    struct caller putter;
+    pair_open(&pair, &f, takes_over);
+    caller_open_tcp(&putter, &f, f.address);
+    say_hello_as_member(&putter);
+    (void)put_block(&pair.client);
+    atomic_store(&held_at, 1);
+    tell(&pair.client, LEAVE_BEGIN);
+    RUN_UNTIL(&f, atomic_load(&takes_seen) == 1);
+    put_half(&putter, "k");
+    for (int i = 0; i < 20; i++)
+        turn(&f);
+    tell(&pair.client, LEAVE_CANCEL);
+    CHECK(says(&pair.client, "\"state\": \"staying\""));
+    CHECK_INT(put_rest(&putter), DS_NOT_READY);
+    CHECK_INT(stats_of(&f).objects, 1); /* The block. */
+    CHECK_INT(stats_of(&f).writing, 0);
+    atomic_store(&held_at, 0);
+    RUN_UNTIL(&f, atomic_load(&ends_seen) == 1);
+    caller_close(&putter);
+    pair_close(&pair);
+}
+
+TEST(the_room_of_a_value_that_arrives_while_leaving_begins_is_free_again)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    struct caller putter;
+    pair_open(&pair, &f, takes_over);
+    caller_open_tcp(&putter, &f, f.address);
+    say_hello_as_member(&putter);
+    (void)put_block(&pair.client);
+    put_half(&putter, "k");
+    RUN_UNTIL(&f, stats_of(&f).writing == 1);
+    atomic_store(&held_at, 1);
+    tell(&pair.client, LEAVE_BEGIN);
+    RUN_UNTIL(&f, atomic_load(&takes_seen) == 1);
+    CHECK_INT(put_rest(&putter), DS_NOT_READY);
+    CHECK_INT(stats_of(&f).writing, 0);
+    atomic_store(&held_at, 0);
+    caller_close(&putter);
+    pair_close(&pair);
+}
+
 TEST(a_worker_stays_when_its_taker_is_lost)
 {
     FIXTURE(f, 64);
@@ -447,13 +520,14 @@ TEST(blocks_are_looked_for_where_a_member_says_that_they_are)
     pair_close(&pair);
 }
 
-TEST_MAIN(RUN(a_worker_alone_has_nothing_to_move),
-          RUN(a_worker_stays_where_nobody_has_room),
-          RUN(a_worker_goes_when_all_know_who_has_its_blocks),
-          RUN(what_is_not_taken_stays_here),
-          RUN(what_is_deleted_while_it_is_taken_is_told),
-          RUN(what_is_adopted_after_it_was_taken_is_offered_again),
-          RUN(leaving_is_cancelled), RUN(a_worker_stays_when_its_taker_is_lost),
-          RUN(what_is_taken_over_is_no_copy), RUN(what_a_lost_node_had_given_is_ours),
-          RUN(a_worker_that_is_started_again_knows_what_it_took_over),
-          RUN(blocks_are_looked_for_where_a_member_says_that_they_are))
+TEST_MAIN(
+    RUN(a_worker_alone_has_nothing_to_move), RUN(a_worker_stays_where_nobody_has_room),
+    RUN(a_worker_goes_when_all_know_who_has_its_blocks),
+    RUN(what_is_not_taken_stays_here), RUN(what_is_deleted_while_it_is_taken_is_told),
+    RUN(what_is_adopted_after_it_was_taken_is_offered_again), RUN(leaving_is_cancelled),
+    RUN(a_value_that_began_to_arrive_while_leaving_is_refused_also_if_the_worker_stays),
+    RUN(the_room_of_a_value_that_arrives_while_leaving_begins_is_free_again),
+    RUN(a_worker_stays_when_its_taker_is_lost), RUN(what_is_taken_over_is_no_copy),
+    RUN(what_a_lost_node_had_given_is_ours),
+    RUN(a_worker_that_is_started_again_knows_what_it_took_over),
+    RUN(blocks_are_looked_for_where_a_member_says_that_they_are))

@@ -420,6 +420,15 @@ note_request(const struct session *session)
         session->client->has_spoken = true;
 }
 
+/* What arrived of it has no use. */
+static void
+refuse_while_leaving(struct session *session, const struct frame_header *header)
+{
+    session->put_is_refused = false;
+    put_abandon(session);
+    leaving_refuse(session, header);
+}
+
 static void
 on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice body,
          const int *fds, size_t fd_count)
@@ -433,8 +442,8 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
         session_reject(session, "descriptors with a request that has none");
     else if (handlers[header->type].handle == NULL)
         session_reject(session, "a request that is not for a worker");
-    else if (leaving_refuses(session->worker, header->type))
-        leaving_refuse(session, header);
+    else if (session->put_is_refused || leaving_refuses(session->worker, header->type))
+        refuse_while_leaving(session, header);
     else
         handlers[header->type].handle(session, header, body);
 }
@@ -448,8 +457,10 @@ on_payload_begin(struct conn *conn, const struct frame_header *header,
         session_reject(session, "a payload out of turn");
         return NULL;
     }
-    if (leaving_refuses(session->worker, header->type))
+    if (leaving_refuses(session->worker, header->type)) {
+        session->put_is_refused = true; /* Also if it stays meanwhile. */
         return NULL;
+    }
     if (header->type == MESSAGE_FILL)
         return fill_payload_begin(session, header, body);
     return put_payload_begin(session, header, body);

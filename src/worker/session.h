@@ -40,6 +40,7 @@ struct session {
     bool put_open;          /* `put` is reserved, and held. */
     bool put_is_fill; /* By an earlier request, which decides what becomes of it. */
     struct ds_error put_err; /* Why it could not be. */
+    bool put_is_refused;     /* This worker was leaving when it began to arrive. */
 };
 
 /* Takes `fd`. A failure is logged. */
