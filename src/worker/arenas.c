@@ -15,9 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* More are not told to others: so much of them fits into a renewal. */
-enum { ARENAS_MAX = UINT16_MAX / WIRE_ARENA_BYTES };
-
 /* Owner: worker->taken. */
 struct taken {
     struct list link;
@@ -123,7 +120,10 @@ add(struct worker *worker, struct arena_id born)
     struct taken *taken = find_taken(worker, born);
     if (taken != NULL)
         return taken;
-    taken = calloc(1, sizeof *taken);
+    size_t count = 0;
+    LIST_FOREACH (link, &worker->taken)
+        count++;
+    taken = count < ARENAS_MAX ? calloc(1, sizeof *taken) : NULL;
     if (taken == NULL)
         return NULL;
     taken->born = born;
@@ -137,6 +137,13 @@ bool
 arenas_note(struct worker *worker, struct arena_id born)
 {
     return add(worker, born) != NULL;
+}
+
+bool
+arenas_is_whole(const struct worker *worker, struct arena_id born)
+{
+    const struct taken *taken = find_taken(worker, born);
+    return taken != NULL && taken->is_whole;
 }
 
 bool

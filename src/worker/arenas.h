@@ -15,6 +15,7 @@
 #define WORKER_ARENAS_H
 
 #include "wire/cursor.h"
+#include "wire/leaving.h"
 #include "worker/worker.h"
 
 #include <stdbool.h>
@@ -36,8 +37,15 @@ bool arenas_is_here(const struct worker *worker, struct arena_id born);
 
 /* ---- What was taken over ---- */
 
-/* Some of its blocks are here, and will be ours. False when out of memory. */
+/* More are not told to others, and so not taken: so much of them fits into a renewal. */
+enum { ARENAS_MAX = UINT16_MAX / WIRE_ARENA_BYTES };
+
+/* Some of its blocks are here, and will be ours. False when out of memory, or there are too
+ * many. */
 bool arenas_note(struct worker *worker, struct arena_id born);
+
+/* All of them are, as was said before. */
+bool arenas_is_whole(const struct worker *worker, struct arena_id born);
 
 /* All of them are, and they are ours. False when out of memory. */
 bool arenas_take(struct worker *worker, struct arena_id born);

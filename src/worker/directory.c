@@ -225,6 +225,8 @@ begin_move(struct worker *worker, struct key_change *change)
         finish(worker, change, KEY_MOVED);
     else if (now.answer == KEY_YES && object_name_equal(&now.object, &change->object))
         finish(worker, change, KEY_YES); /* It was said before. */
+    else if (now.answer == KEY_LOST && object_name_equal(&now.object, &change->was))
+        finish(worker, change, KEY_MOVED); /* Its holder may be back at once. */
     else if (now.answer != KEY_YES || !object_name_equal(&now.object, &change->was))
         finish(worker, change, KEY_NO);
     else if (!is_bound(change->binding) || !ask_holder(worker, change))
@@ -341,14 +343,15 @@ take_answer(struct worker *worker, struct key_change *change,
             !ask_holder(worker, change))
             finish(worker, change, KEY_NO);
     } else if (change->order == KEY_UNBIND_IF_GONE ||
-               (change->order == KEY_MOVE && !is_there)) {
+               (change->order == KEY_MOVE && !is_there && has_expired(binding))) {
         if (!is_there)
             binding->object = (struct object_name){0};
         finish(worker, change, said->answer);
     } else if (change->order == KEY_UNBIND) {
         unbind(worker, change, said->answer);
     } else {
-        bind_now(worker, change);
+        bind_now(worker, change); /* Also if it had let go before: we ask it again when
+                                     its answer was lost. */
     }
 }
 

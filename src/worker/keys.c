@@ -352,6 +352,19 @@ keys_check(const struct key_request *request, struct ds_error *err)
     return DS_OK;
 }
 
+bool
+keys_are_binding(const struct worker *worker)
+{
+    LIST_FOREACH (link, &worker->key_requests) {
+        const struct key_request *request =
+            CONTAINER_OF(link, const struct key_request, link);
+        bool binds = request->order == KEY_BIND || request->order == KEY_BIND_IF_ABSENT;
+        if (binds && !all_done(request))
+            return true;
+    }
+    return false;
+}
+
 /* The item that binds this object, and is not done; NULL: there is none. */
 static struct key_item *
 find_binding(struct worker *worker, const struct object_name *object)

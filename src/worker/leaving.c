@@ -19,8 +19,9 @@ enum {
     ROOM_MS = 2000,  /* Who has not said by then how much room it has has none. */
     LINGER_MS = 500, /* Others hear of it some time after us. */
     NEWS_DS_MAX =
-        50,        /* Without a word of the metastore for so long nobody would hear. */
-    LOG_MS = 1000, /* Between two lines about how far it is. */
+        50,         /* Without a word of the metastore for so long nobody would hear. */
+    LOG_MS = 1000,  /* Between two lines about how far it is, */
+    CALL_MS = 1000, /* and between two calls to who has what is ours. */
     JSON_BYTES = 2048,
 };
 
@@ -160,13 +161,13 @@ ask_all_for_room(struct leaving *leaving)
 {
     const struct membership *membership = leaving->worker->membership;
     uint32_t own = arenas_own(leaving->worker).node;
-    const struct member *member = membership_after(membership, own);
     leaving->phase = ASKS_FOR_ROOM;
     leaving->until_ms = clock_monotonic_ms() + ROOM_MS;
-    for (; member != NULL && member->node != own;
-         member = membership_after(membership, member->node)) {
+    for (uint32_t i = 0; i < membership_count(membership); i++) {
+        const struct member *member = membership_at(membership, i);
         struct arena_id other = {member->node, member->incarnation};
-        leaving->open_rooms += leaving_ask_for_room(leaving, other);
+        if (member->node != own)
+            leaving->open_rooms += leaving_ask_for_room(leaving, other);
     }
     if (leaving->open_rooms == 0)
         choose(leaving);
@@ -195,14 +196,51 @@ is_taker_lost(const struct leaving *leaving)
                        leaving->taker.incarnation);
 }
 
+/* Who has our blocks; NULL: nobody says so. */
+static const struct member *
+find_taker(const struct leaving *leaving, bool *out_is_whole)
+{
+    struct arena_id own = arenas_own(leaving->worker);
+    return membership_find_taker(leaving->worker->membership, own.node, own.incarnation,
+                                 out_is_whole);
+}
+
+/* The taker may have given them on by now. */
 static bool
 do_all_know(const struct leaving *leaving)
 {
-    struct arena_id own = arenas_own(leaving->worker);
     bool is_whole = false;
-    const struct member *taker = membership_find_taker(
-        leaving->worker->membership, own.node, own.incarnation, &is_whole);
-    return is_whole && taker->node == leaving->taker.node;
+    (void)find_taker(leaving, &is_whole);
+    return leaving->phase >= HANDS_OVER && is_whole;
+}
+
+static bool
+is_metastore_away(const struct leaving *leaving)
+{
+    return membership_confirmed_ds(leaving->worker->membership) + NEWS_DS_MAX <
+           clock_boot_ds();
+}
+
+static void
+stay_without_metastore(struct leaving *leaving)
+{
+    leaving_stay(leaving,
+                 "the metastore does not answer, so nobody could be told where "
+                 "the objects of this node are");
+}
+
+/* It stayed, and a member has what is ours: it did not hear that we stay, or took it behind
+ * our call. */
+static void
+call_back_again(struct leaving *leaving, uint64_t now_ms)
+{
+    bool is_whole;
+    const struct member *taker = find_taker(leaving, &is_whole);
+    if (taker == NULL || now_ms < leaving->logged_ms + CALL_MS)
+        return;
+    leaving->logged_ms = now_ms;
+    leaving->taker = (struct arena_id){taker->node, taker->incarnation};
+    leaving_call_back(leaving);
 }
 
 void
@@ -210,9 +248,11 @@ leaving_tick(struct worker *worker)
 {
     struct leaving *leaving = worker->leaving;
     uint64_t now_ms = clock_monotonic_ms();
-    if (leaving == NULL || leaving->phase == STAYS || worker->is_leaving)
+    if (leaving == NULL || worker->is_leaving)
         return;
-    if (is_taker_lost(leaving)) {
+    if (leaving->phase == STAYS) {
+        call_back_again(leaving, now_ms);
+    } else if (is_taker_lost(leaving) && !do_all_know(leaving)) {
         leaving->has_given = false;
         leaving_stay(leaving,
                      "%s, which was to take over what this node has, is lost; %" PRIu64
@@ -221,6 +261,8 @@ leaving_tick(struct worker *worker)
                      leaving_mib(leaving->all.bytes));
     } else if (leaving->phase == ASKS_FOR_ROOM && now_ms >= leaving->until_ms) {
         choose(leaving);
+    } else if (leaving->phase == MOVES && is_metastore_away(leaving)) {
+        stay_without_metastore(leaving);
     } else if (leaving->phase == MOVES) {
         log_progress(leaving, now_ms);
         leaving_advance(leaving);
@@ -240,6 +282,17 @@ leaving_tick(struct worker *worker)
 
 /* ---- LEAVE ---- */
 
+/* No others are known, and this one is: a worker that was started again and has not heard who
+ * belongs may have others. */
+static bool
+is_alone(const struct worker *worker)
+{
+    const struct membership *membership = worker->membership;
+    return membership == NULL ||
+           (membership_count(membership) == 1 &&
+            membership_at(membership, 0)->node == arenas_own(worker).node);
+}
+
 /* Nobody could take anything over, or there is nothing. */
 static bool
 has_nothing_to_move(struct leaving *leaving)
@@ -249,8 +302,7 @@ has_nothing_to_move(struct leaving *leaving)
     leaving->all = (struct amount){blocks.objects + keys.objects,
                                    blocks.bytes + keys.bytes, blocks.room + keys.room};
     leaving->count = leaving->at = 0;
-    return membership_count(leaving->worker->membership) < 2 ||
-           leaving->all.objects == 0;
+    return is_alone(leaving->worker) || leaving->all.objects == 0;
 }
 
 /* What an earlier attempt left is of the past. False when out of memory. */
@@ -264,6 +316,7 @@ reset(struct worker *worker)
         calloc(store_header(worker->store)->slot_count, sizeof *leaving->told);
     uint32_t round = leaving->round + 1;
     DS_ASSERT(leaving->told == NULL && leaving->refs == NULL);
+    DS_ASSERT(leaving->open_steps == 0);
     *leaving = (struct leaving){.worker = worker, .round = round, .told = told};
     worker->leaving = leaving;
     return told != NULL;
@@ -272,6 +325,10 @@ reset(struct worker *worker)
 static enum ds_status
 begin(struct worker *worker, bool *out_has_nothing, struct ds_error *err)
 {
+    if (worker->leaving != NULL && worker->leaving->open_steps > 0)
+        return ds_fail(err, DS_NOT_READY,
+                       "what was under way when the worker stayed last time is not "
+                       "answered yet; try again in a minute");
     if (!reset(worker))
         return ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
     struct leaving *leaving = worker->leaving;
@@ -282,10 +339,8 @@ begin(struct worker *worker, bool *out_has_nothing, struct ds_error *err)
         leaving->told = NULL;
         leaving->refs = NULL;
         leaving->capacity = 0;
-    } else if (membership_confirmed_ds(worker->membership) + NEWS_DS_MAX <
-               clock_boot_ds()) {
-        leaving_stay(leaving, "the metastore does not answer, so nobody could be told "
-                              "where the objects of this node are");
+    } else if (is_metastore_away(leaving)) {
+        stay_without_metastore(leaving);
     } else {
         ask_all_for_room(leaving);
     }

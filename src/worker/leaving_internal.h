@@ -36,7 +36,8 @@ struct amount {
 struct leaving {
     struct worker *worker;
     enum leaving_phase phase;
-    uint32_t round; /* What an earlier one asked for is answered to nobody. */
+    uint32_t round;      /* What an earlier one asked for is answered to nobody, */
+    uint32_t open_steps; /* but a new one does not begin before it is. */
     uint32_t open_rooms;
     struct arena_id taker; /* With the most room of those that have answered, */
     uint64_t room;
@@ -49,7 +50,8 @@ struct leaving {
     size_t capacity;
     size_t at;
     bool is_out_of_memory;
-    uint64_t taken_count; /* Since the table was looked through. */
+    uint64_t taken_count;   /* Since the table was looked through; */
+    uint64_t refused_count; /* and those that are still here. */
     bool is_under_way;
     struct object_view batch[LEAVING_BATCH_MAX];
     uint32_t batch_count;
@@ -84,7 +86,7 @@ bool leaving_ask_for_room(struct leaving *leaving, struct arena_id member);
 /* Goes on with what is next, unless a request is under way. */
 void leaving_advance(struct leaving *leaving);
 
-/* What the taker has of ours are copies again; it is told as long as it is a member. */
+/* What the taker has of ours are copies again. */
 void leaving_call_back(struct leaving *leaving);
 
 #endif

@@ -5,6 +5,7 @@
 #include "os/clock.h"
 #include "wire/leaving.h"
 #include "worker/blocks.h"
+#include "worker/keys.h"
 #include "worker/leaving_internal.h"
 #include "worker/objects.h"
 
@@ -14,6 +15,9 @@
 
 static const uint64_t BATCH_BYTES_MAX = 64
                                         << 20; /* Of one request, but for the first. */
+
+/* Of ids of deleted blocks in one. */
+enum { DELETED_MAX = 65536 };
 
 /* What goes by one request. */
 enum kind { KIND_ADOPTED, KIND_PROVISIONAL, KIND_KEY };
@@ -79,7 +83,7 @@ leaving_collect(struct leaving *leaving, bool of_keys)
 {
     struct collection collection = {.leaving = leaving, .of_keys = of_keys};
     leaving->count = leaving->at = 0;
-    leaving->taken_count = 0;
+    leaving->taken_count = leaving->refused_count = 0;
     store_each(leaving->worker->store, collect_one, &collection);
     return collection.amount;
 }
@@ -109,6 +113,7 @@ end(struct worker *worker, struct peer_request *request,
 {
     struct step *step = CONTAINER_OF(request, struct step, request);
     struct leaving *leaving = worker->leaving;
+    leaving->open_steps--;
     if (!worker->stopping && leaving->round == step->round)
         on_answer(leaving, request, answer);
     writer_fini(&step->body);
@@ -144,6 +149,7 @@ ask(struct leaving *leaving, const struct peer_request_ops *ops, struct arena_id
         return false;
     }
     *body = (struct writer){0};
+    leaving->open_steps++;
     return true;
 }
 
@@ -279,14 +285,17 @@ static bool
 pass_on_deleted(struct leaving *leaving)
 {
     AUTO_WRITER(body);
-    const struct writer *deleted = &leaving->deleted;
-    if (deleted->len == 0)
+    struct writer *deleted = &leaving->deleted;
+    size_t bytes = min_u64(deleted->len, DELETED_MAX * sizeof(struct ds_block_id));
+    if (bytes == 0)
         return false;
     encode_block_ids(&body, (const struct ds_block_id *)deleted->data,
-                     deleted->len / sizeof(struct ds_block_id));
+                     bytes / sizeof(struct ds_block_id));
     ask_taker(leaving, &delete_ops, &body);
-    if (leaving->is_under_way)
-        writer_clear(&leaving->deleted);
+    if (!leaving->is_under_way)
+        return true;
+    memmove(deleted->data, deleted->data + bytes, deleted->len - bytes);
+    deleted->len -= bytes;
     return true;
 }
 
@@ -294,7 +303,7 @@ pass_on_deleted(struct leaving *leaving)
 static bool
 find_more(struct leaving *leaving)
 {
-    bool was_refused = leaving->count > 0 && leaving->taken_count == 0;
+    bool was_refused = leaving->refused_count > 0 && leaving->taken_count == 0;
     struct amount left = leaving_collect(leaving, false);
     if (left.objects == 0)
         left = leaving_collect(leaving, true);
@@ -306,15 +315,18 @@ find_more(struct leaving *leaving)
                      " objects (%.1f of %.1f MiB); its log has the reason",
                      leaving->to, left.objects, leaving->all.objects,
                      leaving_mib(left.bytes), leaving_mib(leaving->all.bytes));
-    return left.objects > 0;
+    return left.objects > 0 || leaving->phase != MOVES;
 }
 
 /* From now on the taker's word counts. Nothing was sealed or deleted since it was found
- * that it has all. */
+ * that it has all, but a key's owner may still say that an object is to be sealed: then at
+ * another tick. */
 static void
 hand_over(struct leaving *leaving)
 {
     AUTO_WRITER(body);
+    if (keys_are_binding(leaving->worker))
+        return;
     encode_all_arenas(leaving, true, &body);
     leaving->has_given = true;
     ask_taker(leaving, &end_ops, &body);
@@ -348,10 +360,13 @@ take_flags(struct leaving *leaving, struct ds_slice body)
         return false;
     for (uint32_t i = 0; i < count; i++) {
         const struct object_view *view = &leaving->batch[i];
-        if (flags[i] == 0)
-            continue;
+        struct object_view now;
+        bool is_here = find_sealed(leaving, view->ref, &now);
+        leaving->refused_count += flags[i] == 0 && is_here;
+        leaving->taken_count += flags[i] != 0;
+        if (flags[i] == 0 || (is_here && kind_of(&now) != kind_of(view)))
+            continue; /* Or it was adopted meanwhile: once more. */
         leaving->told[view->ref.slot] = view->ref.generation + 1;
-        leaving->taken_count++;
         leaving->moved.objects++;
         leaving->moved.bytes += view->size;
     }

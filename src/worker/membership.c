@@ -54,6 +54,7 @@ struct membership {
                                `version`. */
     uint32_t count;
     uint8_t *said; /* Owned; what the members say of themselves points there. */
+    bool has_arenas;
     uint64_t epoch;
     uint64_t version;
     uint32_t lease_ms;
@@ -63,6 +64,12 @@ struct membership {
 
 static void connect_to_metastore(struct membership *membership);
 static void tell_joined(struct membership *membership);
+
+bool
+membership_has_arenas(const struct membership *membership)
+{
+    return membership->has_arenas;
+}
 
 uint32_t
 membership_own_node(const struct membership *membership)
@@ -240,6 +247,7 @@ take_members(struct membership *membership, struct member_list *list)
     }
     struct wire_member wire;
     uint32_t count = 0;
+    bool has_arenas = false;
     uint8_t *at = said;
     while (next_member(list, &wire)) {
         struct member *member = &members[count++];
@@ -250,6 +258,7 @@ take_members(struct membership *membership, struct member_list *list)
         memcpy(member->address, wire.address.data, wire.address.len);
         member->queues = keep(&at, wire.queues);
         member->arenas = keep(&at, wire.arenas);
+        has_arenas = has_arenas || wire.arenas.len > 0;
     }
     struct worker *worker = membership->worker;
     bool is_other = membership->epoch != list->epoch;
@@ -264,6 +273,7 @@ take_members(struct membership *membership, struct member_list *list)
     free(membership->said);
     membership->members = members;
     membership->said = said;
+    membership->has_arenas = has_arenas;
     membership->count = count;
     membership->version = list->version;
     if (!is_other)

@@ -86,6 +86,9 @@ uint32_t membership_count(const struct membership *membership);
 /* In the order of their nodes; borrowed as above. */
 const struct member *membership_at(const struct membership *membership, uint32_t index);
 
+/* Some member has blocks that were born in another arena. */
+bool membership_has_arenas(const struct membership *membership);
+
 /* Of this worker. */
 uint32_t membership_own_node(const struct membership *membership);
 

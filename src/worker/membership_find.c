@@ -51,8 +51,10 @@ membership_find_taker(const struct membership *membership, uint32_t node,
                       uint32_t incarnation, bool *out_is_whole)
 {
     const struct member *found = NULL;
-    uint32_t own = membership == NULL ? 0 : membership_own_node(membership);
     *out_is_whole = false;
+    if (membership == NULL || !membership_has_arenas(membership))
+        return NULL; /* As most often. */
+    uint32_t own = membership_own_node(membership);
     for (uint32_t i = 0; i < membership_count(membership); i++) {
         const struct member *member = membership_at(membership, i);
         struct ds_slice arenas = member->arenas;

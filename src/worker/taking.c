@@ -70,17 +70,22 @@ handle_take_room(struct session *session, const struct frame_header *header,
 
 /* ---- TAKE ---- */
 
-/* What was a copy is ours from now on. */
+/* What was a copy is ours from now on. What was born here is ours anyway. */
 static bool
 keep(struct worker *worker, struct ds_slice key, uint32_t flags)
 {
     uint8_t kind = (flags & LOOKUP_PROVISIONAL) != 0 ? SLOT_FLAG_PROVISIONAL : 0;
     struct ds_block_id id;
-    if (!wire_is_block_key(key))
+    struct object_view view;
+    if (!wire_is_block_key(key) ||
+        !store_find(worker->store, key, clock_boot_ds(), &view))
         return false;
     memcpy(&id, key.data, sizeof id);
     struct block_birth birth = wire_block_birth(&id);
-    return arenas_note(worker, (struct arena_id){birth.node, birth.incarnation}) &&
+    struct arena_id born = {birth.node, birth.incarnation};
+    if (arena_id_equal(born, arenas_own(worker)))
+        return (view.flags & SLOT_FLAG_COPY) == 0;
+    return arenas_note(worker, born) &&
            store_set_kind(worker->store, key, kind, clock_boot_ds());
 }
 
@@ -95,9 +100,10 @@ answer_take(struct session *session, const struct frame_header *header,
     AUTO_WRITER(writer);
     (void)left_ms;
     DS_ASSERT(decoded);
+    bool stays = !leaving_is_active(session->worker); /* It may have begun meanwhile. */
     encode_flags_begin(&writer, message.keys.count);
     while (next_key(&message.keys, &key))
-        write_u8(&writer, keep(session->worker, key, message.flags));
+        write_u8(&writer, stays && keep(session->worker, key, message.flags));
     session_reply(session, header, &writer);
 }
 
@@ -278,6 +284,25 @@ handle_take_keys(struct session *session, const struct frame_header *header,
 
 /* ---- TAKE_END ---- */
 
+/* What a worker that leaves as well is given now would go with it, but for what it had said
+ * before that it has. */
+static enum ds_status
+end_one(struct worker *worker, const struct wire_arena *arena, struct ds_error *err)
+{
+    struct arena_id born = {arena->node, arena->incarnation};
+    if (arena_id_equal(born, arenas_own(worker)))
+        return DS_OK;
+    if (!arena->is_whole) {
+        arenas_give_up(worker, born);
+        return DS_OK;
+    }
+    enum ds_status status =
+        arenas_is_whole(worker, born) ? DS_OK : check_staying(worker, err);
+    if (status == DS_OK && !arenas_take(worker, born))
+        status = ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
+    return status;
+}
+
 void
 handle_take_end(struct session *session, const struct frame_header *header,
                 struct ds_slice body)
@@ -286,21 +311,15 @@ handle_take_end(struct session *session, const struct frame_header *header,
     struct ds_slice arenas;
     struct wire_arena arena;
     struct ds_error err = {0};
-    bool is_well = true;
-    if (session->kind != SESSION_TCP || !decode_take_end(body, &arenas)) {
+    enum ds_status status = DS_OK;
+    if (session->kind != SESSION_TCP || !decode_take_end(body, &arenas) ||
+        arenas.len > ARENAS_MAX * WIRE_ARENA_BYTES) {
         session_reject(session, "malformed TAKE_END");
         return;
     }
-    while (next_arena(&arenas, &arena)) {
-        struct arena_id born = {arena.node, arena.incarnation};
-        if (!arena.is_whole)
-            arenas_give_up(worker, born);
-        else
-            is_well = arenas_take(worker, born) && is_well;
-    }
-    if (!is_well)
-        (void)ds_fail(&err, DS_NO_MEMORY, "worker is out of memory");
-    if (is_well)
+    while (status == DS_OK && next_arena(&arenas, &arena))
+        status = end_one(worker, &arena, &err);
+    if (status == DS_OK)
         conn_reply(session->conn, header, (struct ds_slice){0});
     else
         conn_reply_error(session->conn, header, &err);

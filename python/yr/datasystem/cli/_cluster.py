@@ -33,7 +33,8 @@ def up(file: str, timeout_s: int, home: str | None, head: str | None) -> int:
     """Start a worker on every node; the one with the metastore first."""
     cluster = read_cluster(file, head)
     flags = read_config(cluster.worker_config)
-    if cluster.head is not None and not flags.get("metastore_address"):
+    has_backend = flags.get("metastore_address") or flags.get("etcd_address")
+    if cluster.head is not None and not has_backend:
         flags["metastore_address"] = address_of(cluster.head, _METASTORE_PORT)
     words = [cluster.dscli, "start", "-t", str(timeout_s)]
     words += ["-d", home] if home else []
@@ -41,7 +42,7 @@ def up(file: str, timeout_s: int, home: str | None, head: str | None) -> int:
 
     def start(node: str) -> None:
         own = {**flags, "worker_address": cluster.address(node)}
-        if cluster.head is not None:
+        if cluster.head is not None and not flags.get("etcd_address"):
             own["start_metastore_service"] = str(node == cluster.head).lower()
         config = json.dumps({name: {"value": value} for name, value in own.items()})
         run_on(

@@ -105,36 +105,46 @@ def _move_away(worker: Worker, timeout_s: float) -> None:
         _cancel(worker)
         raise
     if progress["state"] == "staying":
+        reason = progress["reason"] or "its process was started again meanwhile"
         raise CommandError(
-            f"Stop failed: {progress['reason']}. The worker stays, and nothing is "
-            "lost; --discard ends it all the same"
+            f"Stop failed: {reason}. The worker stays, and nothing is lost; --discard "
+            "ends it all the same"
         )
-    if progress["state"] == "moved":
-        say(_describe(progress))
-        wait_until_gone(worker.pid, AFTER_MOVE_S)
 
 
 def _follow(worker: Worker, progress: dict[str, Any], end: float) -> dict[str, Any]:
-    """Tell each second how far it is; what it says at the end."""
+    """Tell each second how far it is; what it says at the end.
+
+    Once all is moved the worker waits until the others know, and ends by itself; or it
+    stays after all."""
     said = -math.inf
-    while progress["state"] == "moving":
+    has_moved = False
+    while progress["state"] in ("moving", "moved"):
         now = time.monotonic()
+        if progress["state"] == "moved" and not has_moved:
+            say(_describe(progress))
+            has_moved, end = True, now + AFTER_MOVE_S
         if now >= end:
             raise CommandError(
                 f"Stop failed: it takes longer than the timeout "
                 f"({_describe(progress)}); the worker stays. Give --timeout more, or "
                 "--discard"
             )
-        if now >= said + TELL_S:
+        if not has_moved and now >= said + TELL_S:
             say(_describe(progress))
             said = now
         time.sleep(ASK_S)
         try:
             progress = ask_to_leave(worker.address, ASK, ASK_TIMEOUT_MS)
-        except CommandError:
+        except CommandError as error:
             if not wait_until_gone(worker.pid, ASK_S):
                 raise
-            return {**progress, "state": "gone"}  # It has left, or was killed.
+            if not has_moved and progress["moved_objects"] < progress["objects"]:
+                raise CommandError(
+                    "Stop failed: the worker was ended by somebody else while its "
+                    f"objects were moved ({_describe(progress)}); the rest is lost"
+                ) from error
+            return {**progress, "state": "gone"}
     return progress
 
 
