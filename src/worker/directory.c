@@ -220,13 +220,13 @@ begin_move(struct worker *worker, struct key_change *change)
     directory_find(worker, change->key, &now);
     bool is_of_member =
         change->object.node == own_node(worker) || is_member(worker, &change->object);
+    bool is_lost =
+        now.answer == KEY_LOST && object_name_equal(&now.object, &change->was);
     change->ttl_ds = left_ds(worker, change);
-    if (!is_of_member)
-        finish(worker, change, KEY_MOVED);
+    if (!is_of_member || is_lost)
+        finish(worker, change, KEY_MOVED); /* Its holder may be back at once. */
     else if (now.answer == KEY_YES && object_name_equal(&now.object, &change->object))
         finish(worker, change, KEY_YES); /* It was said before. */
-    else if (now.answer == KEY_LOST && object_name_equal(&now.object, &change->was))
-        finish(worker, change, KEY_MOVED); /* Its holder may be back at once. */
     else if (now.answer != KEY_YES || !object_name_equal(&now.object, &change->was))
         finish(worker, change, KEY_NO);
     else if (!is_bound(change->binding) || !ask_holder(worker, change))
