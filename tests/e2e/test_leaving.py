@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -188,6 +189,35 @@ def test_the_node_with_the_metastore_leaves(cluster: Cluster) -> None:
     for program in programs:
         assert program.ask("check", block, 7, MB, 64, 3 * MB) == "right"
         program.end()
+
+
+def own_objects(program: BlockProgram) -> int:
+    """Without copies of others'."""
+    stats = program.ask("stats")
+    return int(stats["objects"]) - int(stats["objects_copied"])
+
+
+@pytest.mark.parametrize("child", ["goes on", "was started again"])
+def test_without_a_metastore_nobody_leaves(cluster: Cluster, child: str) -> None:
+    """Nobody could be told where the blocks are, so what was moved is called back."""
+    head, second, third = cluster.hosts
+    program, other = (BlockProgram(cluster, host) for host in (third, second))
+    blocks = [program.ask("put", seed, MB) for seed in range(8)]
+    cluster.kill(head)
+    if child == "was started again":  # And has heard of no members since.
+        os.kill(cluster.child(third), signal.SIGKILL)
+        recovered = "worker recovered"
+        await_that(lambda: "ready" in cluster.log(third).partition(recovered)[2])
+    done = cluster.try_stop(third)
+    assert done.code == 1
+    assert "the metastore does not" in done.err
+    assert "The worker stays" in done.err
+    for seed, block in enumerate(blocks):
+        assert program.ask("check", block, seed, MB) == "right"
+    assert program.ask("put", 9, 1000) != ""
+    await_that(lambda: own_objects(other) == 0)
+    program.end()
+    other.end()
 
 
 def test_nobody_has_room(cluster: Cluster) -> None:
