@@ -46,7 +46,7 @@ from worker_process import WorkerProcess, free_port, running_worker
 MB = 1 << 20
 ARENA_MB = 64
 SILENCE_S = 10.0  # The worker's patience with who does not say HELLO.
-STRANGERS_MAX = 256  # Connections that have not said it.
+STRANGERS_MAX = 256 + 1  # Connections that have not said it; one for each member.
 RSS_SLACK_BYTES = 8 * MB
 CLOSED_WITHIN_S = 3.0
 
