@@ -16,31 +16,6 @@ key_from(const char *secret)
 static const char ours[] = "the secret that all of us have here";
 static const char theirs[] = "a secret of some other cluster here";
 
-static char last_line[1024];
-
-static void
-note_line(enum log_level level, const char *line, void *arg)
-{
-    (void)arg;
-    CHECK_INT(level, LOG_WARN);
-    snprintf(last_line, sizeof last_line, "%s", line);
-}
-
-static void
-begin(void)
-{
-    last_line[0] = '\0';
-    log_set_sink(note_line, NULL, LOG_WARN);
-    loop_begin();
-}
-
-static void
-end(void)
-{
-    loop_end();
-    log_set_sink(NULL, NULL, LOG_NONE);
-}
-
 static void
 say(struct side *side, enum message_type type, const char *text)
 {
@@ -54,7 +29,7 @@ TEST(ends_with_the_same_key_exchange_frames_after_it_in_their_order)
 {
     struct side made, accepted;
     struct auth_key key = key_from(ours);
-    begin();
+    begin_logged();
     sides_open_joined(&made, &accepted);
     accepted.echo = true;
     conn_expect_proof(accepted.conn, &key, AUTH_PLAIN, false);
@@ -68,14 +43,14 @@ TEST(ends_with_the_same_key_exchange_frames_after_it_in_their_order)
     CHECK_TEXT(last_line, "");
     side_close(&made);
     side_close(&accepted);
-    end();
+    end_logged();
 }
 
 TEST(nothing_is_said_to_a_peer_with_another_key)
 {
     struct side made, accepted;
     struct auth_key key = key_from(ours), other = key_from(theirs);
-    begin();
+    begin_logged();
     sides_open_joined(&made, &accepted);
     conn_expect_proof(accepted.conn, &other, AUTH_PLAIN, true);
     conn_prove(made.conn, &key, AUTH_PLAIN);
@@ -85,14 +60,14 @@ TEST(nothing_is_said_to_a_peer_with_another_key)
     CHECK_TEXT(made.reason, "the key of the other side is not ours");
     side_close(&made);
     side_close(&accepted);
-    end();
+    end_logged();
 }
 
 TEST(who_proves_a_key_is_told_where_there_is_none)
 {
     struct side made, accepted;
     struct auth_key key = key_from(ours);
-    begin();
+    begin_logged();
     sides_open_joined(&made, &accepted);
     conn_expect_proof(accepted.conn, NULL, AUTH_PLAIN, true);
     conn_prove(made.conn, &key, AUTH_PLAIN);
@@ -103,13 +78,13 @@ TEST(who_proves_a_key_is_told_where_there_is_none)
     CHECK_CONTAINS(last_line, "refused peer=? reason=\"a key was offered");
     side_close(&made);
     side_close(&accepted);
-    end();
+    end_logged();
 }
 
 TEST(without_a_key_on_either_side_all_is_as_ever)
 {
     struct side made, accepted;
-    begin();
+    begin_logged();
     sides_open_joined(&made, &accepted);
     conn_expect_proof(accepted.conn, NULL, AUTH_PLAIN, true);
     conn_prove(made.conn, NULL, AUTH_PLAIN);
@@ -118,7 +93,7 @@ TEST(without_a_key_on_either_side_all_is_as_ever)
     CHECK_TEXT(last_line, "");
     side_close(&made);
     side_close(&accepted);
-    end();
+    end_logged();
 }
 
 static void
@@ -133,7 +108,7 @@ TEST(payload_that_waits_for_the_proof_is_given_back)
     struct side made, accepted;
     struct auth_key key = key_from(ours);
     size_t returned = 0;
-    begin();
+    begin_logged();
     sides_open_joined(&made, &accepted);
     conn_expect_proof(accepted.conn, NULL, AUTH_PLAIN, true);
     conn_prove(made.conn, &key, AUTH_PLAIN);
@@ -146,7 +121,7 @@ TEST(payload_that_waits_for_the_proof_is_given_back)
     CHECK_INT(accepted.payloads, 0);
     side_close(&made);
     side_close(&accepted);
-    end();
+    end_logged();
 }
 
 /* ---- Raw peers ---- */
@@ -156,7 +131,7 @@ TEST(who_proves_nothing_is_told_once_and_then_closed)
     struct side side;
     struct auth_key key = key_from(ours);
     char text[1024] = "";
-    begin();
+    begin_logged();
     side_open(&side);
     conn_expect_proof(side.conn, &key, AUTH_PLAIN, false);
     struct frame_header hello = header_of(MESSAGE_HELLO, 3, 5, 0);
@@ -173,14 +148,14 @@ TEST(who_proves_nothing_is_told_once_and_then_closed)
     CHECK_INT(side.frames, 0);
     CHECK_TEXT(side.reason, "the peer goes on after it was refused");
     side_close(&side);
-    end();
+    end_logged();
 }
 
 TEST(trusted_peer_needs_no_key)
 {
     struct side side;
     struct auth_key key = key_from(ours);
-    begin();
+    begin_logged();
     side_open(&side);
     conn_expect_proof(side.conn, &key, AUTH_PLAIN, true);
     struct frame_header hello = header_of(MESSAGE_HELLO, 3, 5, 0);
@@ -192,7 +167,7 @@ TEST(trusted_peer_needs_no_key)
     peer_write_frame(&side, &late, opening); /* A frame like others by now. */
     RUN_UNTIL(side.frames == 2);
     side_close(&side);
-    end();
+    end_logged();
 }
 
 /* Sends a challenge and reads the answer to it. */
@@ -220,7 +195,7 @@ TEST(a_wrong_proof_is_refused_also_of_a_trusted_peer)
         struct auth_key key = key_from(ours), other = key_from(theirs);
         struct auth_opening opening;
         uint8_t proof[AUTH_PROOF_BYTES];
-        begin();
+        begin_logged();
         side_open(&side);
         conn_expect_proof(side.conn, &key, AUTH_PLAIN, is_trusted != 0);
         challenge(&side, &opening);
@@ -231,7 +206,7 @@ TEST(a_wrong_proof_is_refused_also_of_a_trusted_peer)
         CHECK_CONTAINS(last_line, "the key is another one than here");
         CHECK_INT(side.frames, 0);
         side_close(&side);
-        end();
+        end_logged();
     }
 }
 
@@ -240,7 +215,7 @@ TEST(who_proves_as_in_earlier_versions_is_told)
     struct side side;
     struct auth_key key = key_from(ours);
     uint8_t nonce[AUTH_NONCE_BYTES] = {0};
-    begin();
+    begin_logged();
     side_open(&side);
     conn_expect_proof(side.conn, &key, AUTH_PLAIN, false);
     struct frame_header header = header_of(MESSAGE_AUTH_CHALLENGE, 0, sizeof nonce, 0);
@@ -248,7 +223,7 @@ TEST(who_proves_as_in_earlier_versions_is_told)
     CHECK_INT(peer_read_header(&side).status, DS_NOT_AUTHORIZED);
     CHECK_CONTAINS(last_line, "install the same version on both sides");
     side_close(&side);
-    end();
+    end_logged();
 }
 
 TEST(no_answer_comes_twice)
@@ -257,12 +232,12 @@ TEST(no_answer_comes_twice)
     for (int i = 0; i < 2; i++) {
         struct side side;
         struct auth_key key = key_from(ours);
-        begin();
+        begin_logged();
         side_open(&side);
         conn_expect_proof(side.conn, &key, AUTH_PLAIN, false);
         challenge(&side, i == 0 ? &first : &second);
         side_close(&side);
-        end();
+        end_logged();
     }
     CHECK(memcmp(first.nonce[AUTH_ACCEPTED], second.nonce[AUTH_ACCEPTED],
                  AUTH_NONCE_BYTES) != 0);
@@ -288,7 +263,7 @@ TEST(what_is_out_of_turn_closes)
         struct side side;
         struct auth_key key = key_from(ours);
         uint8_t bytes[FRAME_HEADER_BYTES + AUTH_OPENING_BYTES] = {0};
-        begin();
+        begin_logged();
         side_open(&side);
         conn_expect_proof(side.conn, &key, AUTH_PLAIN, false);
         frame_encode(&cases[i].header, bytes);
@@ -298,7 +273,7 @@ TEST(what_is_out_of_turn_closes)
         CHECK_INT(side.frames, 0);
         CHECK_INT(side.payloads, 0);
         side_close(&side);
-        end();
+        end_logged();
     }
 }
 
@@ -320,7 +295,7 @@ TEST(an_answer_that_proves_nothing_ends_what_we_have_connected)
         struct side side;
         struct auth_key key = key_from(ours);
         uint8_t opening[AUTH_OPENING_BYTES];
-        begin();
+        begin_logged();
         side_open(&side);
         conn_prove(side.conn, &key, AUTH_PLAIN);
         say(&side, MESSAGE_HELLO, "first");
@@ -334,7 +309,7 @@ TEST(an_answer_that_proves_nothing_ends_what_we_have_connected)
         CHECK_INT(recv(side.peer, opening, sizeof opening, MSG_DONTWAIT),
                   0); /* No HELLO. */
         side_close(&side);
-        end();
+        end_logged();
     }
 }
 

@@ -9,30 +9,12 @@ enum { MIB = 1 << 20, LARGE_BYTES = 5 * MIB + 12345, RELAYED_BYTES_MAX = 4096 };
 static const char secret_body[] = "a body that nobody on the path shall see";
 
 static struct auth_key key;
-static char last_line[1024];
-
-static void
-note_line(enum log_level level, const char *line, void *arg)
-{
-    (void)arg;
-    CHECK_INT(level, LOG_WARN);
-    snprintf(last_line, sizeof last_line, "%s", line);
-}
 
 static void
 begin(void)
 {
     auth_key_derive(slice_of_text("the secret that all of us have here"), &key);
-    last_line[0] = '\0';
-    log_set_sink(note_line, NULL, LOG_WARN);
-    loop_begin();
-}
-
-static void
-end(void)
-{
-    loop_end();
-    log_set_sink(NULL, NULL, LOG_NONE);
+    begin_logged();
 }
 
 static void
@@ -40,7 +22,7 @@ close_both(struct side *made, struct side *accepted)
 {
     side_close(made);
     side_close(accepted);
-    end();
+    end_logged();
 }
 
 static void

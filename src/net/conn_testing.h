@@ -7,12 +7,14 @@
 #include "net/conn.h"
 #include "net/conn_internal.h"
 
+#include "base/log.h"
 #include "os/clock.h"
 #include "os/sockets.h"
 
 #include "test.h"
 
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -138,6 +140,32 @@ loop_end(void)
     uv_close((uv_handle_t *)&test_tick, NULL);
     CHECK_INT(uv_run(&test_loop, UV_RUN_DEFAULT), 0);
     CHECK_INT(uv_loop_close(&test_loop), 0);
+}
+
+/* The same, with the last warning in `last_line`; nothing else may be said. */
+static char last_line[1024];
+
+static inline void
+note_line(enum log_level level, const char *line, void *arg)
+{
+    (void)arg;
+    CHECK_INT(level, LOG_WARN);
+    snprintf(last_line, sizeof last_line, "%s", line);
+}
+
+static inline void
+begin_logged(void)
+{
+    last_line[0] = '\0';
+    log_set_sink(note_line, NULL, LOG_WARN);
+    loop_begin();
+}
+
+static inline void
+end_logged(void)
+{
+    loop_end();
+    log_set_sink(NULL, NULL, LOG_NONE);
 }
 
 static inline void

@@ -71,9 +71,9 @@ static bool
 obey_here(struct worker *worker, enum message_type type, struct ds_block_id id)
 {
     struct object_view view;
-    bool is_there = blocks_find_part(worker, id, 0, &view);
     bool is_adopt = type == MESSAGE_BLOCK_ADOPT;
-    if (is_there && (!is_adopt || (view.flags & SLOT_FLAG_PROVISIONAL) != 0))
+    if (leaving_is_active(worker) && blocks_find_part(worker, id, 0, &view) &&
+        (!is_adopt || (view.flags & SLOT_FLAG_PROVISIONAL) != 0))
         leaving_note_order(worker, type, id);
     return is_adopt ? adopt_here(worker, id) : delete_here(worker, id);
 }

@@ -312,15 +312,22 @@ TEST(what_is_adopted_after_it_was_taken_is_offered_again)
     pair_close(&pair);
 }
 
+/* Begins to move one block; the taker does not answer yet. */
+static void
+begin_and_hold(struct pair *pair)
+{
+    (void)put_block(&pair->client);
+    atomic_store(&held_at, 1);
+    tell(&pair->client, LEAVE_BEGIN);
+    RUN_UNTIL(pair->f, atomic_load(&takes_seen) == 1);
+}
+
 TEST(leaving_is_cancelled)
 {
     FIXTURE(f, 64);
     struct pair pair;
     pair_open(&pair, &f, takes_over);
-    (void)put_block(&pair.client);
-    atomic_store(&held_at, 1);
-    tell(&pair.client, LEAVE_BEGIN);
-    RUN_UNTIL(&f, atomic_load(&takes_seen) == 1);
+    begin_and_hold(&pair);
     tell(&pair.client, LEAVE_CANCEL);
     CHECK(says(&pair.client, "\"state\": \"staying\""));
     CHECK(says(&pair.client, "leaving was cancelled"));
@@ -366,10 +373,7 @@ TEST(a_value_that_began_to_arrive_while_leaving_is_refused_also_if_the_worker_st
     pair_open(&pair, &f, takes_over);
     caller_open_tcp(&putter, &f, f.address);
     say_hello_as_member(&putter);
-    (void)put_block(&pair.client);
-    atomic_store(&held_at, 1);
-    tell(&pair.client, LEAVE_BEGIN);
-    RUN_UNTIL(&f, atomic_load(&takes_seen) == 1);
+    begin_and_hold(&pair);
     put_half(&putter, "k");
     for (int i = 0; i < 20; i++)
         turn(&f);
@@ -392,12 +396,9 @@ TEST(the_room_of_a_value_that_arrives_while_leaving_begins_is_free_again)
     pair_open(&pair, &f, takes_over);
     caller_open_tcp(&putter, &f, f.address);
     say_hello_as_member(&putter);
-    (void)put_block(&pair.client);
     put_half(&putter, "k");
     RUN_UNTIL(&f, stats_of(&f).writing == 1);
-    atomic_store(&held_at, 1);
-    tell(&pair.client, LEAVE_BEGIN);
-    RUN_UNTIL(&f, atomic_load(&takes_seen) == 1);
+    begin_and_hold(&pair);
     CHECK_INT(put_rest(&putter), DS_NOT_READY);
     CHECK_INT(stats_of(&f).writing, 0);
     atomic_store(&held_at, 0);
@@ -410,10 +411,7 @@ TEST(a_worker_stays_when_its_taker_is_lost)
     FIXTURE(f, 64);
     struct pair pair;
     pair_open(&pair, &f, takes_over);
-    (void)put_block(&pair.client);
-    atomic_store(&held_at, 1);
-    tell(&pair.client, LEAVE_BEGIN);
-    RUN_UNTIL(&f, atomic_load(&takes_seen) == 1);
+    begin_and_hold(&pair);
     caller_close(&pair.member); /* Suspect, and gone 2 s later. */
     RUN_UNTIL(&f, is_said(&pair.client, "\"state\": \"staying\""));
     CHECK(says(&pair.client, "is lost; 1 objects"));

@@ -63,7 +63,6 @@ struct membership {
 };
 
 static void connect_to_metastore(struct membership *membership);
-static void tell_joined(struct membership *membership);
 
 bool
 membership_has_arenas(const struct membership *membership)
@@ -107,12 +106,6 @@ membership_after(const struct membership *membership, uint32_t node)
         return NULL;
     uint32_t at = node == UINT32_MAX ? 0 : position_of(membership, node + 1);
     return &membership->members[at == membership->count ? 0 : at];
-}
-
-void
-membership_be_ready(struct membership *membership)
-{
-    tell_joined(membership);
 }
 
 struct members_past
@@ -285,8 +278,8 @@ take_members(struct membership *membership, struct member_list *list)
     return true;
 }
 
-static void
-tell_joined(struct membership *membership)
+void
+membership_be_ready(struct membership *membership)
 {
     void (*on_joined)(struct worker * worker) = membership->on_joined;
     membership->on_joined = NULL;
@@ -315,7 +308,7 @@ handle_members_reply(struct membership *membership, const struct frame_header *h
         return;
     }
     if (membership->epoch > 0)
-        tell_joined(membership);
+        membership_be_ready(membership);
     if (header->sequence != membership->sequence)
         return;
     membership->confirmed_ds = membership->renewed_ds;

@@ -63,8 +63,9 @@ past_to_keep(const struct metastore *metastore)
     const char *own = metastore->worker->flags->worker_address;
     if (members_epoch(metastore->members) == 0)
         return metastore->saved;
-    for (size_t i = 0; !metastore->is_elected && i < members_count(metastore->members);
-         i++) {
+    if (metastore->is_elected)
+        return past;
+    for (size_t i = 0; i < members_count(metastore->members); i++) {
         if (strcmp(members_at(metastore->members, i)->address, own) == 0)
             past.count--;
     }
