@@ -5,6 +5,7 @@
 
 enum { OBJECT_BYTES = 29, VALUE_BYTES = 34 };
 static_assert(LOOKUP_KEYS_MAX * OBJECT_BYTES + 4 <= FRAME_BODY_BYTES_MAX, "reply");
+static_assert(LOOKUP_KEYS_MAX * VALUE_BYTES + 4 <= FRAME_BODY_BYTES_MAX, "reply");
 
 void
 encode_found_begin(struct writer *writer, uint32_t count)

@@ -135,7 +135,7 @@ enum { WELCOME_FDS_MIN = 3, WELCOME_FDS_MAX = 4 };
 
 /* More in one request is DS_INVALID: their reply would not fit into a frame. */
 #define CREATE_OBJECTS_MAX 500000u
-#define LOOKUP_KEYS_MAX    500000u
+#define LOOKUP_KEYS_MAX    350000u
 
 struct sized_key_list {
     uint32_t count;

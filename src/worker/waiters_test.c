@@ -167,7 +167,7 @@ TEST(more_keys_than_a_reply_has_room_for_are_refused)
     send_lookup(&reader, keys, LOOKUP_KEYS_MAX + 1, 0);
     CHECK(caller_receive(&reader));
     CHECK_STATUS(reader.reply.status, DS_INVALID);
-    CHECK_CONTAINS((const char *)reader.body, "500001 keys in one request");
+    CHECK_CONTAINS((const char *)reader.body, "350001 keys in one request");
     send_lookup(&reader, keys, LOOKUP_KEYS_MAX, 0);
     CHECK(caller_receive(&reader));
     CHECK_INT(found_of(&reader), 0);
