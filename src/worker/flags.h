@@ -36,6 +36,7 @@ struct flag {
  * Owner: whoever holds it. Texts borrow from argv or the table. */
 struct worker_flags {
     const char *worker_address;
+    const char *bind_address; /* Empty: worker_address. */
     const char *metastore_address;
     bool start_metastore_service;
     const char *etcd_address;
@@ -59,6 +60,7 @@ struct worker_flags {
     bool enable_huge_tlb;
     bool enable_thp;
     bool ipc_through_shared_memory;
+    bool enable_data_replication;
     bool enable_rdma;
     const char *unix_domain_socket_dir;
     int64_t max_client_num;

@@ -71,20 +71,24 @@
 #define ANY INT64_MAX
 
 /* The parts that are not built yet, as they stand in "<part> is not built yet". */
-#define NODES    "work across nodes"
-#define SPILL    "spill to disk"
-#define L2       "the second-level store"
-#define DEVICE   "transfer to and from devices"
-#define RDMA     "RDMA transport"
-#define SECURITY "authentication of tenants"
-#define MONITOR  "monitoring"
+#define COORDINATOR "a coordinator"
+#define HOST_ID     "host ids"
+#define MOVE_LIMIT  "a limit to moving"
+#define REBALANCE   "moving data off full nodes"
+#define SPILL       "spill to disk"
+#define L2          "the second-level store"
+#define DEVICE      "transfer to and from devices"
+#define RDMA        "RDMA transport"
+#define SECURITY    "authentication of tenants"
+#define MONITOR     "monitoring"
 
 static const struct flag flag_table[] = {
     /* Addresses and membership. */
     USED_STRING(worker_address, "127.0.0.1:31501",
                 "host:port where the worker listens and by which it is known"),
-    LATER_STRING(bind_address, "", NODES,
-                 "address to listen on if it differs from worker_address"),
+    USED_STRING(
+        bind_address, "",
+        "host:port to listen on, if worker_address is only what others reach it by"),
     USED_STRING(metastore_address, "", "host:port of the metastore, on the head node"),
     USED_BOOL(start_metastore_service, "false",
               "run the metastore inside this worker, at metastore_address"),
@@ -92,14 +96,14 @@ static const struct flag flag_table[] = {
         etcd_address, "",
         "host:port of an etcd, or several with commas between: it decides which "
         "worker has the metastore"),
-    LATER_STRING(coordinator_address, "", NODES, "host:port of a coordinator"),
+    LATER_STRING(coordinator_address, "", COORDINATOR, "host:port of a coordinator"),
     USED_STRING(cluster_name, "", "name shown in status and query"),
     USED_STRING(owner, "", "who started the worker, shown in status and errors"),
     {ROW("datasystem_home_dir", STRING, "",
          "folder that paths starting with ./ are relative to; default "
          "$XDG_RUNTIME_DIR/datasystem or /tmp/datasystem-UID, then host_port"),
      USED(home, const char *)},
-    LATER_STRING(host_id_env_name, "", NODES,
+    LATER_STRING(host_id_env_name, "", HOST_ID,
                  "environment variable whose value is published as host id"),
     USED_STRING(etcd_username, "", "etcd user"),
     USED_STRING(etcd_password, "", "etcd password"),
@@ -112,25 +116,28 @@ static const struct flag flag_table[] = {
     USED_STRING(etcd_target_name_override, "",
                 "name that etcd's certificate is checked against"),
     INERT_INT(etcd_meta_pool_size, "8", 1, ANY, "threads that talk to etcd"),
-    LATER_INT(heartbeat_interval_ms, "1000", 1, ANY, NODES,
-              "time between signs of life to the backend"),
+    INERT_INT(heartbeat_interval_ms, "1000", 1, ANY,
+              "time between signs of life to the backend; here they wait for news, a "
+              "second at most"),
     USED_INT(node_timeout_s, "10", 1, 86400,
              "lease of membership that the metastore gives: who has not been heard of "
              "for so long is lost"),
-    LATER_INT(node_dead_timeout_s, "300", 1, ANY, NODES,
-              "time after which a silent node is declared dead"),
-    LATER_BOOL(auto_del_dead_node, "true", NODES, "take a dead node off the ring"),
-    LATER_INT(add_node_wait_time_s, "60", 0, ANY, NODES,
-              "time to gather joining nodes before the ring changes"),
-    LATER_BOOL(enable_hash_ring_self_healing, "false", NODES, "repair the ring"),
-    LATER_BOOL(enable_reconciliation, "true", NODES,
-               "compare data with the directory after a restart"),
-    LATER_BOOL(enable_metadata_recovery, "false", NODES,
-               "rebuild the directory from the workers"),
-    LATER_BOOL(enable_redirect, "true", NODES,
-               "redirect requests while the ring moves"),
-    LATER_BOOL(enable_leaving_intercept, "false", NODES,
-               "refuse new data while the node leaves"),
+    INERT_INT(node_dead_timeout_s, "300", 1, ANY,
+              "time after which a silent node is declared dead; node_timeout_s here"),
+    INERT_BOOL(auto_del_dead_node, "true",
+               "take a dead node off the ring; always so here"),
+    INERT_INT(add_node_wait_time_s, "60", 0, ANY,
+              "time to gather joining nodes before the ring changes; at once here"),
+    INERT_BOOL(enable_hash_ring_self_healing, "false",
+               "repair the ring; always so here"),
+    INERT_BOOL(enable_reconciliation, "true",
+               "compare data with the directory after a restart; always so here"),
+    INERT_BOOL(enable_metadata_recovery, "false",
+               "rebuild the directory from the workers; always so here"),
+    INERT_BOOL(enable_redirect, "true",
+               "redirect requests while the ring moves; always so here"),
+    INERT_BOOL(enable_leaving_intercept, "false",
+               "refuse new data while the node leaves; always so here"),
     INERT_BOOL(enable_distributed_master, "true",
                "share the directory among the workers; always so here"),
     INERT_BOOL(enable_meta_replica, "false", "deprecated"),
@@ -226,18 +233,19 @@ static const struct flag flag_table[] = {
               "time between compactions"),
 
     /* Between nodes. */
-    LATER_BOOL(enable_data_replication, "true", NODES,
-               "keep a copy after a remote get"),
-    LATER_BOOL(enable_memory_rebalance, "false", NODES, "move data off full nodes"),
-    LATER_INT(rebalance_source_usage_percent, "70", 0, 100, NODES,
+    USED_BOOL(enable_data_replication, "true",
+              "keep a copy of what another node has after a get; else for a second"),
+    LATER_BOOL(enable_memory_rebalance, "false", REBALANCE, "move data off full nodes"),
+    LATER_INT(rebalance_source_usage_percent, "70", 0, 100, REBALANCE,
               "use from which a node gives data away"),
-    LATER_INT(rebalance_usage_gap_percent, "20", 0, 100, NODES,
+    LATER_INT(rebalance_usage_gap_percent, "20", 0, 100, REBALANCE,
               "difference of use that is worth moving data"),
-    LATER_INT(rebalance_task_report_grace_ms, "30000", 0, ANY, NODES,
+    LATER_INT(rebalance_task_report_grace_ms, "30000", 0, ANY, REBALANCE,
               "patience with a node that moves data"),
-    LATER_BOOL(enable_worker_worker_batch_get, "false", NODES,
-               "read many objects of another node with one request"),
-    LATER_INT(batch_get_threshold_mb, "100", 0, ANY, NODES, "size to split them at"),
+    INERT_BOOL(enable_worker_worker_batch_get, "false",
+               "read many objects of another node with one request; always so here"),
+    INERT_INT(batch_get_threshold_mb, "100", 0, ANY,
+              "size to split them at; in ranges of 2 MiB here"),
     INERT_INT(oc_worker_worker_direct_port, "0", 0, 65535, "second port between nodes"),
     INERT_INT(sc_worker_worker_direct_port, "0", 0, 65535, "the same for streams"),
     INERT_INT(oc_worker_worker_pool_size, "3", 1, ANY, "connections between two nodes"),
@@ -251,11 +259,12 @@ static const struct flag flag_table[] = {
     INERT_INT(oc_worker_worker_parallel_nums, "16", 1, ANY, "parts of a split request"),
     INERT_INT(payload_nocopy_threshold, "104857600", 0, ANY,
               "size from which a message is not copied"),
-    LATER_BOOL(enable_lossless_data_exit_mode, "false", NODES,
-               "move the data to other nodes before the worker ends"),
-    LATER_INT(data_migrate_rate_limit_mb, "40", 1, ANY, NODES, "MB/s while moving"),
-    LATER_STRING(data_migrate_urma_transport_mode, "write", NODES, "how it is moved"),
-    LATER_INT(check_async_queue_empty_time_s, "1", 0, ANY, NODES,
+    INERT_BOOL(enable_lossless_data_exit_mode, "false",
+               "move the data to other nodes before the worker ends; always so here"),
+    LATER_INT(data_migrate_rate_limit_mb, "40", 1, ANY, MOVE_LIMIT,
+              "MB/s while moving"),
+    INERT_STRING(data_migrate_urma_transport_mode, "write", "how it is moved"),
+    INERT_INT(check_async_queue_empty_time_s, "1", 0, ANY,
               "time the queues must be empty before the worker ends"),
     INERT_STRING(rocksdb_store_dir, "./datasystem/rocksdb",
                  "folder of the local directory store; in memory files here"),

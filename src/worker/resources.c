@@ -71,6 +71,20 @@ resolve_socket(const struct worker_flags *flags, struct resources *out,
     return DS_OK;
 }
 
+static enum ds_status
+resolve_addresses(const struct worker_flags *flags, struct resources *out,
+                  struct ds_error *err)
+{
+    const char *bound =
+        flags->bind_address[0] != '\0' ? flags->bind_address : flags->worker_address;
+    enum ds_status status = socket_parse_address(flags->worker_address, out->host,
+                                                 sizeof out->host, &out->port, err);
+    if (status == DS_OK)
+        status = socket_parse_address(bound, out->bind_host, sizeof out->bind_host,
+                                      &out->bind_port, err);
+    return status;
+}
+
 enum ds_status
 resources_resolve(const struct worker_flags *flags, struct resources *out,
                   struct ds_error *err)
@@ -82,8 +96,7 @@ resources_resolve(const struct worker_flags *flags, struct resources *out,
                               .unix_fd = -1,
                               .tcp_fd = -1,
                               .metastore_fd = -1};
-    enum ds_status status = socket_parse_address(flags->worker_address, out->host,
-                                                 sizeof out->host, &out->port, err);
+    enum ds_status status = resolve_addresses(flags, out, err);
     if (status != DS_OK)
         return status;
     if (flags->home[0] == '\0')
@@ -216,8 +229,9 @@ listen_all(const struct worker_flags *flags, struct resources *resources,
            struct ds_error *err)
 {
     uint16_t port;
-    enum ds_status status = socket_listen_tcp(resources->host, resources->port, BACKLOG,
-                                              &resources->tcp_fd, &port, err);
+    enum ds_status status =
+        socket_listen_tcp(resources->bind_host, resources->bind_port, BACKLOG,
+                          &resources->tcp_fd, &port, err);
     if (status == DS_OK && flags->start_metastore_service)
         status = listen_metastore(flags, resources, err);
     if (status != DS_OK)

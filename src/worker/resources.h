@@ -27,6 +27,8 @@ struct resources {
     char log_dir[PATH_MAX];
     char host[64]; /* Of worker_address. */
     uint16_t port;
+    char bind_host[64]; /* Where it listens: there, or elsewhere. */
+    uint16_t bind_port;
 
     struct store_geometry geometry;
     uint64_t huge_page_bytes;

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from collections.abc import Iterator
 
 import pytest
-from cluster import NEEDS_HOSTS, Cluster, await_that
+from cluster import NEEDS_HOSTS, WORKER_PORT, Cluster, KeyProgram, await_that
 from e2e import Site
 from hosts import Network
 
@@ -127,6 +128,25 @@ def test_a_lost_head_is_replaced_and_epochs_go_on(cluster: Cluster) -> None:
     for host in (second, third):
         joined = cluster.log(host).partition("worker members=3")[2]
         assert "members=1" not in joined
+
+
+def test_where_a_worker_listens_may_differ_from_where_it_is_reached(
+    cluster: Cluster,
+) -> None:
+    other, again = cluster.hosts[1:]
+    cluster.stop(again, "--discard")
+    cluster.start(again, "--bind_address", f"0.0.0.0:{WORKER_PORT}")
+    cluster.await_members(*cluster.hosts)
+    writer, reader = KeyProgram(cluster, again), KeyProgram(cluster, other)
+    assert writer.ask("put", "key", 1, 1000) == "done"
+    assert reader.ask("check", "key", 1, 1000) == "right"
+    inside = f"127.0.0.1:{WORKER_PORT}"
+    words = ("status", "--worker_address", inside, "--json")
+    stats = json.loads(cluster.dscli(again, *words).out)
+    assert stats["worker_address"] == cluster.address(again)
+    assert cluster.dscli(other, *words).code != 0  # The others listen there only.
+    writer.end()
+    reader.end()
 
 
 def test_a_worker_of_another_cluster_is_refused(
