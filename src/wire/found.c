@@ -3,7 +3,7 @@
 
 #include <assert.h>
 
-enum { OBJECT_BYTES = 29, VALUE_BYTES = 34 };
+enum { OBJECT_BYTES = 29, VALUE_BYTES = 42 };
 static_assert(LOOKUP_KEYS_MAX * OBJECT_BYTES + 4 <= FRAME_BODY_BYTES_MAX, "reply");
 static_assert(LOOKUP_KEYS_MAX * VALUE_BYTES + 4 <= FRAME_BODY_BYTES_MAX, "reply");
 
@@ -63,6 +63,7 @@ encode_fetched_value(struct writer *writer, const struct wire_value *value)
     write_u64(writer, value->checksum);
     write_u8(writer, value->whole.known);
     write_u64(writer, value->whole.value);
+    write_place(writer, value->relay);
 }
 
 bool
@@ -88,5 +89,6 @@ next_value(struct fetched *list, struct wire_value *out)
     out->checksum = read_u64(&list->at);
     out->whole.known = read_u8(&list->at) != 0;
     out->whole.value = read_u64(&list->at);
+    out->relay = read_place(&list->at);
     return reader_ok(&list->at);
 }

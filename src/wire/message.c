@@ -380,6 +380,21 @@ decode_keys(struct ds_slice body, struct key_list *out)
 }
 
 void
+write_place(struct writer *writer, struct wire_place place)
+{
+    write_u32(writer, place.node);
+    write_u32(writer, place.incarnation);
+}
+
+struct wire_place
+read_place(struct reader *reader)
+{
+    struct wire_place place = {.node = read_u32(reader)};
+    place.incarnation = read_u32(reader);
+    return place;
+}
+
+void
 encode_lookup(struct writer *writer, const struct lookup *message,
               const struct ds_slice *keys, size_t count)
 {
@@ -387,6 +402,8 @@ encode_lookup(struct writer *writer, const struct lookup *message,
     write_u32(writer, message->wait_ms);
     write_u64(writer, message->range_offset);
     write_u64(writer, message->range_bytes);
+    if ((message->flags & LOOKUP_RELAY) != 0)
+        write_place(writer, message->asker);
     write_key_list(writer, keys, count);
 }
 
@@ -398,6 +415,8 @@ decode_lookup(struct ds_slice body, struct lookup *out)
     message.wait_ms = read_u32(&reader);
     message.range_offset = read_u64(&reader);
     message.range_bytes = read_u64(&reader);
+    if ((message.flags & LOOKUP_RELAY) != 0)
+        message.asker = read_place(&reader);
     if (!read_key_list(&reader, &message.keys))
         return false;
     *out = message;

@@ -251,12 +251,21 @@ enum lookup_flags {
     LOOKUP_RANGE = 1 << 1,  /* FETCH by a worker: what the range has beyond a value is
                                cut off; a checksum of the whole is enough. */
     LOOKUP_PROVISIONAL = 1 << 2, /* TAKE: no controller has adopted them yet. */
+    LOOKUP_RELAY = 1 << 3, /* FETCH of one by a worker: it may be told to ask another
+                                    one that has got it already, or is about to. */
+};
+
+/* A worker, by its arena. */
+struct wire_place {
+    uint32_t node; /* 0: none. */
+    uint32_t incarnation;
 };
 struct lookup {
     uint32_t flags;
     uint32_t wait_ms;
-    uint64_t range_offset; /* FETCH: first byte wanted of each value, */
-    uint64_t range_bytes;  /* and how many; 0: to the end. */
+    uint64_t range_offset;   /* FETCH: first byte wanted of each value, */
+    uint64_t range_bytes;    /* and how many; 0: to the end. */
+    struct wire_place asker; /* With LOOKUP_RELAY. */
     struct key_list keys;
 };
 void encode_lookup(struct writer *writer, const struct lookup *message,
@@ -287,6 +296,8 @@ struct wire_value {
     uint64_t checksum;          /* Of what is sent; who gets it compares. */
     struct wire_checksum whole; /* Of the object. Known, and LOOKUP_RANGE: it takes the
                                    place of `checksum`, which is 0. */
+    struct wire_place
+        relay; /* If not none, no bytes are sent: it is to be asked there. */
 };
 struct fetched {
     uint32_t count;

@@ -35,6 +35,9 @@ is_short_text(struct ds_slice text, size_t bytes_max)
 bool read_ref_list(struct reader *reader, struct ref_list *out);
 void write_ref_list(struct writer *writer, const struct wire_ref *refs, size_t count);
 
+void write_place(struct writer *writer, struct wire_place place);
+struct wire_place read_place(struct reader *reader);
+
 /* One of several in a row. False, and nothing is stored, if it is malformed. */
 bool read_queue_place(struct reader *reader, struct queue_place *out);
 

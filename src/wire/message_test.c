@@ -126,6 +126,29 @@ TEST(truncated_messages_are_refused)
     CHECK(!decode_lookup(body_of(&w), &got));
 }
 
+TEST(who_may_be_sent_on_says_who_it_is)
+{
+    AUTO_WRITER(w);
+    struct ds_slice key = slice_of_text("abc");
+    struct lookup sent = {.flags = LOOKUP_RELAY, .asker = {7, 9}};
+    encode_lookup(&w, &sent, &key, 1);
+
+    struct lookup got;
+    CHECK(decode_lookup(body_of(&w), &got));
+    CHECK(got.asker.node == 7 && got.asker.incarnation == 9);
+    for (size_t len = 0; len < w.len; len++)
+        CHECK(!decode_lookup(slice(w.data, len), &got));
+
+    struct wire_value value = {.found = true, .total = 5, .relay = {8, 2}};
+    struct fetched list;
+    writer_clear(&w);
+    encode_fetched_begin(&w, 1);
+    encode_fetched_value(&w, &value);
+    CHECK(decode_fetched(body_of(&w), &list));
+    CHECK(next_value(&list, &value));
+    CHECK(value.relay.node == 8 && value.relay.incarnation == 2);
+}
+
 TEST(a_count_without_elements_is_refused)
 {
     AUTO_WRITER(w);
@@ -273,5 +296,6 @@ TEST_MAIN(RUN(a_member_says_which_queues_it_has),
           RUN(fill_comes_back_as_it_was_and_nothing_else_is_one),
           RUN(publish_comes_back_as_it_was_and_nothing_else_is_one),
           RUN(found_objects_come_back_in_order), RUN(truncated_messages_are_refused),
+          RUN(who_may_be_sent_on_says_who_it_is),
           RUN(a_count_without_elements_is_refused),
           RUN(frame_of_another_protocol_is_refused), RUN(a_huge_body_is_refused))

@@ -1,15 +1,12 @@
-#include "worker/copies.h"
+#include "worker/copies_internal.h"
 
 #include "base/check.h"
 #include "base/log.h"
 #include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
-#include "os/checksum.h"
 #include "os/clock.h"
-#include "worker/arenas.h"
 #include "worker/creates.h"
-#include "worker/peers.h"
 #include "worker/seal.h"
 #include "worker/waiters.h"
 
@@ -17,49 +14,16 @@
 #include <string.h>
 #include <xxhash.h>
 
-/* A range is asked for, and compared, as one, while it is in a cache. So many of a part
- * are under way at once: all connections to its node have the next one waiting. */
-enum {
-    RANGE_BYTES = 2 * CHECKSUM_PIECE_BYTES,
-    RANGES_MAX = 8,
-};
-
-/* First parts, and users' objects, of which most are small, are asked for together: so much
- * of each. */
-enum {
-    BATCH_PARTS_MAX = 64,
-    BATCH_BYTES_EACH = 64 << 10,
-};
-
-/* A part on its way. Owner: its ranges under way together. Invariants: `view` is reserved,
- * and held, exactly while `pieces` is there; bytes [0, asked) were asked for. */
-struct copy {
-    struct hmap_node by_key; /* In worker->copies. */
-    struct list unasked;     /* In worker->copies_unasked, or in none. */
-    uint8_t key[BLOCK_KEY_BYTES];
-    struct copy_take *take; /* Who gets it when it has arrived; NULL: it is a copy. */
-    struct arena_id at;     /* Who is asked. */
-    struct object_view view;
-    uint64_t *pieces; /* Owned; checksums of what has arrived. */
-    struct wire_checksum whole;
-    uint64_t asked;
-    uint32_t under_way;
-    bool has_failed; /* It ends when nothing is under way any more. */
-};
+/* Without --enable_data_replication a copy is there for as long as it takes those who asked
+ * for it to pin it. */
+enum { READ_ONCE_S = 1 };
 
 /* Owner: the peers. */
 struct range {
     struct peer_request request;
     struct copy *copy;
     uint64_t offset;
-};
-
-/* Owner: the peers. */
-struct batch {
-    struct peer_request request;
-    uint8_t *bytes; /* Owned; the beginnings of all, one behind the other. */
-    uint32_t count;
-    struct copy *copies[BATCH_PARTS_MAX];
+    struct wire_place asker; /* None: who is asked has to send it itself. */
 };
 
 static struct range *
@@ -74,16 +38,17 @@ hash_of(const uint8_t key[BLOCK_KEY_BYTES])
     return XXH3_64bits(key, BLOCK_KEY_BYTES);
 }
 
-static bool
-is_asked(const struct worker *worker, const uint8_t key[BLOCK_KEY_BYTES])
+/* NULL: it is not being fetched. */
+static struct copy *
+find_copy(const struct worker *worker, const uint8_t key[BLOCK_KEY_BYTES])
 {
     struct hmap_node *node = hmap_chain(&worker->copies, hash_of(key));
     for (; node != NULL; node = node->next) {
-        if (memcmp(CONTAINER_OF(node, struct copy, by_key)->key, key,
-                   BLOCK_KEY_BYTES) == 0)
-            return true;
+        struct copy *copy = CONTAINER_OF(node, struct copy, by_key);
+        if (memcmp(copy->key, key, BLOCK_KEY_BYTES) == 0)
+            return copy;
     }
-    return false;
+    return NULL;
 }
 
 /* ---- Asking ---- */
@@ -96,7 +61,10 @@ encode(const struct peer_request *request, struct writer *body)
     const struct range *range = CONTAINER_OF(request, const struct range, request);
     struct lookup lookup = {.flags = LOOKUP_BLOCKS | LOOKUP_RANGE,
                             .range_offset = range->offset,
-                            .range_bytes = RANGE_BYTES};
+                            .range_bytes = RANGE_BYTES,
+                            .asker = range->asker};
+    if (range->asker.node != 0)
+        lookup.flags |= LOOKUP_RELAY;
     struct ds_slice key = slice(range->copy->key, BLOCK_KEY_BYTES);
     encode_lookup(body, &lookup, &key, 1);
 }
@@ -116,24 +84,62 @@ place_of(const struct worker *worker, const uint8_t key[BLOCK_KEY_BYTES])
                : arenas_find(worker, born);
 }
 
-/* The next range; false: nobody can be asked. */
+/* A copy that is not kept is no help to others. */
 static bool
-ask_next(struct worker *worker, struct copy *copy)
+may_relay(const struct worker *worker, const struct copy *copy)
 {
+    return copy->take == NULL && copy->relay.node == 0 && !copy->is_direct &&
+           worker->flags->enable_data_replication;
+}
+
+static bool
+ask_range(struct worker *worker, struct copy *copy, uint64_t offset)
+{
+    struct arena_id own = arenas_own(worker);
+    struct arena_id from = copy->relay.node != 0 ? copy->relay : copy->at;
     struct range *range = calloc(1, sizeof *range);
     if (range == NULL)
         return false;
     *range = (struct range){.request = {.ops = &range_ops,
-                                        .node = copy->at.node,
-                                        .incarnation = copy->at.incarnation},
+                                        .node = from.node,
+                                        .incarnation = from.incarnation},
                             .copy = copy,
-                            .offset = copy->asked};
+                            .offset = offset};
+    if (offset == 0 && may_relay(worker, copy))
+        range->asker = (struct wire_place){own.node, own.incarnation};
     if (!peers_ask(worker->peers, &range->request)) {
         free(range);
         return false;
     }
-    copy->asked += RANGE_BYTES;
     copy->under_way++;
+    return true;
+}
+
+static void
+go_direct(struct copy *copy)
+{
+    copy->relay = (struct arena_id){0};
+    copy->is_direct = true;
+}
+
+/* False: nobody can be asked. */
+static bool
+ask_anyone(struct worker *worker, struct copy *copy, uint64_t offset)
+{
+    if (ask_range(worker, copy, offset))
+        return true;
+    if (copy->relay.node == 0)
+        return false;
+    go_direct(copy);
+    return ask_range(worker, copy, offset);
+}
+
+bool
+copy_ask_next(struct worker *worker, struct copy *copy)
+{
+    if (!ask_anyone(worker, copy, copy->asked))
+        return false;
+    copy->asked += RANGE_BYTES;
     return true;
 }
 
@@ -143,7 +149,7 @@ ask_more(struct worker *worker, struct copy *copy)
     DS_ASSERT(copy->pieces != NULL);
     while (!copy->has_failed && copy->under_way < RANGES_MAX &&
            copy->asked < copy->view.size)
-        copy->has_failed = !ask_next(worker, copy);
+        copy->has_failed = !copy_ask_next(worker, copy);
 }
 
 /* ---- A range arrives ---- */
@@ -187,19 +193,42 @@ piece_count(const struct copy *copy)
     return (copy->view.size + CHECKSUM_PIECE_BYTES - 1) / CHECKSUM_PIECE_BYTES;
 }
 
-/* False, with a line in the log: there is no room for so many. */
+/* Before its size is known, it has one. */
+static size_t
+range_count(const struct copy *copy)
+{
+    return copy->view.size == 0 ? 1 : (copy->view.size - 1) / RANGE_BYTES + 1;
+}
+
 static bool
-begin_arriving(struct worker *worker, struct copy *copy, uint64_t bytes)
+make_notes(struct copy *copy)
+{
+    copy->pieces = calloc(piece_count(copy), sizeof *copy->pieces);
+    copy->has_arrived = calloc(range_count(copy), sizeof *copy->has_arrived);
+    return copy->pieces != NULL && copy->has_arrived != NULL;
+}
+
+static void
+drop_notes(struct copy *copy)
+{
+    free(copy->pieces);
+    free(copy->has_arrived);
+    copy->pieces = NULL;
+    copy->has_arrived = NULL;
+}
+
+bool
+copy_begin_arriving(struct worker *worker, struct copy *copy, uint64_t bytes)
 {
     struct ds_error err = {0};
     enum ds_status status = reserve(worker, copy, bytes, &err);
     if (status == DS_OK) {
-        copy->pieces = calloc(piece_count(copy), sizeof *copy->pieces);
-        if (copy->pieces != NULL) {
+        if (make_notes(copy)) {
             store_hold(worker->store, &copy->view);
             ask_more(worker, copy);
             return true;
         }
+        drop_notes(copy);
         store_abort(worker->store, copy->view.ref);
         (void)ds_fail(&err, DS_NO_MEMORY, "out of memory for its checksums");
     }
@@ -218,7 +247,7 @@ on_payload_begin(struct worker *worker, struct peer_request *request,
     struct wire_value value;
     if (copy->has_failed || !read_answer(range, answer, &value))
         return NULL;
-    if (copy->pieces == NULL && !begin_arriving(worker, copy, value.total))
+    if (copy->pieces == NULL && !copy_begin_arriving(worker, copy, value.total))
         return NULL;
     return value.total == copy->view.size
                ? worker->arena + copy->view.offset + range->offset
@@ -264,6 +293,8 @@ take_part(struct worker *worker, struct copy *copy, struct ds_error *err)
     const struct object_view *view = &copy->view;
     uint64_t found = checksum_of_pieces(copy->pieces, piece_count(copy));
     struct objects_seal seal = {.ref = view->ref, .checksum = {true, found}};
+    if (!worker->flags->enable_data_replication)
+        seal.ttl_seconds = READ_ONCE_S;
     if (copy->whole.known && copy->whole.value != found)
         return fail_damaged(worker, err);
     if (copy->take == NULL)
@@ -292,29 +323,90 @@ let_go(struct worker *worker, struct copy *copy)
     if (copy->has_failed)
         store_abort(worker->store, copy->view.ref);
     store_unhold(worker->store, copy->view.offset);
-    free(copy->pieces);
-    copy->pieces = NULL;
+    drop_notes(copy);
 }
 
-/* Its node has left meanwhile, and gave it to another one, which is asked now. */
+/* Its node has left meanwhile, and gave it to another one, which is asked now; or what was
+ * passed on to us was not what it should be, and who has it is asked. */
 static bool
 begin_again(struct worker *worker, struct copy *copy)
 {
     struct arena_id at = place_of(worker, copy->key);
-    if (!copy->has_failed || at.node == 0 || arena_id_equal(at, copy->at) ||
-        arena_id_equal(at, arenas_own(worker)))
+    bool is_same = arena_id_equal(at, copy->at);
+    if (!copy->has_failed || at.node == 0 || arena_id_equal(at, arenas_own(worker)) ||
+        (is_same && copy->relay.node == 0))
         return false;
     let_go(worker, copy);
     copy->at = at;
+    copy->relay = (struct arena_id){0};
+    copy->is_direct = is_same;
     copy->asked = 0;
     copy->whole = (struct wire_checksum){0};
-    copy->has_failed = !ask_next(worker, copy);
+    copy->has_failed = !copy_ask_next(worker, copy);
     return !copy->has_failed;
 }
 
-/* Whoever waits looks again: at what is there now, or at nothing. */
+/* ---- Passing on what is arriving ---- */
+
+/* Who waits for a range waits for this key. */
+static struct ds_slice
+range_key(const uint8_t key[BLOCK_KEY_BYTES], uint64_t offset,
+          uint8_t out[RANGE_KEY_BYTES])
+{
+    memcpy(out, key, BLOCK_KEY_BYTES);
+    memcpy(out + BLOCK_KEY_BYTES, &offset, sizeof offset);
+    return slice(out, RANGE_KEY_BYTES);
+}
+
 static void
-finish(struct worker *worker, struct copy *copy)
+wake_for_range(struct worker *worker, const struct copy *copy, uint64_t offset)
+{
+    uint8_t key[RANGE_KEY_BYTES];
+    waiters_key_appeared(worker, range_key(copy->key, offset, key));
+}
+
+/* One range of one part, as we ask for them. */
+static bool
+asks_for_range(const struct lookup *message)
+{
+    uint32_t flags = LOOKUP_BLOCKS | LOOKUP_RANGE;
+    return (message->flags & flags) == flags && message->keys.count == 1 &&
+           message->range_bytes == RANGE_BYTES &&
+           message->range_offset % RANGE_BYTES == 0;
+}
+
+struct ds_slice
+copies_awaited(const struct lookup *message, struct ds_slice key,
+               uint8_t buffer[RANGE_KEY_BYTES])
+{
+    return asks_for_range(message) ? range_key(key.data, message->range_offset, buffer)
+                                   : key;
+}
+
+bool
+copies_find_range(const struct worker *worker, const struct lookup *message,
+                  struct ds_slice key, struct object_view *out,
+                  struct wire_value *value)
+{
+    uint64_t offset = message->range_offset;
+    struct copy *copy = asks_for_range(message) && key.len == BLOCK_KEY_BYTES
+                            ? find_copy(worker, key.data)
+                            : NULL;
+    if (copy == NULL || copy->pieces == NULL || copy->has_failed ||
+        offset >= copy->view.size || !copy->has_arrived[offset / RANGE_BYTES])
+        return false;
+    size_t first = offset / CHECKSUM_PIECE_BYTES;
+    size_t count =
+        min_u64(RANGE_BYTES / CHECKSUM_PIECE_BYTES, piece_count(copy) - first);
+    *out = copy->view;
+    value->checksum = checksum_of_pieces(copy->pieces + first, count);
+    value->whole = copy->whole;
+    return true;
+}
+
+/* Whoever waits looks again: at what is there now, or at nothing. */
+void
+copy_finish(struct worker *worker, struct copy *copy)
 {
     struct ds_error err = {0};
     struct copy_take *take = copy->take;
@@ -326,10 +418,48 @@ finish(struct worker *worker, struct copy *copy)
     if (take == NULL) {
         hmap_remove(&worker->copies, &copy->by_key);
         waiters_key_appeared(worker, slice(copy->key, BLOCK_KEY_BYTES));
+        for (size_t i = 0; i < range_count(copy); i++)
+            wake_for_range(worker, copy, i * RANGE_BYTES);
     }
     free(copy);
     if (take != NULL)
         take->done(worker, take);
+}
+
+/* We are told to ask another worker for it. */
+static bool
+is_relayed(const struct range *range, const struct peer_answer *answer,
+           struct arena_id *out)
+{
+    struct wire_value value;
+    struct fetched list;
+    if (range->asker.node == 0 || answer->header == NULL ||
+        answer->header->status != DS_OK || answer->header->payload_bytes != 0 ||
+        !decode_fetched(answer->body, &list) || list.count != 1 ||
+        !next_value(&list, &value) || !value.found || value.relay.node == 0)
+        return false;
+    *out = (struct arena_id){value.relay.node, value.relay.incarnation};
+    return true;
+}
+
+/* False: it cannot be had. */
+static bool
+ask_again(struct worker *worker, const struct range *range,
+          const struct peer_answer *answer)
+{
+    struct copy *copy = range->copy;
+    struct arena_id asked = {range->request.node, range->request.incarnation};
+    struct arena_id relay;
+    if (copy->has_failed)
+        return false;
+    bool is_told = is_relayed(range, answer, &relay);
+    if (!is_told && arena_id_equal(asked, copy->at))
+        return false;
+    if (is_told && peers_know(worker->peers, relay.node, relay.incarnation))
+        copy->relay = relay;
+    else
+        go_direct(copy);
+    return ask_anyone(worker, copy, range->offset);
 }
 
 static void
@@ -340,13 +470,16 @@ end(struct worker *worker, struct peer_request *request,
     struct copy *copy = range->copy;
     struct ds_error err = {0};
     copy->under_way--;
-    if (take_range(worker, range, answer, &err) != DS_OK)
-        give_up(copy, &err);
-    else
+    if (take_range(worker, range, answer, &err) == DS_OK) {
+        copy->has_arrived[range->offset / RANGE_BYTES] = true;
+        wake_for_range(worker, copy, range->offset);
         ask_more(worker, copy);
+    } else if (!ask_again(worker, range, answer)) {
+        give_up(copy, &err);
+    }
     free(range);
     if (copy->under_way == 0)
-        finish(worker, copy);
+        copy_finish(worker, copy);
 }
 
 static const struct peer_request_ops range_ops = {
@@ -357,160 +490,6 @@ static const struct peer_request_ops range_ops = {
     .on_payload_begin = on_payload_begin,
     .end = end,
 };
-
-/* ---- Several at once ---- */
-
-static void
-encode_batch(const struct peer_request *request, struct writer *body)
-{
-    const struct batch *batch = CONTAINER_OF(request, const struct batch, request);
-    struct lookup lookup = {.flags = LOOKUP_BLOCKS | LOOKUP_RANGE,
-                            .range_bytes = BATCH_BYTES_EACH};
-    struct ds_slice keys[BATCH_PARTS_MAX];
-    for (uint32_t i = 0; i < batch->count; i++)
-        keys[i] = slice(batch->copies[i]->key, BLOCK_KEY_BYTES);
-    encode_lookup(body, &lookup, keys, batch->count);
-}
-
-/* False: the answer is malformed. */
-static bool
-read_batch(const struct batch *batch, const struct peer_answer *answer,
-           struct fetched *out)
-{
-    struct wire_value value;
-    uint64_t bytes = 0;
-    if (answer->header == NULL || answer->header->status != DS_OK ||
-        !decode_fetched(answer->body, out) || out->count != batch->count)
-        return false;
-    struct fetched list = *out;
-    while (next_value(&list, &value)) {
-        if (value.size != (value.found ? min_u64(BATCH_BYTES_EACH, value.total) : 0) ||
-            (value.found && value.size == 0))
-            return false;
-        bytes += value.size;
-    }
-    return bytes == answer->header->payload_bytes;
-}
-
-static void *
-on_batch_begin(struct worker *worker, struct peer_request *request,
-               const struct peer_answer *answer)
-{
-    struct batch *batch = CONTAINER_OF(request, struct batch, request);
-    struct fetched list;
-    (void)worker;
-    if (!read_batch(batch, answer, &list))
-        return NULL;
-    if (batch->bytes == NULL) /* The connection had not ended in the middle. */
-        batch->bytes = malloc((size_t)batch->count * BATCH_BYTES_EACH);
-    return batch->bytes;
-}
-
-/* All of it has come, or the rest is asked for. */
-static void
-take_beginning(struct worker *worker, struct copy *copy, const struct wire_value *value,
-               const uint8_t *bytes)
-{
-    if (!value->found) {
-        copy->has_failed = true;
-    } else if (value->size < value->total) {
-        copy->has_failed = !ask_next(worker, copy);
-    } else {
-        copy->asked = value->total;
-        copy->has_failed = !begin_arriving(worker, copy, value->total);
-    }
-    if (copy->pieces == NULL)
-        return;
-    copy->pieces[0] =
-        checksum_copy(worker->arena + copy->view.offset, bytes, value->size);
-    copy->whole = value->whole.known ? value->whole
-                                     : (struct wire_checksum){true, value->checksum};
-}
-
-static void
-end_batch(struct worker *worker, struct peer_request *request,
-          const struct peer_answer *answer)
-{
-    struct batch *batch = CONTAINER_OF(request, struct batch, request);
-    struct fetched list = {0};
-    bool is_whole = batch->bytes != NULL && read_batch(batch, answer, &list);
-    size_t at = 0;
-    for (uint32_t i = 0; i < batch->count; i++) {
-        struct copy *copy = batch->copies[i];
-        struct wire_value value = {0};
-        if (is_whole && next_value(&list, &value)) {
-            take_beginning(worker, copy, &value, batch->bytes + at);
-            at += value.size;
-        } else {
-            copy->has_failed = true;
-        }
-        if (copy->under_way == 0)
-            finish(worker, copy);
-    }
-    free(batch->bytes);
-    free(batch);
-}
-
-static const struct peer_request_ops batch_ops = {
-    .type = MESSAGE_FETCH,
-    .tries_max = 2,
-    .in_any_order = true,
-    .encode = encode_batch,
-    .on_payload_begin = on_batch_begin,
-    .end = end_batch,
-};
-
-/* Up to so many that are not asked for yet, of the node of the first. */
-static uint32_t
-choose(struct worker *worker, struct copy *out[BATCH_PARTS_MAX])
-{
-    uint32_t count = 0;
-    struct arena_id at = {0};
-    LIST_FOREACH (link, &worker->copies_unasked) {
-        struct copy *copy = CONTAINER_OF(link, struct copy, unasked);
-        if (count == 0)
-            at = copy->at;
-        if (!arena_id_equal(copy->at, at))
-            continue;
-        list_remove(&copy->unasked);
-        out[count++] = copy;
-        if (count == BATCH_PARTS_MAX)
-            break;
-    }
-    return count;
-}
-
-static bool
-ask_batch(struct worker *worker, struct copy *const *copies, uint32_t count)
-{
-    struct batch *batch = calloc(1, sizeof *batch);
-    if (batch == NULL)
-        return false;
-    batch->request = (struct peer_request){.ops = &batch_ops,
-                                           .node = copies[0]->at.node,
-                                           .incarnation = copies[0]->at.incarnation};
-    batch->count = count;
-    memcpy(batch->copies, copies, count * sizeof(struct copy *));
-    if (peers_ask(worker->peers, &batch->request))
-        return true;
-    free(batch);
-    return false;
-}
-
-void
-copies_ask(struct worker *worker)
-{
-    struct copy *copies[BATCH_PARTS_MAX];
-    uint32_t count;
-    while ((count = choose(worker, copies)) > 0) {
-        bool is_asked_for =
-            count == 1 ? ask_next(worker, copies[0]) : ask_batch(worker, copies, count);
-        for (uint32_t i = 0; i < count && !is_asked_for; i++) {
-            copies[i]->has_failed = true;
-            finish(worker, copies[i]);
-        }
-    }
-}
 
 /* ---- Beginning ---- */
 
@@ -562,7 +541,7 @@ copies_fetch(struct worker *worker, struct ds_slice key)
     if (arena_id_equal(at, arenas_own(worker)) ||
         !peers_know(worker->peers, at.node, at.incarnation))
         return false;
-    if (is_asked(worker, key.data))
+    if (find_copy(worker, key.data) != NULL)
         return true;
     struct copy *copy = copy_new(key.data, at);
     if (copy == NULL)
@@ -575,7 +554,7 @@ copies_fetch(struct worker *worker, struct ds_slice key)
         list_push_back(&worker->copies_unasked, &copy->unasked);
         return true;
     }
-    if (ask_next(worker, copy))
+    if (copy_ask_next(worker, copy))
         return true;
     hmap_remove(&worker->copies, &copy->by_key);
     free(copy);

@@ -1,7 +1,9 @@
 /* Copies of blocks that other nodes have.
  *
  *      copies_fetch(part) ──► asked of the node in its block's id (peers.h)
+ *           │   ──► "ask that other one": relays.h
  *           ──► its bytes, straight into the arena ──► sealed ──► who waits is woken
+ *           │      └── each range is passed on to other nodes as soon as it is there
  *           ──► not there, no room, damaged, its node is gone ──► who waits is woken
  *
  * A part is fetched once however many ask for it, and its copy goes first when room is
@@ -9,7 +11,7 @@
 #ifndef WORKER_COPIES_H
 #define WORKER_COPIES_H
 
-#include "wire/block_id.h"
+#include "wire/message.h"
 #include "worker/worker.h"
 
 /* `key`, of a block's part (wire_block_key()), is not here. True: it is being fetched once
@@ -31,6 +33,23 @@ struct copy_take {
 /* As copies_fetch(), for a user's object; `done` tells what came of it. */
 bool copies_take(struct worker *worker, const struct object_name *object,
                  struct copy_take *take);
+
+/* ---- Passing on what is arriving ---- */
+
+enum { RANGE_KEY_BYTES = BLOCK_KEY_BYTES + 8 };
+
+/* What a FETCH waits for that asks for `key`, which is being fetched: the key, or, in
+ * `buffer`, the range of it. waiters_key_appeared() is called for either. */
+struct ds_slice copies_awaited(const struct lookup *message, struct ds_slice key,
+                               uint8_t buffer[RANGE_KEY_BYTES]);
+
+/* The range that is asked for has arrived of a part that is on its way. Fills in the
+ * checksums of `value`. */
+bool copies_find_range(const struct worker *worker, const struct lookup *message,
+                       struct ds_slice key, struct object_view *out,
+                       struct wire_value *value);
+
+/* ---- Asking ---- */
 
 /* Asks for what was gathered: the first parts of several blocks of a node by one request.
  * Who waits for them is parked by then. */

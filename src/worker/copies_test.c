@@ -44,8 +44,10 @@ read_fetch(const struct frame_header *header, struct ds_slice body, struct asked
 {
     struct lookup lookup;
     if (header->type != MESSAGE_FETCH || !decode_lookup(body, &lookup) ||
-        lookup.flags != (LOOKUP_BLOCKS | LOOKUP_RANGE) || lookup.keys.count != 1 ||
-        lookup.range_offset >= PART_BYTES || lookup.range_bytes == 0)
+        (lookup.flags | LOOKUP_RELAY) !=
+            (LOOKUP_BLOCKS | LOOKUP_RANGE | LOOKUP_RELAY) ||
+        lookup.keys.count != 1 || lookup.range_offset >= PART_BYTES ||
+        lookup.range_bytes == 0)
         return false;
     uint64_t left = PART_BYTES - lookup.range_offset;
     out->offset = lookup.range_offset;
@@ -304,6 +306,28 @@ TEST(a_part_is_fetched_once_and_kept_as_a_copy)
     fake_peer_stop(&other);
 }
 
+TEST(without_replication_a_copy_is_there_for_a_second)
+{
+    FIXTURE(f, 64);
+    struct fake_peer other;
+    struct caller member;
+    CALLER(client, &f);
+    f.flags.enable_data_replication = false;
+    fill_part();
+    fake_peer_start_tcp(&other, has_it);
+    join(&f, &member, &other);
+    say_hello(&client);
+    for (int i = 1; i <= 2; i++) {
+        CHECK(is_found(&client, INCARNATION));
+        CHECK_INT(stats_of(&f).copies, 1);
+        store_tick(f.worker.store, clock_boot_ds() + 15);
+        CHECK_INT(stats_of(&f).copies, 0);
+        CHECK_INT(f.worker.counters.seals, i);
+    }
+    caller_close(&member);
+    fake_peer_stop(&other);
+}
+
 static void check_is_gone(fake_handler_fn handler);
 
 /* What was copied is what there is, byte by byte. */
@@ -489,6 +513,7 @@ TEST(a_worker_that_says_nothing_is_given_up_when_it_is_no_member)
 }
 
 TEST_MAIN(RUN(a_part_is_fetched_once_and_kept_as_a_copy),
+          RUN(without_replication_a_copy_is_there_for_a_second),
           RUN(a_part_that_comes_in_ranges_is_whole),
           RUN(one_checksum_of_all_ranges_is_enough_and_compared),
           RUN(a_range_whose_connection_ended_is_asked_for_again),

@@ -79,7 +79,9 @@ static bool
 may_come(struct session *session, const struct lookup *message, struct ds_slice key)
 {
     struct object_view view;
-    if (lookup_find(session->worker, message, key, &view))
+    struct wire_value value;
+    if (lookup_find(session->worker, message, key, &view) ||
+        copies_find_range(session->worker, message, key, &view, &value))
         return false;
     return (message->flags & LOOKUP_BLOCKS) == 0 || copies_fetch(session->worker, key);
 }
@@ -96,9 +98,10 @@ park_for_missing(struct session *session, const struct frame_header *header,
     size_t count = 0;
     struct key_list keys = message->keys;
     struct ds_slice key;
+    uint8_t buffer[RANGE_KEY_BYTES];
     while (next_key(&keys, &key)) {
         if (may_come(session, message, key))
-            missing[count++] = key;
+            missing[count++] = copies_awaited(message, key, buffer);
     }
     enum ds_status status = DS_OK;
     if (count > 0)

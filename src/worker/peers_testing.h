@@ -86,11 +86,11 @@ on_joined(struct worker *worker)
     (void)worker;
 }
 
-/* `other` belongs to the cluster of the worker, and the worker knows it. It says that it
- * has the controller of a queue. */
+/* `other` belongs to the cluster of the worker, which is a member itself, and knows it. It
+ * says that it has the controller of a queue. */
 static inline void
-join_with(struct fixture *fixture, struct caller *member, const struct fake_peer *other,
-          const char *queue)
+join_as(struct fixture *fixture, struct caller *member, const struct fake_peer *other,
+        uint32_t node, const char *queue)
 {
     struct queue_place place = {.name = slice_of_text(queue),
                                 .tcp_address = slice_of_text("10.0.0.7:31600")};
@@ -98,17 +98,25 @@ join_with(struct fixture *fixture, struct caller *member, const struct fake_peer
     encode_queue_place(&queues, &place);
     char address[32];
     snprintf(address, sizeof address, "127.0.0.1:%u", other->port);
-    struct member_renew renewal = {.who = {.node = NODE,
+    struct member_renew renewal = {.who = {.node = node,
                                            .incarnation = INCARNATION,
                                            .address = slice_of_text(address),
                                            .queues = slice(queues.data, queues.len)}};
     AUTO_WRITER(body);
-    CHECK_OK(membership_open(&fixture->worker, on_joined, &fixture->worker.membership,
-                             NULL));
     encode_member_renew(&body, &renewal);
     caller_open_metastore(member, fixture);
     CHECK_OK(caller_call(member, MESSAGE_MEMBER_RENEW, bytes_of(&body)));
-    RUN_UNTIL(fixture, membership_find(fixture->worker.membership, NODE) != NULL);
+    RUN_UNTIL(fixture, membership_find(fixture->worker.membership, node) != NULL);
+}
+
+/* As the only other one, node NODE. */
+static inline void
+join_with(struct fixture *fixture, struct caller *member, const struct fake_peer *other,
+          const char *queue)
+{
+    CHECK_OK(membership_open(&fixture->worker, on_joined, &fixture->worker.membership,
+                             NULL));
+    join_as(fixture, member, other, NODE, queue);
 }
 
 static inline void

@@ -8,9 +8,11 @@
 #include "base/status.h"
 #include "os/checksum.h"
 #include "os/clock.h"
+#include "worker/copies.h"
 #include "worker/creates.h"
 #include "worker/lookup.h"
 #include "worker/objects.h"
+#include "worker/relays.h"
 #include "worker/seal.h"
 
 #include <stdio.h>
@@ -74,6 +76,21 @@ say_checksums(struct worker *worker, const struct lookup *message,
         (void)store_set_checksum(worker->store, view->ref, value->checksum);
 }
 
+/* Another worker gets it from one that got it before. */
+static bool
+is_relayed(struct worker *worker, const struct lookup *message, struct ds_slice key,
+           const struct object_view *view, struct wire_place *out)
+{
+    uint32_t flags = LOOKUP_RELAY | LOOKUP_BLOCKS;
+    struct arena_id asker = {message->asker.node, message->asker.incarnation};
+    if ((message->flags & flags) != flags || message->keys.count != 1 ||
+        message->range_offset != 0 || view->size <= RELAY_BYTES_MIN)
+        return false;
+    struct arena_id relay = relays_join(worker, key, asker);
+    *out = (struct wire_place){relay.node, relay.incarnation};
+    return relay.node != 0;
+}
+
 static enum ds_status
 fetch_one(struct session *session, const struct lookup *message, struct ds_slice key,
           struct fetch *fetch, struct ds_error *err)
@@ -81,10 +98,12 @@ fetch_one(struct session *session, const struct lookup *message, struct ds_slice
     struct worker *worker = session->worker;
     struct object_view view;
     struct wire_value value = {0};
-    bool found = lookup_find(worker, message, key, &view);
-    worker->counters.hits += found;
-    worker->counters.misses += !found;
-    if (!found) {
+    bool is_sealed = lookup_find(worker, message, key, &view);
+    value.found = is_sealed || copies_find_range(worker, message, key, &view, &value);
+    worker->counters.hits += value.found;
+    worker->counters.misses += !value.found;
+    value.total = value.found ? view.size : 0;
+    if (!value.found || is_relayed(worker, message, key, &view, &value.relay)) {
         encode_fetched_value(&fetch->fetched, &value);
         return DS_OK;
     }
@@ -104,10 +123,9 @@ fetch_one(struct session *session, const struct lookup *message, struct ds_slice
         .arg = hold,
     };
     fetch->bytes += bytes;
-    value.found = true;
     value.size = bytes;
-    value.total = view.size;
-    say_checksums(worker, message, &view, &value);
+    if (is_sealed)
+        say_checksums(worker, message, &view, &value);
     encode_fetched_value(&fetch->fetched, &value);
     return DS_OK;
 }

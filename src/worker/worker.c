@@ -20,6 +20,7 @@
 #include "worker/peers.h"
 #include "worker/populate.h"
 #include "worker/queues.h"
+#include "worker/relays.h"
 #include "worker/reports.h"
 #include "worker/session.h"
 #include "worker/stats.h"
@@ -48,6 +49,7 @@ on_tick(uv_timer_t *timer)
     if (worker->metastore != NULL)
         metastore_tick(worker->metastore, now);
     peers_tick(worker->peers);
+    relays_tick(worker, now);
     owners_tick(worker);
     queues_tick(worker);
     takeover_tick(worker);
@@ -291,6 +293,7 @@ fini(struct worker *worker)
     hmap_fini(&worker->waiting_keys);
     DS_ASSERT(worker->copies.count == 0);
     hmap_fini(&worker->copies);
+    relays_close(worker);
     store_close(worker->store);
     memfile_unmap(worker->memory.table, worker->memory.table_bytes);
     memfile_unmap(worker->memory.pins, worker->memory.pins_bytes);
@@ -321,6 +324,7 @@ init(struct worker *worker, const struct worker_flags *flags,
     list_init(&worker->queues);
     hmap_init(&worker->waiting_keys);
     hmap_init(&worker->copies);
+    hmap_init(&worker->relays);
     list_init(&worker->copies_unasked);
     list_init(&worker->key_requests);
     list_init(&worker->reports);

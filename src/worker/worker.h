@@ -75,6 +75,7 @@ struct worker {
     struct hmap waiting_keys;   /* waiters.c */
     struct hmap copies;         /* copies.c */
     struct list copies_unasked; /* Empty between two requests. */
+    struct hmap relays;         /* relays.c */
     struct list orphans;        /* orphans.c */
     uint32_t foreign_orphan_count;
     struct list orphan_readers; /* Sessions of controllers that asked for orphans. */

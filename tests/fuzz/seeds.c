@@ -372,6 +372,12 @@ seed_keys(void)
     encode_lookup(&writer, &lookup, two_keys, 2);
     seed_message("lookup", writer);
 
+    writer = message(8);
+    lookup.flags |= LOOKUP_RELAY;
+    lookup.asker = (struct wire_place){7, 9};
+    encode_lookup(&writer, &lookup, two_keys, 1);
+    seed_message("lookup_relay", writer);
+
     writer = message(9);
     struct wire_object object = {.found = true, .slot = 3, .commit = 258, .size = 9};
     encode_found_begin(&writer, 2);
@@ -380,7 +386,8 @@ seed_keys(void)
     seed_message("found", writer);
 
     writer = message(17);
-    struct wire_value value = {.found = true, .size = 9, .checksum = 8};
+    struct wire_value value = {
+        .found = true, .size = 9, .checksum = 8, .relay = {7, 9}};
     encode_fetched_begin(&writer, 2);
     encode_fetched_value(&writer, &value);
     encode_fetched_value(&writer, &(struct wire_value){0});

@@ -1,0 +1,176 @@
+/* First parts of blocks, and users' objects, of which most are small, are asked for
+ * together. */
+#include "worker/copies_internal.h"
+
+#include "base/numeric.h"
+#include "base/slice.h"
+#include "base/status.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* So much of each. */
+enum {
+    BATCH_PARTS_MAX = 64,
+    BATCH_BYTES_EACH = 64 << 10,
+};
+
+/* Owner: the peers. */
+struct batch {
+    struct peer_request request;
+    uint8_t *bytes; /* Owned; the beginnings of all, one behind the other. */
+    uint32_t count;
+    struct copy *copies[BATCH_PARTS_MAX];
+};
+
+static void
+encode_batch(const struct peer_request *request, struct writer *body)
+{
+    const struct batch *batch = CONTAINER_OF(request, const struct batch, request);
+    struct lookup lookup = {.flags = LOOKUP_BLOCKS | LOOKUP_RANGE,
+                            .range_bytes = BATCH_BYTES_EACH};
+    struct ds_slice keys[BATCH_PARTS_MAX];
+    for (uint32_t i = 0; i < batch->count; i++)
+        keys[i] = slice(batch->copies[i]->key, BLOCK_KEY_BYTES);
+    encode_lookup(body, &lookup, keys, batch->count);
+}
+
+/* False: the answer is malformed. */
+static bool
+read_batch(const struct batch *batch, const struct peer_answer *answer,
+           struct fetched *out)
+{
+    struct wire_value value;
+    uint64_t bytes = 0;
+    if (answer->header == NULL || answer->header->status != DS_OK ||
+        !decode_fetched(answer->body, out) || out->count != batch->count)
+        return false;
+    struct fetched list = *out;
+    while (next_value(&list, &value)) {
+        if (value.size != (value.found ? min_u64(BATCH_BYTES_EACH, value.total) : 0) ||
+            (value.found && value.size == 0))
+            return false;
+        bytes += value.size;
+    }
+    return bytes == answer->header->payload_bytes;
+}
+
+static void *
+on_batch_begin(struct worker *worker, struct peer_request *request,
+               const struct peer_answer *answer)
+{
+    struct batch *batch = CONTAINER_OF(request, struct batch, request);
+    struct fetched list;
+    (void)worker;
+    if (!read_batch(batch, answer, &list))
+        return NULL;
+    if (batch->bytes == NULL) /* The connection had not ended in the middle. */
+        batch->bytes = malloc((size_t)batch->count * BATCH_BYTES_EACH);
+    return batch->bytes;
+}
+
+/* All of it has come, or the rest is asked for. */
+static void
+take_beginning(struct worker *worker, struct copy *copy, const struct wire_value *value,
+               const uint8_t *bytes)
+{
+    if (!value->found) {
+        copy->has_failed = true;
+    } else if (value->size < value->total) {
+        copy->has_failed = !copy_ask_next(worker, copy);
+    } else {
+        copy->asked = value->total;
+        copy->has_failed = !copy_begin_arriving(worker, copy, value->total);
+    }
+    if (copy->pieces == NULL)
+        return;
+    copy->pieces[0] =
+        checksum_copy(worker->arena + copy->view.offset, bytes, value->size);
+    copy->whole = value->whole.known ? value->whole
+                                     : (struct wire_checksum){true, value->checksum};
+}
+
+static void
+end_batch(struct worker *worker, struct peer_request *request,
+          const struct peer_answer *answer)
+{
+    struct batch *batch = CONTAINER_OF(request, struct batch, request);
+    struct fetched list = {0};
+    bool is_whole = batch->bytes != NULL && read_batch(batch, answer, &list);
+    size_t at = 0;
+    for (uint32_t i = 0; i < batch->count; i++) {
+        struct copy *copy = batch->copies[i];
+        struct wire_value value = {0};
+        if (is_whole && next_value(&list, &value)) {
+            take_beginning(worker, copy, &value, batch->bytes + at);
+            at += value.size;
+        } else {
+            copy->has_failed = true;
+        }
+        if (copy->under_way == 0)
+            copy_finish(worker, copy);
+    }
+    free(batch->bytes);
+    free(batch);
+}
+
+static const struct peer_request_ops batch_ops = {
+    .type = MESSAGE_FETCH,
+    .tries_max = 2,
+    .in_any_order = true,
+    .encode = encode_batch,
+    .on_payload_begin = on_batch_begin,
+    .end = end_batch,
+};
+
+/* Up to so many that are not asked for yet, of the node of the first. */
+static uint32_t
+choose(struct worker *worker, struct copy *out[BATCH_PARTS_MAX])
+{
+    uint32_t count = 0;
+    struct arena_id at = {0};
+    LIST_FOREACH (link, &worker->copies_unasked) {
+        struct copy *copy = CONTAINER_OF(link, struct copy, unasked);
+        if (count == 0)
+            at = copy->at;
+        if (!arena_id_equal(copy->at, at))
+            continue;
+        list_remove(&copy->unasked);
+        out[count++] = copy;
+        if (count == BATCH_PARTS_MAX)
+            break;
+    }
+    return count;
+}
+
+static bool
+ask_batch(struct worker *worker, struct copy *const *copies, uint32_t count)
+{
+    struct batch *batch = calloc(1, sizeof *batch);
+    if (batch == NULL)
+        return false;
+    batch->request = (struct peer_request){.ops = &batch_ops,
+                                           .node = copies[0]->at.node,
+                                           .incarnation = copies[0]->at.incarnation};
+    batch->count = count;
+    memcpy(batch->copies, copies, count * sizeof(struct copy *));
+    if (peers_ask(worker->peers, &batch->request))
+        return true;
+    free(batch);
+    return false;
+}
+
+void
+copies_ask(struct worker *worker)
+{
+    struct copy *copies[BATCH_PARTS_MAX];
+    uint32_t count;
+    while ((count = choose(worker, copies)) > 0) {
+        bool is_asked_for = count == 1 ? copy_ask_next(worker, copies[0])
+                                       : ask_batch(worker, copies, count);
+        for (uint32_t i = 0; i < count && !is_asked_for; i++) {
+            copies[i]->has_failed = true;
+            copy_finish(worker, copies[i]);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+/* What the files of copies share: a part on its way. Only src/worker/copies*.c include
+ * this. */
+#ifndef WORKER_COPIES_INTERNAL_H
+#define WORKER_COPIES_INTERNAL_H
+
+#include "os/checksum.h"
+#include "worker/arenas.h"
+#include "worker/copies.h"
+#include "worker/peers.h"
+
+/* A range is asked for, and compared, as one, while it is in a cache. So many of a part
+ * are under way at once: all connections to its node have the next one waiting. */
+enum {
+    RANGE_BYTES = 2 * CHECKSUM_PIECE_BYTES,
+    RANGES_MAX = 8,
+};
+
+/* A part on its way. Owner: its ranges under way together. Invariants: `view` is reserved,
+ * and held, exactly while `pieces` and `has_arrived` are there; bytes [0, asked) were asked
+ * for. */
+struct copy {
+    struct hmap_node by_key; /* In worker->copies. */
+    struct list unasked;     /* In worker->copies_unasked, or in none. */
+    uint8_t key[BLOCK_KEY_BYTES];
+    struct copy_take *take; /* Who gets it when it has arrived; NULL: it is a copy. */
+    struct arena_id at;     /* Who has it. */
+    struct arena_id relay;  /* Who passes it on to us; none: `at` is asked. */
+    struct object_view view;
+    uint64_t *pieces;  /* Owned; checksums of what has arrived. */
+    bool *has_arrived; /* Owned; of each range. */
+    struct wire_checksum whole;
+    uint64_t asked;
+    uint32_t under_way;
+    bool is_direct;  /* It was not to be had from a relay. */
+    bool has_failed; /* It ends when nothing is under way any more. */
+};
+
+/* Asks for the next range; false: nobody can be asked. */
+bool copy_ask_next(struct worker *worker, struct copy *copy);
+
+/* Its size is known: makes room, and asks for more of it. False, with a line in the log:
+ * there is no room for so many. */
+bool copy_begin_arriving(struct worker *worker, struct copy *copy, uint64_t bytes);
+
+/* Nothing of it is under way: all of it is here, or it has failed. Frees it, unless it is
+ * asked for again. */
+void copy_finish(struct worker *worker, struct copy *copy);
+
+#endif
