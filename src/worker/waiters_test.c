@@ -174,6 +174,25 @@ TEST(more_keys_than_a_reply_has_room_for_are_refused)
     free(keys);
 }
 
+/* What it says of each is longer than what LOOKUP says. */
+TEST(as_many_keys_may_be_fetched)
+{
+    FIXTURE(f, 64);
+    CALLER(reader, &f);
+    AUTO_WRITER(body);
+    struct fetched list;
+    struct ds_slice *keys = calloc(LOOKUP_KEYS_MAX, sizeof *keys);
+    DS_ASSERT(keys != NULL);
+    for (size_t i = 0; i < LOOKUP_KEYS_MAX; i++)
+        keys[i] = slice_of_text("a");
+    say_hello(&reader);
+    encode_lookup(&body, &(struct lookup){0}, keys, LOOKUP_KEYS_MAX);
+    free(keys);
+    CHECK_OK(caller_call(&reader, MESSAGE_FETCH, bytes_of(&body)));
+    CHECK(decode_fetched(body_of(&reader), &list));
+    CHECK_INT(list.count, LOOKUP_KEYS_MAX);
+}
+
 TEST(what_one_connection_may_have_waiting_is_bounded)
 {
     FIXTURE(f, 64);
@@ -226,5 +245,6 @@ TEST_MAIN(RUN(a_lookup_waits_until_all_its_keys_are_there),
           RUN(a_key_that_is_asked_for_many_times_is_waited_for_once),
           RUN(many_may_wait_for_the_same_keys),
           RUN(more_keys_than_a_reply_has_room_for_are_refused),
+          RUN(as_many_keys_may_be_fetched),
           RUN(what_one_connection_may_have_waiting_is_bounded),
           RUN(the_bytes_that_one_connection_may_have_waiting_are_bounded))
