@@ -176,10 +176,10 @@ class BlockProgram(Program):
 
 
 class KeyProgram(Program):
-    """Puts users' keys and reads them."""
+    """Puts users' keys and reads them, at the host's worker."""
 
-    def __init__(self, cluster: Cluster, host: Host) -> None:
-        words = (host.address, str(WORKER_PORT))
+    def __init__(self, cluster: Cluster, host: Host, address: str = "") -> None:
+        words = (address or host.address, str(WORKER_PORT))
         super().__init__(cluster, host, "key_program.py", *words)
 
 

@@ -9,9 +9,16 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from cluster import NEEDS_HOSTS, WORKER_PORT, Cluster, KeyProgram, await_that
+from cluster import (
+    METASTORE_PORT,
+    NEEDS_HOSTS,
+    WORKER_PORT,
+    Cluster,
+    KeyProgram,
+    await_that,
+)
 from e2e import Site
-from hosts import Network
+from hosts import Host, Network
 
 LEASE_S = 2
 LEASE = ("--node_timeout_s", str(LEASE_S))
@@ -147,6 +154,35 @@ def test_where_a_worker_listens_may_differ_from_where_it_is_reached(
     assert cluster.dscli(other, *words).code != 0  # The others listen there only.
     writer.end()
     reader.end()
+
+
+class ClusterV6(Cluster):
+    """Whose workers are known by IPv6 addresses."""
+
+    def address(self, host: Host) -> str:
+        return f"[{host.address_v6}]:{WORKER_PORT}"
+
+    @property
+    def metastore(self) -> str:
+        return f"[{self.head.address_v6}]:{METASTORE_PORT}"
+
+
+def test_workers_find_together_by_ipv6(network: Network, site: Site) -> None:
+    for host in network.hosts:
+        host.heal()
+    cluster = ClusterV6(site, network.hosts)
+    for host in network.hosts:
+        cluster.start(host)
+    cluster.await_members(*network.hosts)
+    programs = [KeyProgram(cluster, host, host.address_v6) for host in network.hosts]
+    for seed, writer in enumerate(programs):
+        assert writer.ask("put", "key", seed, 3 << 20) == "done"
+        for reader in programs:
+            assert reader.ask("check", "key", seed, 3 << 20) == "right"
+    for program in programs:
+        program.end()
+    for host in reversed(network.hosts):
+        cluster.stop(host, "--discard")
 
 
 def test_a_worker_of_another_cluster_is_refused(

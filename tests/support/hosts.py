@@ -1,7 +1,7 @@
 """Hosts of a test's own: network namespaces on a bridge.
 
     switch   a namespace with the bridge and one end of each host's cable
-    host i   a namespace with the address 192.168.0.i, as in the guide
+    host i   a namespace with the address 192.168.0.i, as in the guide, and fd00::i
 
 A namespace is held by a process and goes with it, with its interfaces: nothing of this
 is seen on the machine itself.
@@ -72,6 +72,10 @@ class Host:
         return f"{NETWORK}.{self.number}"
 
     @property
+    def address_v6(self) -> str:
+        return f"fd00::{self.number:x}"
+
+    @property
     def within(self) -> Sequence[str]:
         return self.namespace.within
 
@@ -110,6 +114,8 @@ class Host:
         self.switch.run(*cable, "eth0", "netns", str(self.namespace.pid))
         self.switch.run("ip", "link", "set", self._port, "master", "bridge0", "up")
         self.namespace.run("ip", "addr", "add", f"{self.address}/24", "dev", "eth0")
+        six = f"{self.address_v6}/64"  # At once: nobody else has it.
+        self.namespace.run("ip", "addr", "add", six, "dev", "eth0", "nodad")
         self.namespace.run("ip", "link", "set", "eth0", "up")
 
     @property
