@@ -53,6 +53,7 @@ bench: setup ## measure us and the peers; writes docs/benchmarks.md
 bench-cluster: setup ## the same between two nodes, as network namespaces (root)
 	@bench/setup_peers.sh
 	$(BIN)/python bench/across_nodes.py
+	$(BIN)/python bench/broadcast.py
 
 scale: setup ## what 10, 100 and 1,000 workers cost each other, in one process (minutes, 4 GB)
 	@cmake --preset dev >/dev/null

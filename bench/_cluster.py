@@ -13,7 +13,9 @@ from _sides import OURS, ROOT
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from hosts import Host
+from hosts import Host, Network, why_impossible
+
+__all__ = ["Cluster", "Host", "Network", "why_impossible"]
 
 ENVIRONMENT = "DATASYSTEM_AUTH_KEY_FILE"
 
@@ -21,7 +23,7 @@ ENVIRONMENT = "DATASYSTEM_AUTH_KEY_FILE"
 CLIENT = """
 import sys, time
 from yr.datasystem import KVClient
-client = KVClient(sys.argv[1], 31501)
+client = KVClient(sys.argv[1], 31501, req_timeout_ms=60_000)
 client.init()
 print("ready", flush=True)
 for line in sys.stdin:

@@ -15,9 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hosts import Network, why_impossible
-
-from _cluster import Cluster
+from _cluster import Cluster, Network, why_impossible
 
 READERS = 8
 

@@ -17,9 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hosts import Network, why_impossible
-
-from _cluster import Cluster
+from _cluster import Cluster, Network, why_impossible
 
 CASES = ((1000, 50), (1_000_000, 10), (64_000_000, 2))  # Bytes, and gets of one turn.
 
