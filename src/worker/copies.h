@@ -55,4 +55,11 @@ bool copies_find_range(const struct worker *worker, const struct lookup *message
  * Who waits for them is parked by then. */
 void copies_ask(struct worker *worker);
 
+/* ---- Life ---- */
+
+void copies_tick(struct worker *worker);
+
+/* After the loop has run. */
+void copies_close(struct worker *worker);
+
 #endif

@@ -10,6 +10,7 @@
 #include "worker/arenas.h"
 #include "worker/checksums.h"
 #include "worker/client.h"
+#include "worker/copies.h"
 #include "worker/election.h"
 #include "worker/kept_journals.h"
 #include "worker/keys.h"
@@ -49,6 +50,7 @@ on_tick(uv_timer_t *timer)
     if (worker->metastore != NULL)
         metastore_tick(worker->metastore, now);
     peers_tick(worker->peers);
+    copies_tick(worker);
     relays_tick(worker, now);
     owners_tick(worker);
     queues_tick(worker);
@@ -291,8 +293,7 @@ fini(struct worker *worker)
     directory_close(worker->directory);
     owners_close(worker->owners);
     hmap_fini(&worker->waiting_keys);
-    DS_ASSERT(worker->copies.count == 0);
-    hmap_fini(&worker->copies);
+    copies_close(worker);
     relays_close(worker);
     store_close(worker->store);
     memfile_unmap(worker->memory.table, worker->memory.table_bytes);
@@ -326,6 +327,7 @@ init(struct worker *worker, const struct worker_flags *flags,
     hmap_init(&worker->copies);
     hmap_init(&worker->relays);
     list_init(&worker->copies_unasked);
+    list_init(&worker->batch_spares);
     list_init(&worker->key_requests);
     list_init(&worker->reports);
     list_init(&worker->started);

@@ -75,8 +75,11 @@ struct worker {
     struct hmap waiting_keys;   /* waiters.c */
     struct hmap copies;         /* copies.c */
     struct list copies_unasked; /* Empty between two requests. */
-    struct hmap relays;         /* relays.c */
-    struct list orphans;        /* orphans.c */
+    struct list batch_spares;   /* copies_batch.c */
+    uint32_t batch_spare_count;
+    uint32_t batch_idle_ticks;
+    struct hmap relays;  /* relays.c */
+    struct list orphans; /* orphans.c */
     uint32_t foreign_orphan_count;
     struct list orphan_readers; /* Sessions of controllers that asked for orphans. */
     struct list queues;         /* queues.c */
