@@ -11,9 +11,9 @@ venv=.venv
 say() { echo "setup: $*"; }
 
 need_debian=(build-essential cmake ninja-build pkg-config clang clang-format clang-tidy
-    libuv1-dev libxxhash-dev libsodium-dev libjansson-dev libcurl4-openssl-dev libcmocka-dev python3-dev python3-venv iproute2 nftables openssh-client openssh-server)
+    libuv1-dev libxxhash-dev libsodium-dev libjansson-dev libcurl4-openssl-dev libcmocka-dev python3-dev python3-venv iproute2 nftables libfaketime openssh-client openssh-server)
 need_fedora=(gcc make cmake ninja-build pkgconf-pkg-config clang clang-tools-extra
-    compiler-rt libuv-devel libuv-static xxhash-devel libsodium-devel libsodium-static jansson-devel jansson-static libcurl-devel libcmocka-devel python3-devel iproute nftables openssh-clients openssh-server)
+    compiler-rt libuv-devel libuv-static xxhash-devel libsodium-devel libsodium-static jansson-devel jansson-static libcurl-devel libcmocka-devel python3-devel iproute nftables libfaketime openssh-clients openssh-server)
 
 # The sanitizers of clang are a package named after its version.
 clang_runtime() {

@@ -15,6 +15,8 @@ import pytest
 from e2e import Done, Site, finish
 from hosts import Host, why_impossible
 
+from yr.datasystem.cli._start import find_program
+
 WORKER_PORT, METASTORE_PORT, CONTROLLER_PORT = 31501, 2379, 31600
 NEEDS_HOSTS = pytest.mark.skipif(
     why_impossible() is not None, reason=why_impossible() or ""
@@ -54,12 +56,14 @@ class Cluster:
         return self.site.command(*program, *words)
 
     def try_start(self, host: Host, *flags: str, timeout_s: int = 20) -> Done:
-        words = ["-d", str(self.home(host)), "-w", "--worker_address"]
-        words += [self.address(host), *self._backend]
+        words = ["start", "-t", str(timeout_s), "-d", str(self.home(host)), "-w"]
+        return self.dscli(host, *words, *self._flags(host), *flags)
+
+    def _flags(self, host: Host) -> list[str]:
+        words = ["--worker_address", self.address(host), *self._backend]
         if host is self.head and not self.etcd_address:
             words += ["--start_metastore_service", "true"]
-        words += ["--shared_memory_size_mb", "64", *flags]
-        return self.dscli(host, "start", "-t", str(timeout_s), *words)
+        return [*words, "--shared_memory_size_mb", "64"]
 
     def start(self, host: Host, *flags: str) -> None:
         done = self.try_start(host, *flags)
@@ -121,6 +125,52 @@ class Cluster:
             os.kill(pid, signal.SIGKILL)
 
 
+class ClockedCluster(Cluster):
+    """Each host has a wall clock of its own, for its worker and what that starts."""
+
+    FOLDERS = ("x86_64-linux-gnu", "aarch64-linux-gnu", "../lib64")  # Of /usr/lib.
+
+    @classmethod
+    def library(cls) -> Path | None:
+        """libfaketime, if it is here."""
+        folders = (Path("/usr/lib") / folder / "faketime" for folder in cls.FOLDERS)
+        found = (folder / "libfaketimeMT.so.1" for folder in folders)
+        return next((path for path in found if path.exists()), None)
+
+    def try_start(self, host: Host, *flags: str, timeout_s: int = 20) -> Done:
+        """Without dscli: Python cannot sleep with that library."""
+        self.home(host).mkdir(exist_ok=True)
+        self.jump(host, 0)
+        ready = self.home(host) / "ready"
+        own = ["--datasystem_home_dir", str(self.home(host)), "--ready_check_path"]
+        own += [str(ready), "--log_dir", str(self.home(host) / "datasystem/logs")]
+        process = self.site.start_command(
+            *(*host.within, str(find_program()), *self._flags(host), *own, *flags),
+            environment={
+                "LD_PRELOAD": str(self.library()),
+                "FAKETIME_TIMESTAMP_FILE": str(self._clock(host)),
+                "FAKETIME_NO_CACHE": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            },
+        )
+        await_that(ready.exists)
+        return Done(process.poll() or 0, "", "")
+
+    def jump(self, host: Host, days: int) -> None:
+        """Its clock is so many days off from now on, back or forth."""
+        whole = self._clock(host).with_suffix(".new")
+        whole.write_text(f"{days * 86400:+d}")
+        whole.replace(self._clock(host))
+
+    def _clock(self, host: Host) -> Path:
+        return self.site.folder / f"clock{host.number}"
+
+
+NEEDS_CLOCKS = pytest.mark.skipif(
+    ClockedCluster.library() is None, reason="clocks of their own need libfaketime"
+)
+
+
 class Program:
     """A program of tests/support on a host, told by lines of JSON what to do.
 
@@ -131,7 +181,8 @@ class Program:
     ) -> None:
         program = Path(__file__).parents[1] / "support" / name
         self._process = cluster.site.start_command(
-            *host.within, sys.executable, str(program), *words, environment=environment
+            *(*host.within, sys.executable, str(program), *words),
+            environment=environment,
         )
         assert self._answer() == "ready"
 

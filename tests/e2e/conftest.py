@@ -16,7 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cluster import Cluster, await_that
+from cluster import ClockedCluster, Cluster, await_that
 from e2e import MARK, Machine, RayCluster, Site, free_port
 from hosts import Network
 
@@ -96,21 +96,30 @@ def nothing_is_left(
     assert added == {}, "the test left something behind"
 
 
-@pytest.fixture
-def cluster(network: Network, site: Site) -> Iterator[Cluster]:
-    """Three workers that know each other, with arenas of 64 MiB, and short leases."""
-    cluster = Cluster(site, network.hosts)
-    for host in network.hosts:
+def _three_workers(cluster: Cluster) -> Iterator[Cluster]:
+    for host in cluster.hosts:
         host.heal()
         cluster.start(host, "--node_timeout_s", "2")
-    for host in network.hosts:
+    for host in cluster.hosts:
         await_that(lambda host=host: "worker members=3" in cluster.log(host))
     yield cluster
-    for host in reversed(network.hosts):
+    for host in reversed(cluster.hosts):
         host.heal()
         cluster.dscli(
             host, "stop", "--discard", "--worker_address", cluster.address(host)
         )
+
+
+@pytest.fixture
+def cluster(network: Network, site: Site) -> Iterator[Cluster]:
+    """Three workers that know each other, with arenas of 64 MiB, and short leases."""
+    yield from _three_workers(Cluster(site, network.hosts))
+
+
+@pytest.fixture
+def clocked(network: Network, site: Site) -> Iterator[Cluster]:
+    """The same, each with a wall clock of its own."""
+    yield from _three_workers(ClockedCluster(site, network.hosts))
 
 
 @pytest.fixture

@@ -11,7 +11,16 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from cluster import NEEDS_HOSTS, WORKER_PORT, Cluster, KeyProgram, Program, await_that
+from cluster import (
+    NEEDS_CLOCKS,
+    NEEDS_HOSTS,
+    WORKER_PORT,
+    ClockedCluster,
+    Cluster,
+    KeyProgram,
+    Program,
+    await_that,
+)
 from histories import Operation, explain, print_around
 from hosts import Host
 
@@ -53,9 +62,53 @@ def nothing(cluster: Cluster, host: Host) -> None:
     del cluster, host
 
 
+def set_back_and_cut(cluster: Cluster, host: Host) -> None:
+    """By its clock, a day passes before the lease of the node that is cut off ends."""
+    assert isinstance(cluster, ClockedCluster)
+    host.cut()
+    cluster.jump(host, -1)
+    time.sleep(9)  # Others own its keys before it comes back.
+    host.heal()
+    cluster.jump(host, 0)
+
+
+SEEDS = pytest.mark.parametrize(
+    "seed", range(int(os.environ.get("TQ_HISTORY_SEEDS", "1")))
+)
+
+
 @pytest.mark.parametrize("fault", [nothing, kill_child, pause, cut, lose_packets])
-@pytest.mark.parametrize("seed", range(int(os.environ.get("TQ_HISTORY_SEEDS", "1"))))
+@SEEDS
 def test_histories(cluster: Cluster, fault: Any, seed: int) -> None:
+    check_history(cluster, fault, seed)
+
+
+@NEEDS_CLOCKS
+@SEEDS
+def test_histories_while_clocks_jump(clocked: ClockedCluster, seed: int) -> None:
+    check_history(clocked, set_back_and_cut, seed)
+
+
+@NEEDS_CLOCKS
+def test_keys_live_as_long_as_they_should_while_clocks_jump(
+    clocked: ClockedCluster,
+) -> None:
+    program = KeyProgram(clocked, clocked.hosts[1])
+    assert program.ask("put", "long", 1, 100, 600) == "done"
+    assert program.ask("put", "short", 2, 100, 2) == "done"
+    for days in (1, -1):
+        for host in clocked.hosts:
+            clocked.jump(host, days)
+        program.ask("put", f"key{days}", 3, 100)
+        assert program.ask("check", "long", 1, 100) == "right"
+    await_that(lambda: program.ask("exists", "short", "long") == [False, True])
+    program.end()
+    clocked.kill(clocked.hosts[2])  # Others write a line in their logs.
+    yesterday = time.strftime("%Y-%m-%dT", time.gmtime(time.time() - 86400))
+    await_that(lambda: yesterday in clocked.log(clocked.head))
+
+
+def check_history(cluster: Cluster, fault: Any, seed: int) -> None:
     chance = random.Random(seed)
     programs = [
         Program(

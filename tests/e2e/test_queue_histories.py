@@ -11,7 +11,14 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from cluster import NEEDS_HOSTS, Cluster, QueueProgram, await_that
+from cluster import (
+    NEEDS_CLOCKS,
+    NEEDS_HOSTS,
+    ClockedCluster,
+    Cluster,
+    QueueProgram,
+    await_that,
+)
 from histories import Operation, explain, print_around
 from hosts import Host
 
@@ -75,12 +82,36 @@ def lose_packets(cluster: Cluster) -> None:
         host.lose_nothing()
 
 
+def jump_and_kill(cluster: Cluster) -> None:
+    """All clocks are set, each to another time, and another node goes on."""
+    assert isinstance(cluster, ClockedCluster)
+    chance = random.Random(time.monotonic())
+    for host in cluster.hosts:
+        cluster.jump(host, chance.randint(-365, 365))
+    kill_both(cluster)
+
+
 FAULTS = [lose_packets, nothing, kill_child, kill_both, kill_worker_child, cut, pause]
 
 
+SEEDS = pytest.mark.parametrize(
+    "seed", range(int(os.environ.get("TQ_HISTORY_SEEDS", "1")))
+)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("seed", range(int(os.environ.get("TQ_HISTORY_SEEDS", "1"))))
+@SEEDS
 def test_queue_histories(cluster: Cluster, fault: Any, seed: int) -> None:
+    check_history(cluster, fault, seed)
+
+
+@NEEDS_CLOCKS
+@SEEDS
+def test_queue_histories_while_clocks_jump(clocked: ClockedCluster, seed: int) -> None:
+    check_history(clocked, jump_and_kill, seed)
+
+
+def check_history(cluster: Cluster, fault: Any, seed: int) -> None:
     chance = random.Random(seed)
     owner = cluster.hosts[1]
     programs = [
