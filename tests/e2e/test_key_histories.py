@@ -58,6 +58,14 @@ def lose_packets(cluster: Cluster, host: Host) -> None:
         each.lose_nothing()
 
 
+def lose_head(cluster: Cluster, host: Host) -> None:
+    """With the metastore; another worker takes its place after a while."""
+    del host
+    cluster.kill(cluster.head)
+    time.sleep(1)
+    cluster.start(cluster.head, "--node_timeout_s", "2")
+
+
 def nothing(cluster: Cluster, host: Host) -> None:
     del cluster, host
 
@@ -77,7 +85,9 @@ SEEDS = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.parametrize("fault", [nothing, kill_child, pause, cut, lose_packets])
+@pytest.mark.parametrize(
+    "fault", [nothing, kill_child, pause, cut, lose_packets, lose_head]
+)
 @SEEDS
 def test_histories(cluster: Cluster, fault: Any, seed: int) -> None:
     check_history(cluster, fault, seed)
