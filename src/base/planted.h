@@ -1,5 +1,6 @@
-/* Bugs on purpose, for the simulation (tests/sim) to find: a check that never failed says
- * nothing. In the product PLANTED() is false and its branch is not compiled in. */
+/* Bugs on purpose, for the simulations (tests/sim, tests/cluster_sim) to find: a check that
+ * never failed says nothing. In the product PLANTED() is false and its branch is not
+ * compiled in. */
 #ifndef BASE_PLANTED_H
 #define BASE_PLANTED_H
 
@@ -25,8 +26,14 @@
       "a new controller forgets what is to be deleted")                                \
     X(KEPT_ORPHAN, "kept-orphan", "a block whose writer died is kept for ever")
 
+/* For the simulation of several nodes (tests/cluster_sim). */
+#define PLANTED_CLUSTER_BUGS(X)
+
 #define PLANTED_NUMBER(number, name, what) PLANTED_##number,
-enum planted_bug { PLANTED_NONE, PLANTED_BUGS(PLANTED_NUMBER) PLANTED_COUNT };
+enum planted_bug {
+    PLANTED_NONE,
+    PLANTED_BUGS(PLANTED_NUMBER) PLANTED_CLUSTER_BUGS(PLANTED_NUMBER) PLANTED_COUNT
+};
 #undef PLANTED_NUMBER
 
 #ifdef DATASYSTEM_PLANTED

@@ -9,7 +9,7 @@
 #include "check.h"
 
 #include "base/numeric.h"
-#include "cluster.h"
+#include "nodes.h"
 
 #include <string.h>
 
@@ -18,9 +18,9 @@ expect(const struct result *result, const char *what, uint64_t is, uint64_t from
        uint64_t upto)
 {
     if (is < from || is > upto)
-        scale_fail("%s with %u members: %ju %s, expected %ju to %ju", result->name,
-                   result->members, (uintmax_t)is, what, (uintmax_t)from,
-                   (uintmax_t)upto);
+        cluster_fail("%s with %u members: %ju %s, expected %ju to %ju", result->name,
+                     result->members, (uintmax_t)is, what, (uintmax_t)from,
+                     (uintmax_t)upto);
 }
 
 static uint64_t
@@ -34,7 +34,7 @@ static void
 check_renewals(const struct result *result, uint64_t changes)
 {
     uint64_t most = max_u64(result->members, 1) + 1;
-    uint64_t seconds = result->duration_ns / SCALE_S + 1;
+    uint64_t seconds = result->duration_ns / VIRTUAL_S + 1;
     uint64_t renewals = most * (changes + seconds);
     expect(result, "renewals", result->renewals, result->members, renewals);
     expect(result, "messages of the metastore", result->metastore.messages,

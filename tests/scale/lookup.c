@@ -2,8 +2,8 @@
 
 #include "base/check.h"
 #include "base/slice.h"
-#include "cluster.h"
 #include "net/conn.h"
+#include "nodes.h"
 #include "wire/journals.h"
 
 #include <stdlib.h>
@@ -31,13 +31,13 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
     (void)fd_count;
     if (header->type == MESSAGE_HELLO) {
         struct frame_header request = {.type = caller->type, .sequence = 2};
-        caller->began_ns = scale_now_ns();
+        caller->began_ns = virtual_now_ns();
         conn_send(conn, &request, caller->body, NULL, 0, NULL, 0);
         return;
     }
     caller->reply = *header;
     write_bytes(&caller->reply_body, body);
-    caller->answered_ns = scale_now_ns();
+    caller->answered_ns = virtual_now_ns();
     caller->is_answered = true;
 }
 
@@ -56,7 +56,7 @@ static void
 run_until(const bool *done)
 {
     for (int ms = 0; ms < ANSWER_MS && !*done; ms++)
-        scale_run_until(scale_now_ns() + SCALE_MS);
+        virtual_run_until(virtual_now_ns() + VIRTUAL_MS);
 }
 
 /* False: not answered well. */
@@ -92,7 +92,7 @@ lookup_key(struct node *node, struct ds_slice key)
         next_object(&found, &object) && object.found;
     writer_fini(&caller.reply_body);
     if (!is_found)
-        scale_fail("a key is not found");
+        cluster_fail("a key is not found");
     return caller.answered_ns - caller.began_ns;
 }
 
@@ -113,6 +113,6 @@ plant_journal(struct node *node, const struct node *served_by)
     struct caller caller = {.type = MESSAGE_JOURNAL_WRITE,
                             .body = slice(body.data, body.len)};
     if (!call(node, PORT_WORKER, &caller))
-        scale_fail("node %u does not keep a journal", node->index);
+        cluster_fail("node %u does not keep a journal", node->index);
     writer_fini(&caller.reply_body);
 }

@@ -3,7 +3,7 @@
 #ifndef TESTS_SCALE_LOOKUP_H
 #define TESTS_SCALE_LOOKUP_H
 
-#include "scale.h"
+#include "cluster.h"
 
 /* A client of that node looks for the key, which is found. Returns how long that took. */
 uint64_t lookup_key(struct node *node, struct ds_slice key);

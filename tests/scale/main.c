@@ -5,10 +5,11 @@
  * Prints a table for each number of nodes. Counts, bytes and virtual times follow from the
  * seed; the processor's times are measured. --check holds the counts to what they should be,
  * and ends with 1 if they are not. */
+#include "base/log.h"
 #include "check.h"
-#include "cluster.h"
 #include "machine.h"
 #include "measure.h"
+#include "nodes.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -87,8 +88,8 @@ print_tally(const char *name, const struct tally *tally)
     printf("\"%s\": {\"messages\": %ju, \"bytes\": %ju, \"cpu_us\": %ju, "
            "\"longest_us\": %ju}, ",
            name, (uintmax_t)tally->messages, (uintmax_t)tally->bytes,
-           (uintmax_t)(tally->cpu_ns / SCALE_US),
-           (uintmax_t)(tally->longest_ns / SCALE_US));
+           (uintmax_t)(tally->cpu_ns / VIRTUAL_US),
+           (uintmax_t)(tally->longest_ns / VIRTUAL_US));
 }
 
 static void
@@ -105,12 +106,13 @@ print_json(uint32_t nodes, const struct result *results, size_t count)
                "\"done_us\": %ju, \"reports\": %ju, \"reports_refused\": %ju, "
                "\"reports_bytes\": %ju, \"renewals\": %ju, \"asked\": %ju, "
                "\"connections\": %ju, \"connections_late\": %ju}\n",
-               (uintmax_t)(r->duration_ns / SCALE_US),
-               (uintmax_t)(r->members_ns / SCALE_US),
-               (uintmax_t)(r->keys_ns / SCALE_US), (uintmax_t)(r->done_ns / SCALE_US),
-               (uintmax_t)r->reports, (uintmax_t)r->reports_refused,
-               (uintmax_t)r->reports_bytes, (uintmax_t)r->renewals, (uintmax_t)r->asked,
-               (uintmax_t)r->connections, (uintmax_t)r->connections_late);
+               (uintmax_t)(r->duration_ns / VIRTUAL_US),
+               (uintmax_t)(r->members_ns / VIRTUAL_US),
+               (uintmax_t)(r->keys_ns / VIRTUAL_US),
+               (uintmax_t)(r->done_ns / VIRTUAL_US), (uintmax_t)r->reports,
+               (uintmax_t)r->reports_refused, (uintmax_t)r->reports_bytes,
+               (uintmax_t)r->renewals, (uintmax_t)r->asked, (uintmax_t)r->connections,
+               (uintmax_t)r->connections_late);
     }
 }
 
@@ -167,6 +169,8 @@ main(int argc, char **argv)
         fputs(usage, stderr);
         return 2;
     }
+    log_set_sink(NULL, NULL, LOG_NONE);
+    cpu_is_measured = true;
     for (size_t i = 0; i < options.count; i++) {
         uint32_t nodes = options.nodes[i];
         size_t count = measure(nodes, options.seed, options.keys_per_node, results);

@@ -3,9 +3,9 @@
 #include "base/check.h"
 #include "base/numeric.h"
 #include "base/slice.h"
-#include "cluster.h"
 #include "lookup.h"
 #include "machine.h"
+#include "nodes.h"
 #include "worker/kept_journals.h"
 #include "worker/owners.h"
 
@@ -40,7 +40,7 @@ begin(struct result *result, const char *name)
         cluster.nodes[i].metastore = (struct tally){0};
     }
     uint64_t epoch = cluster.nodes[0].is_up ? cluster_epoch() : 0;
-    return (struct run){result, scale_now_ns(), epoch};
+    return (struct run){result, virtual_now_ns(), epoch};
 }
 
 static void
@@ -64,7 +64,7 @@ take_largest(struct tally *largest, const struct tally *tally)
 static uint64_t
 since(const struct run *run)
 {
-    return scale_now_ns() - run->began_ns;
+    return virtual_now_ns() - run->began_ns;
 }
 
 static void
@@ -94,7 +94,7 @@ finish(const struct run *run)
 static void
 run_ms(uint64_t ms)
 {
-    scale_run_until(scale_now_ns() + ms * SCALE_MS);
+    virtual_run_until(virtual_now_ns() + ms * VIRTUAL_MS);
 }
 
 static void
@@ -102,8 +102,8 @@ wait_for_members(const struct run *run, uint32_t count)
 {
     for (int ms = 0; !cluster_knows(count, run->epoch); ms++) {
         if (ms == AGREE_MS)
-            scale_fail("%s: after %d s not all of %u know the members",
-                       run->result->name, AGREE_MS / 1000, count);
+            cluster_fail("%s: after %d s not all of %u know the members",
+                         run->result->name, AGREE_MS / 1000, count);
         run_ms(1);
     }
     run->result->members_ns = since(run);
@@ -114,8 +114,8 @@ wait_for_keys(const struct run *run)
 {
     for (int ms = 0; !cluster_knows_keys(); ms++) {
         if (ms == AGREE_MS)
-            scale_fail("%s: after %d s not all know their keys", run->result->name,
-                       AGREE_MS / 1000);
+            cluster_fail("%s: after %d s not all know their keys", run->result->name,
+                         AGREE_MS / 1000);
         run_ms(1);
     }
     run->result->keys_ns = since(run);
@@ -144,8 +144,8 @@ all_join(struct result *result, uint32_t members)
     struct run run = begin(result, "all join");
     node_start(&cluster.nodes[0]);
     for (uint32_t i = 1; i < members; i++)
-        scale_at(scale_now_ns() + scale_below(START_MS * SCALE_MS), start_one,
-                 &cluster.nodes[i]);
+        virtual_at(virtual_now_ns() + chance_below(START_MS * VIRTUAL_MS), start_one,
+                   &cluster.nodes[i]);
     run_ms(START_MS);
     wait_for_all(&run, members);
 }
@@ -169,7 +169,7 @@ key_of_another(const struct node *holder, const struct node *asks, uint32_t per_
         if (owner != 0 && owner != node_id(holder) && owner != node_id(asks))
             return key;
     }
-    scale_fail("no key has an owner that is neither its holder nor who asks");
+    cluster_fail("no key has an owner that is neither its holder nor who asks");
 }
 
 static void
@@ -247,7 +247,7 @@ controller_is_lost(struct result *result, struct node *node, uint32_t members)
     wait_for_members(&run, members - 1);
     for (int ms = 0; machine_programs_started == before; ms++) {
         if (ms == AGREE_MS)
-            scale_fail("nobody goes on with the queue");
+            cluster_fail("nobody goes on with the queue");
         run_ms(1);
     }
     result->done_ns = since(&run);
@@ -255,7 +255,7 @@ controller_is_lost(struct result *result, struct node *node, uint32_t members)
     finish(&run);
     run_ms(REST_MS);
     if (machine_programs_started != before + 1)
-        scale_fail("two nodes go on with the queue");
+        cluster_fail("two nodes go on with the queue");
 }
 
 size_t
@@ -263,8 +263,11 @@ measure(uint32_t members, uint64_t seed, uint32_t keys_per_node, struct result *
 {
     size_t count = 0;
     DS_ASSERT(members >= 8);
-    scale_seed(seed);
-    cluster_open(members + 1, keys_per_node);
+    chance_seed(seed);
+    cluster_open(
+        &(struct cluster_options){.name = "scale",
+                                  .places = members + 1,
+                                  .geometry = cluster_geometry(keys_per_node)});
     struct node *last = &cluster.nodes[members];
     all_join(&out[count++], members);
     cluster_add_keys(keys_per_node);

@@ -2,7 +2,7 @@
 #ifndef TESTS_SCALE_MEASURE_H
 #define TESTS_SCALE_MEASURE_H
 
-#include "scale.h"
+#include "cluster.h"
 
 /* From its beginning until all that run know the members, and what their keys are. */
 struct result {

@@ -31,6 +31,8 @@ struct options {
     const char *plant;
 };
 
+enum planted_bug planted_bug = PLANTED_NONE;
+
 static struct options options = {.seed = 1, .count = 1, .operations = 500};
 static uint64_t current_seed;
 
@@ -64,6 +66,8 @@ on_crash(int number)
 /* NOLINTEND(bugprone-signal-handler,cert-sig30-c) */
 
 enum { FAULTS_WANTED = 5 };
+static const enum planted_bug FIRST_BUG = PLANTED_LOST_ACK;
+static const enum planted_bug LAST_BUG = PLANTED_KEPT_ORPHAN;
 
 static void
 add_counts(struct counts *total, const struct counts *counts)
@@ -153,7 +157,7 @@ parse(int argc, char **argv)
             break;
         case 'p':
             options.plant = optarg;
-            if (!planted_choose(optarg))
+            if (!planted_choose(optarg, FIRST_BUG, LAST_BUG))
                 return false;
             break;
         case 'e':
@@ -169,11 +173,26 @@ parse(int argc, char **argv)
     return optind == argc;
 }
 
-static bool
-run_one_seed(uint64_t seed)
+static const char *
+run_quietly(uint64_t seed)
 {
     struct counts counts = {0};
-    return run_seed(seed, &counts);
+    if (run_seed(seed, &counts))
+        return NULL;
+    return sim.failure != NULL ? sim.failure : "not enough was done";
+}
+
+static int
+plant_each(void)
+{
+    struct planted_search search = {.first = FIRST_BUG,
+                                    .last = LAST_BUG,
+                                    .first_seed = options.seed,
+                                    .seed_count = options.count,
+                                    .out = sim.out,
+                                    .run_seed = run_quietly};
+    sim.out = fopen("/dev/null", "w");
+    return sim.out != NULL && planted_find_all(&search) == 0 ? 0 : 1;
 }
 
 int
@@ -191,7 +210,7 @@ main(int argc, char **argv)
     signal(SIGABRT, on_crash);
     signal(SIGSEGV, on_crash);
     if (options.plants_each)
-        return planted_find_all(options.seed, options.count, run_one_seed) == 0 ? 0 : 1;
+        return plant_each();
     struct counts total = {0};
     for (uint64_t seed = options.seed; seed < options.seed + options.count; seed++) {
         if (!run_seed(seed, &total))

@@ -1,24 +1,12 @@
-/* What clients did and saw, and whether there is an order in which that can be.
- *
- * Each key is a register of its own: it holds the number of a value, or 0 for none. Every
- * operation takes effect at one moment between its begin and its end; one that failed
- * with an unknown outcome at one moment after its begin, or never. A write that lost its
+/* What clients did and saw, and whether there is an order in which that can be
+ * (tests/support/history.h): each key is a register of its own. A write that lost its
  * connection is repeated by the library, and may take effect again (include/datasystem,
  * "Blocking"). */
 #ifndef TESTS_SIM_ORACLE_H
 #define TESTS_SIM_ORACLE_H
 
+#include "history.h"
 #include "sim.h"
-
-enum operation {
-    OPERATION_PUT,        /* value */
-    OPERATION_PUT_ABSENT, /* value, if there is none */
-    OPERATION_CLEAR,      /* 0 */
-    OPERATION_READ,       /* saw the value */
-    OPERATION_EXIST,      /* saw whether there is one */
-};
-
-enum outcome { OUTCOME_DONE, OUTCOME_NOTHING, OUTCOME_UNKNOWN };
 
 enum { ORACLE_KEYS_MAX = 64 };
 

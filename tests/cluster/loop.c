@@ -3,15 +3,19 @@
 #include "network.h"
 
 #include "base/check.h"
+#include "machine.h"
 #include "net/watch.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <uv.h>
 
-/* Of a timer that was started. Owner: the clock. */
+/* Of a timer that was started. Owner: the clock, or the loop's late_alarms. */
 struct alarm {
+    struct list link;
+    struct node *node;
     uv_timer_t *timer; /* NULL: it was stopped, or started anew. */
+    uint64_t due_ns;   /* By the node's monotonic clock. */
 };
 
 enum { IS_CLOSING = 2 };
@@ -45,7 +49,9 @@ uv_loop_init(uv_loop_t *loop)
     struct loop_state *state = state_of(loop);
     DS_ASSERT(state->handle_count == 0);
     state->closing = NULL;
+    state->is_turn_due = false; /* Its end may have come while it stood still. */
     list_init(&state->closing_conns);
+    list_init(&state->late_alarms);
     return 0;
 }
 
@@ -58,8 +64,7 @@ uv_loop_close(uv_loop_t *loop)
 uint64_t
 uv_now(const uv_loop_t *loop)
 {
-    (void)loop;
-    return scale_now_ns() / SCALE_MS;
+    return node_monotonic_ns(node_of_loop(loop)) / VIRTUAL_MS;
 }
 
 const char *
@@ -90,12 +95,14 @@ turn(void *arg)
     uv_loop_t *loop = arg;
     struct node *node = node_of_loop(loop);
     struct loop_state *state = &node->loop;
-    struct cpu_account outer = cpu_enter(&node->tally);
+    if (node->is_stalled)
+        return; /* loop_go_on() */
+    struct node_entry entry = node_enter(node, &node->tally);
     state->is_turn_due = false;
-    node->now_ns = scale_now_ns();
+    node->now_ns = virtual_now_ns();
     end_closing(loop);
     network_end_closing(&state->closing_conns);
-    cpu_leave(outer);
+    node_leave(entry);
 }
 
 void
@@ -103,7 +110,7 @@ loop_need_turn(uv_loop_t *loop)
 {
     struct loop_state *state = state_of(loop);
     if (!state->is_turn_due)
-        scale_at(scale_now_ns(), turn, loop);
+        virtual_at(virtual_now_ns(), turn, loop);
     state->is_turn_due = true;
 }
 
@@ -121,12 +128,22 @@ uv_run(uv_loop_t *loop, uv_run_mode mode)
 }
 
 static void
+alarm_free(struct alarm *alarm)
+{
+    list_remove(&alarm->link);
+    free(alarm);
+}
+
+static void
 forget_alarm(uv_handle_t *handle)
 {
     struct alarm *alarm = handle->u.reserved[0];
-    if (alarm != NULL)
-        alarm->timer = NULL;
     handle->u.reserved[0] = NULL;
+    if (alarm == NULL)
+        return;
+    alarm->timer = NULL;
+    if (!list_is_empty(&alarm->link)) /* It is late: nobody else will look at it. */
+        alarm_free(alarm);
 }
 
 void
@@ -151,24 +168,52 @@ uv_timer_init(uv_loop_t *loop, uv_timer_t *timer)
     return 0;
 }
 
+/* It waits until its node goes on, or as long as that has slept. */
+static bool
+is_late(struct alarm *alarm, virtual_fn again)
+{
+    uint64_t now_ns = node_monotonic_ns(alarm->node);
+    if (alarm->node->is_stalled) {
+        list_push_back(&alarm->node->loop.late_alarms, &alarm->link);
+        return true;
+    }
+    if (now_ns < alarm->due_ns)
+        virtual_at(virtual_now_ns() + alarm->due_ns - now_ns, again, alarm);
+    return now_ns < alarm->due_ns;
+}
+
 static void
 on_alarm(void *arg)
 {
     struct alarm *alarm = arg;
     uv_timer_t *timer = alarm->timer;
-    free(alarm);
+    struct node *node = alarm->node;
+    if (timer != NULL && is_late(alarm, on_alarm))
+        return;
+    alarm_free(alarm);
     if (timer == NULL)
         return;
-    struct node *node = node_of_loop(timer->loop);
     ((uv_handle_t *)timer)->u.reserved[0] = NULL;
     if (node->is_silent)
         return;
     if (timer->repeat != 0)
         uv_timer_start(timer, timer->timer_cb, timer->repeat, timer->repeat);
-    struct cpu_account outer = cpu_enter(&node->tally);
-    node->now_ns = scale_now_ns();
+    struct node_entry entry = node_enter(node, &node->tally);
+    node->now_ns = virtual_now_ns();
     timer->timer_cb(timer);
-    cpu_leave(outer);
+    node_leave(entry);
+}
+
+void
+loop_go_on(uv_loop_t *loop)
+{
+    struct loop_state *state = state_of(loop);
+    LIST_FOREACH (link, &state->late_alarms) {
+        list_remove(link);
+        virtual_at(virtual_now_ns(), on_alarm, CONTAINER_OF(link, struct alarm, link));
+    }
+    if (state->is_turn_due)
+        virtual_at(virtual_now_ns(), turn, loop);
 }
 
 int
@@ -180,12 +225,15 @@ uv_timer_start(uv_timer_t *timer, uv_timer_cb on_time, uint64_t ms, uint64_t rep
     struct alarm *alarm = calloc(1, sizeof *alarm);
     DS_ASSERT(alarm != NULL);
     forget_alarm(handle);
+    list_init(&alarm->link);
+    alarm->node = node_of_loop(timer->loop);
     alarm->timer = timer;
+    alarm->due_ns = node_monotonic_ns(alarm->node) + ms * VIRTUAL_MS;
     handle->u.reserved[0] = alarm;
     timer->timer_cb = on_time;
-    timer->timeout = scale_now_ns() / SCALE_MS + ms;
+    timer->timeout = uv_now(timer->loop) + ms;
     timer->repeat = repeat_ms;
-    scale_at(scale_now_ns() + ms * SCALE_MS, on_alarm, alarm);
+    virtual_at(virtual_now_ns() + ms * VIRTUAL_MS, on_alarm, alarm);
     return 0;
 }
 
@@ -199,7 +247,7 @@ uv_timer_stop(uv_timer_t *timer)
 uint64_t
 uv_timer_get_due_in(const uv_timer_t *timer)
 {
-    uint64_t now = scale_now_ns() / SCALE_MS;
+    uint64_t now = uv_now(timer->loop);
     return timer->timeout > now ? timer->timeout - now : 0;
 }
 

@@ -1,5 +1,5 @@
 /* Virtual time, chance, and whose processor time it is. */
-#include "scale.h"
+#include "cluster.h"
 
 #include "base/check.h"
 
@@ -11,11 +11,11 @@
 struct event {
     uint64_t at_ns;
     uint64_t order;
-    scale_fn run;
+    virtual_fn run;
     void *arg;
 };
 
-#define BEGINNING_NS (1000 * SCALE_S)
+#define BEGINNING_NS (1000 * VIRTUAL_S)
 
 /* Invariant: events [0, count) are a heap, where each has CHILDREN ones below it. */
 enum { CHILDREN = 4 };
@@ -29,11 +29,13 @@ static struct {
 
 static uint64_t random_state;
 static struct cpu_account account;
+static uint64_t event_count;
+bool cpu_is_measured;
 
 /* ---- What happens next ---- */
 
 uint64_t
-scale_now_ns(void)
+virtual_now_ns(void)
 {
     return queue.now_ns;
 }
@@ -57,7 +59,7 @@ reserve_one(void)
 }
 
 void
-scale_at(uint64_t at_ns, scale_fn run, void *arg)
+virtual_at(uint64_t at_ns, virtual_fn run, void *arg)
 {
     struct event event = {at_ns < queue.now_ns ? queue.now_ns : at_ns, queue.order++,
                           run, arg};
@@ -101,19 +103,26 @@ take_first(void)
 }
 
 void
-scale_run_until(uint64_t at_ns)
+virtual_run_until(uint64_t at_ns)
 {
     while (queue.count > 0 && queue.events[0].at_ns <= at_ns) {
         struct event event = take_first();
         queue.now_ns = event.at_ns;
+        event_count++;
         event.run(event.arg);
     }
     if (queue.now_ns < at_ns)
         queue.now_ns = at_ns;
 }
 
+uint64_t
+virtual_events(void)
+{
+    return event_count;
+}
+
 void
-scale_clear(void)
+virtual_clear(void)
 {
     while (queue.count > 0) {
         struct event event = take_first();
@@ -130,13 +139,13 @@ scale_clear(void)
 /* ---- Chance: splitmix64 ---- */
 
 void
-scale_seed(uint64_t seed)
+chance_seed(uint64_t seed)
 {
     random_state = seed;
 }
 
 uint64_t
-scale_random(void)
+chance_random(void)
 {
     uint64_t z = random_state += 0x9e3779b97f4a7c15u;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
@@ -145,33 +154,47 @@ scale_random(void)
 }
 
 uint64_t
-scale_below(uint64_t count)
+chance_below(uint64_t count)
 {
-    return scale_random() % count;
+    return chance_random() % count;
+}
+
+uint64_t
+chance_between(uint64_t min, uint64_t max)
+{
+    return min + chance_below(max - min + 1);
+}
+
+bool
+chance_of(uint64_t times, uint64_t of)
+{
+    return chance_below(of) < times;
 }
 
 /* ---- Processor time ---- */
 
-static uint64_t
-thread_ns(void)
+uint64_t
+cpu_thread_ns(void)
 {
     struct timespec now;
+    if (!cpu_is_measured)
+        return 0;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return (uint64_t)now.tv_sec * SCALE_S + (uint64_t)now.tv_nsec;
+    return (uint64_t)now.tv_sec * VIRTUAL_S + (uint64_t)now.tv_nsec;
 }
 
 void
 cpu_pause(void)
 {
     if (account.whose != NULL)
-        account.used_ns += thread_ns() - account.began_ns;
+        account.used_ns += cpu_thread_ns() - account.began_ns;
 }
 
 void
 cpu_resume(void)
 {
     if (account.whose != NULL)
-        account.began_ns = thread_ns();
+        account.began_ns = cpu_thread_ns();
 }
 
 struct cpu_account

@@ -1,11 +1,11 @@
-#include "cluster.h"
+#include "nodes.h"
 
 #include "base/check.h"
-#include "base/log.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "machine.h"
 #include "meta/ring.h"
+#include "network.h"
 #include "os/files.h"
 #include "worker/directory.h"
 #include "worker/membership.h"
@@ -22,18 +22,23 @@
 
 struct cluster cluster;
 
+void (*cluster_on_fail)(const char *text);
+
+static struct cluster_options options;
 static struct worker_flags flags;
-static struct store_geometry geometry;
 
 void
-scale_fail(const char *format, ...)
+cluster_fail(const char *format, ...)
 {
     char text[512];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    fprintf(stderr, "scale: %s\n", text);
+    if (cluster_on_fail != NULL)
+        cluster_on_fail(text);
+    else
+        fprintf(stderr, "%s: %s\n", options.name, text);
     exit(EXIT_FAILURE);
 }
 
@@ -48,19 +53,22 @@ memory_bytes(const struct store_memory *memory)
 static void
 memory_open(struct node *node)
 {
-    struct store_memory memory = {.table_bytes = store_table_bytes(&geometry),
-                                  .pins_bytes = store_pins_bytes(&geometry),
-                                  .arena_bytes = geometry.arena_bytes};
+    const struct store_geometry *geometry = &options.geometry;
+    struct store_memory memory = {.table_bytes = store_table_bytes(geometry),
+                                  .pins_bytes = store_pins_bytes(geometry),
+                                  .arena_bytes = geometry->arena_bytes};
     uint8_t *at = mmap(NULL, memory_bytes(&memory), PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED)
-        scale_fail("out of memory for a node");
+        cluster_fail("out of memory for a node");
     memory.table = at;
     memory.pins = at + memory.table_bytes;
     node->arena = at + memory.table_bytes + memory.pins_bytes;
     node->memory = memory;
-    store_format(&memory, &geometry, (uint32_t)scale_random() | 1,
-                 (uint32_t)scale_random() | 1, 0);
+    node->has_supervisor = true;
+    node->restarts = 0;
+    store_format(&memory, geometry, (uint32_t)chance_random() | 1,
+                 (uint32_t)chance_random() | 1, 0);
 }
 
 static void
@@ -68,6 +76,30 @@ memory_close(struct node *node)
 {
     munmap(node->memory.table, memory_bytes(&node->memory));
     node->memory = (struct store_memory){0};
+    node->has_supervisor = false;
+}
+
+/* What nobody sees any more is not done: the memory will be as it is now. */
+static void
+mute(struct node *node)
+{
+    uint64_t bytes = memory_bytes(&node->memory);
+    DS_ASSERT(node->snapshot == NULL && !node->is_muted);
+    node->snapshot = malloc(bytes);
+    if (node->snapshot == NULL)
+        cluster_fail("out of memory for what a node leaves behind");
+    memcpy(node->snapshot, node->memory.table, bytes);
+    node->is_muted = true;
+    node->steps_left = 0;
+}
+
+static void
+go_back_to_snapshot(struct node *node)
+{
+    if (node->snapshot != NULL)
+        memcpy(node->memory.table, node->snapshot, memory_bytes(&node->memory));
+    free(node->snapshot);
+    node->snapshot = NULL;
 }
 
 /* ---- Life ---- */
@@ -90,7 +122,7 @@ open_resources(struct node *node)
         .unix_fd = PORT_UNIX,
         .tcp_fd = PORT_WORKER,
         .metastore_fd = node->index == 0 ? PORT_METASTORE : -1,
-        .geometry = geometry,
+        .geometry = options.geometry,
     };
     snprintf(resources->home, sizeof resources->home, "%s/%u", cluster.home,
              node->index);
@@ -98,47 +130,137 @@ open_resources(struct node *node)
     node->flags.worker_address = node->address;
 }
 
-void
-node_start(struct node *node)
+static void
+open_worker(struct node *node)
 {
     struct ds_error err = {0};
     DS_ASSERT(!node->is_up);
-    memory_open(node);
-    open_resources(node);
-    if (node->index == 0 &&
-        files_make_folder(node->resources.home, 0700, &err) != DS_OK)
-        scale_fail("%s", err.message);
     node->is_muted = false;
     node->is_silent = false;
+    node->is_stalled = false;
     node->epoch_seen = 0;
-    node->now_ns = scale_now_ns();
+    node->now_ns = virtual_now_ns();
     node->is_up = true;
+    struct node_entry entry = node_enter(node, &node->tally);
     machine_open_worker(node);
     if (membership_open(&node->worker, on_joined, &node->worker.membership, &err) !=
         DS_OK)
-        scale_fail("%s", err.message);
+        cluster_fail("%s", err.message);
+    node_leave(entry);
+}
+
+void
+node_start(struct node *node)
+{
+    memory_open(node);
+    open_resources(node);
+    open_worker(node);
+}
+
+void
+node_revive(struct node *node)
+{
+    DS_ASSERT(node->has_supervisor);
+    node->restarts++;
+    open_worker(node);
+}
+
+static void
+close_worker(struct node *node)
+{
+    struct node_entry entry = node_enter(node, &node->tally);
+    worker_close(&node->worker);
+    node_leave(entry);
+    node->is_up = false;
 }
 
 static void
 end_worker(struct node *node)
 {
-    worker_close(&node->worker);
-    node->is_up = false;
+    close_worker(node);
     memory_close(node);
 }
 
 void
 node_kill(struct node *node)
 {
+    if (node->is_up) {
+        node->is_muted = true;
+        close_worker(node);
+    }
+    go_back_to_snapshot(node);
+    memory_close(node);
+}
+
+void
+node_crash(struct node *node)
+{
     DS_ASSERT(node->is_up);
-    node->is_muted = true;
-    end_worker(node);
+    if (!node->is_muted)
+        mute(node);
+    close_worker(node);
+    go_back_to_snapshot(node);
+}
+
+void
+node_crash_after(struct node *node, uint64_t steps)
+{
+    node->steps_left = steps;
+}
+
+static void
+crash_muted(void *arg)
+{
+    struct node *node = arg;
+    if (node->is_up && node->is_muted)
+        node_crash(node);
+}
+
+/* Between two stores to shared memory; what it does until the event is over is not seen. */
+static void
+on_step(const char *name, void *arg)
+{
+    struct node *node = node_running;
+    (void)name;
+    (void)arg;
+    if (node == NULL || node->steps_left == 0 || --node->steps_left > 0)
+        return;
+    mute(node);
+    virtual_at(virtual_now_ns(), crash_muted, node);
 }
 
 void
 node_silence(struct node *node)
 {
     node->is_silent = true;
+}
+
+void
+node_stall(struct node *node)
+{
+    node->is_stalled = true;
+}
+
+void
+node_go_on(struct node *node, bool was_asleep, uint64_t stalled_ns)
+{
+    node->is_stalled = false;
+    node->asleep_ns += was_asleep ? stalled_ns : 0;
+    if (node->is_up)
+        loop_go_on(&node->worker.loop);
+    network_changed(0);
+}
+
+bool
+node_has_stopped(const struct node *node)
+{
+    return node->is_up && node->worker.stopping && !node->is_muted && !node->is_stalled;
+}
+
+void
+node_end(struct node *node)
+{
+    end_worker(node);
 }
 
 /* Its process ends when it has said goodbye. */
@@ -149,28 +271,36 @@ end_if_stopped(void *arg)
     if (node->worker.stopping)
         end_worker(node);
     else
-        scale_at(scale_now_ns() + SCALE_MS, end_if_stopped, node);
+        virtual_at(virtual_now_ns() + VIRTUAL_MS, end_if_stopped, node);
+}
+
+static void
+tell_to_stop(struct node *node)
+{
+    struct node_entry entry = node_enter(node, &node->tally);
+    uv_signal_t *handle = &node->worker.terminate;
+    node->now_ns = virtual_now_ns();
+    handle->signal_cb(handle, SIGTERM);
+    node_leave(entry);
 }
 
 void
 node_stop(struct node *node)
 {
-    uv_signal_t *handle = &node->worker.terminate;
-    node->now_ns = scale_now_ns();
-    handle->signal_cb(handle, SIGTERM);
-    scale_at(scale_now_ns() + SCALE_MS, end_if_stopped, node);
+    tell_to_stop(node);
+    if (!network_faults.are_on) /* Else many things can come in between. */
+        virtual_at(virtual_now_ns() + VIRTUAL_MS, end_if_stopped, node);
 }
 
 /* ---- All ---- */
 
-/* Room for a node's own keys, and for copies of others. */
-static void
-choose_geometry(uint32_t keys_per_node)
+struct store_geometry
+cluster_geometry(uint32_t keys_per_node)
 {
     uint64_t slots = 1024;
     while (slots < 2 * (uint64_t)keys_per_node)
         slots *= 2;
-    geometry = (struct store_geometry){
+    return (struct store_geometry){
         .arena_bytes = slots * 256,
         .slot_count = slots,
         .bucket_count = slots / 4,
@@ -183,28 +313,34 @@ choose_geometry(uint32_t keys_per_node)
 static void
 parse_flags(void)
 {
+    static char timeout[48];
     static char *arguments[] = {
         "datasystem_worker",
         "--worker_address=10.0.0.0:31501",
         "--metastore_address=10.0.0.0:2379",
+        timeout,
     };
     struct ds_error err = {0};
-    if (flags_parse(3, arguments, &flags, &err) != DS_OK)
-        scale_fail("%s", err.message);
+    snprintf(timeout, sizeof timeout, "--node_timeout_s=%u", options.node_timeout_s);
+    if (flags_parse(options.node_timeout_s == 0 ? 3 : 4, arguments, &flags, &err) !=
+        DS_OK)
+        cluster_fail("%s", err.message);
 }
 
 void
-cluster_open(uint32_t places, uint32_t keys_per_node)
+cluster_open(const struct cluster_options *wanted)
 {
-    log_set_sink(NULL, NULL, LOG_NONE);
+    options = *wanted;
     parse_flags();
-    choose_geometry(keys_per_node);
-    cluster.count = places;
-    cluster.nodes = calloc(places, sizeof *cluster.nodes);
-    snprintf(cluster.home, sizeof cluster.home, "/tmp/datasystem-scale-XXXXXX");
-    if (cluster.nodes == NULL || mkdtemp(cluster.home) == NULL)
-        scale_fail("cannot make a folder or have memory for %u nodes", places);
-    for (uint32_t i = 0; i < places; i++) {
+    store_set_step_hook(network_faults.are_on ? on_step : NULL, NULL);
+    cluster.count = options.places;
+    cluster.nodes = calloc(options.places, sizeof *cluster.nodes);
+    snprintf(cluster.home, sizeof cluster.home, "/tmp/datasystem-cluster-XXXXXX");
+    if (cluster.nodes == NULL ||
+        (!network_faults.are_on && mkdtemp(cluster.home) == NULL))
+        cluster_fail("cannot make a folder or have memory for %u nodes",
+                     options.places);
+    for (uint32_t i = 0; i < options.places; i++) {
         struct node *node = &cluster.nodes[i];
         node->index = i;
         snprintf(node->address, sizeof node->address, "10.0.%u.%u:31501", i / 256,
@@ -217,13 +353,14 @@ cluster_close(void)
 {
     for (uint32_t i = 0; i < cluster.count; i++) {
         struct node *node = &cluster.nodes[i];
-        node->is_muted = true;
-        if (node->is_up)
-            end_worker(node);
-        files_remove_folder(node->resources.home);
+        if (node->has_supervisor)
+            node_kill(node);
+        if (!network_faults.are_on)
+            files_remove_folder(node->resources.home);
     }
-    scale_clear();
-    rmdir(cluster.home);
+    virtual_clear();
+    if (!network_faults.are_on)
+        rmdir(cluster.home);
     free(cluster.nodes);
     cluster = (struct cluster){0};
 }
@@ -270,8 +407,8 @@ check_epoch(struct node *node)
 {
     uint64_t epoch = owners_epoch(node->worker.owners);
     if (epoch < node->epoch_seen)
-        scale_fail("node %u goes back from epoch %ju to %ju", node->index,
-                   (uintmax_t)node->epoch_seen, (uintmax_t)epoch);
+        cluster_fail("node %u goes back from epoch %ju to %ju", node->index,
+                     (uintmax_t)node->epoch_seen, (uintmax_t)epoch);
     node->epoch_seen = epoch;
 }
 
@@ -319,7 +456,7 @@ put_key(struct node *node, struct ds_slice key)
     struct ds_error err = {0};
     struct object_view view;
     struct create_request request = {.key = key, .size = 64};
-    uint64_t now_ds = scale_now_ns() / (100 * SCALE_MS);
+    uint64_t now_ds = virtual_now_ns() / (100 * VIRTUAL_MS);
     enum ds_status status =
         store_create(node->worker.store, &request, now_ds, &view, &err);
     if (status == DS_OK) {
@@ -327,7 +464,7 @@ put_key(struct node *node, struct ds_slice key)
         status = store_seal(node->worker.store, &seal, now_ds, &err);
     }
     if (status != DS_OK)
-        scale_fail("%s", err.message);
+        cluster_fail("%s", err.message);
     return objects_name(&node->worker, view.ref);
 }
 
@@ -340,7 +477,7 @@ add_key(struct node *node, struct ds_slice key)
         return;
     struct node *other = cluster_find(owner.node);
     if (other == NULL || directory_take_report(&other->worker, &binding) != KEY_YES)
-        scale_fail("no owner for a key");
+        cluster_fail("no owner for a key");
 }
 
 void

@@ -5,7 +5,6 @@
 #include "base/numeric.h"
 #include "base/slice.h"
 #include "base/status.h"
-#include "net/conn.h"
 #include "os/sockets.h"
 
 #include <stdio.h>
@@ -16,48 +15,24 @@
  * connection that has just arrived. */
 enum { FD_ARRIVED = 1000, FD_CONNECT = 2000 };
 
-/* One end. Owner: its loop, until on_closed; then what is under way to it. */
-struct conn {
-    struct list link;   /* In the loop's closing_conns. */
-    struct node *node;  /* NULL: outside. */
-    struct conn *other; /* NULL: not accepted yet. Counted. */
-    const struct conn_ops *ops;
-    void *user;
-    char *reason;     /* Owned. */
-    struct list held; /* Messages that wait until it is connected. */
-    uint32_t references;
-    uint32_t target;     /* Index of the node that was connected to, */
-    enum port port;      /* and its port. */
-    uint64_t arrival_ns; /* At the other end, of what was sent last. */
-    bool is_accepted;
-    bool is_connected;
-    bool is_counted; /* Both ends are nodes. */
-    bool closing;
-};
-
-/* Owner: the clock. */
-struct message {
-    struct list link; /* In `held` of its sender. */
-    struct conn *to;
-    struct frame_header header;
-    uint8_t data[]; /* Body and payload. */
-};
+enum { BUSY_NS = 5000000 }; /* So often is looked whether a process accepts. */
 
 struct counts counts;
+struct list network_ends = {.next = &network_ends, .prev = &network_ends};
 
 static struct conn *arriving; /* While its listener is called. */
 
 /* ---- Life of an end ---- */
 
-static struct conn *
-hold(struct conn *conn)
+struct conn *
+network_hold(struct conn *conn)
 {
     conn->references++;
     return conn;
 }
 
-static void
-let_go(struct conn *conn)
+void
+network_let_go(struct conn *conn)
 {
     DS_ASSERT(conn->references > 0);
     if (--conn->references > 0)
@@ -77,11 +52,14 @@ end_new(struct node *node, const struct conn_ops *ops, void *user)
     conn->references = 1; /* The loop's. */
     list_init(&conn->link);
     list_init(&conn->held);
+    list_init(&conn->inbox);
+    list_init(&conn->all);
+    list_push_back(&network_ends, &conn->all);
     return conn;
 }
 
-static bool
-is_dead(const struct conn *conn)
+bool
+network_is_dead(const struct conn *conn)
 {
     return conn->closing ||
            (conn->node != NULL && (!conn->node->is_up || conn->node->is_silent));
@@ -100,14 +78,15 @@ tally_of(const struct conn *conn)
 static void
 end_one(struct conn *conn)
 {
-    LIST_FOREACH (link, &conn->held) {
-        list_remove(link);
-        free(CONTAINER_OF(link, struct message, link));
-    }
+    LIST_FOREACH (link, &conn->held)
+        message_free(CONTAINER_OF(link, struct message, link));
+    delivery_end(conn);
+    list_remove(&conn->all);
+    counts.connections_ended += conn->is_counted;
     conn->ops->on_closed(conn, conn->reason);
     if (conn->other != NULL)
-        let_go(conn->other);
-    let_go(conn);
+        network_let_go(conn->other);
+    network_let_go(conn);
 }
 
 void
@@ -126,14 +105,22 @@ end_outside(void *arg)
     end_one(arg);
 }
 
-/* The other end has heard of it, behind all that was sent. */
+static void arrive(void *arg);
+
+/* The other end hears of it, behind all that was sent; or before, when what was sent is
+ * dropped. */
 static void
-on_end_heard(void *arg)
+say_end(struct conn *conn)
 {
-    struct conn *conn = arg;
-    if (!is_dead(conn))
-        conn_close(conn, NULL);
-    let_go(conn);
+    struct message *message = calloc(1, sizeof *message);
+    uint64_t at = virtual_now_ns() + LATENCY_NS;
+    DS_ASSERT(message != NULL);
+    list_init(&message->link);
+    message->is_end = true;
+    message->to = network_hold(conn->other);
+    if (!network_faults.are_on || chance_of(1, 2))
+        at = max_u64(at, conn->arrival_ns);
+    virtual_at(at, arrive, message);
 }
 
 void
@@ -145,10 +132,9 @@ conn_close(struct conn *conn, const char *reason)
     conn->reason = reason == NULL ? NULL : strdup(reason);
     bool is_heard = conn->node == NULL || !conn->node->is_silent;
     if (conn->other != NULL && is_heard)
-        scale_at(max_u64(scale_now_ns() + LATENCY_NS, conn->arrival_ns), on_end_heard,
-                 hold(conn->other));
+        say_end(conn);
     if (conn->node == NULL) {
-        scale_at(scale_now_ns(), end_outside, conn);
+        virtual_at(virtual_now_ns(), end_outside, conn);
         return;
     }
     list_push_back(&conn->node->loop.closing_conns, &conn->link);
@@ -157,28 +143,68 @@ conn_close(struct conn *conn, const char *reason)
 
 /* ---- Messages ---- */
 
+void
+message_free(struct message *message)
+{
+    list_remove(&message->link);
+    if (message->to != NULL)
+        network_let_go(message->to);
+    free(message);
+}
+
+struct ds_slice
+network_payload(struct message *message)
+{
+    const struct frame_header *header = &message->header;
+    return slice(message->data + header->body_bytes, header->payload_bytes);
+}
+
+void *
+network_begin_payload(const struct message *message)
+{
+    struct conn *conn = message->to;
+    const struct frame_header *header = &message->header;
+    if (header->payload_bytes == 0 || conn->ops->on_payload_begin == NULL)
+        return NULL;
+    struct node_entry entry = node_enter(conn->node, tally_of(conn));
+    if (conn->node != NULL)
+        conn->node->now_ns = virtual_now_ns();
+    void *place = conn->ops->on_payload_begin(conn, header,
+                                              slice(message->data, header->body_bytes));
+    node_leave(entry);
+    return place;
+}
+
+void
+network_finish(const struct message *message)
+{
+    struct conn *conn = message->to;
+    const struct frame_header *header = &message->header;
+    if (conn->closing)
+        return;
+    struct node_entry entry = node_enter(conn->node, tally_of(conn));
+    if (conn->node != NULL)
+        conn->node->now_ns = virtual_now_ns();
+    conn->ops->on_frame(conn, header, slice(message->data, header->body_bytes), NULL,
+                        0);
+    node_leave(entry);
+}
+
 static void
 hand_over(void *arg)
 {
     struct message *message = arg;
     struct conn *conn = message->to;
-    const struct frame_header *header = &message->header;
-    struct ds_slice body = slice(message->data, header->body_bytes);
-    if (!is_dead(conn)) {
-        struct cpu_account outer = cpu_enter(tally_of(conn));
-        void *payload = NULL;
-        if (conn->node != NULL)
-            conn->node->now_ns = scale_now_ns();
-        if (header->payload_bytes > 0 && conn->ops->on_payload_begin != NULL)
-            payload = conn->ops->on_payload_begin(conn, header, body);
-        if (payload != NULL)
-            memcpy(payload, message->data + header->body_bytes, header->payload_bytes);
-        if (!conn->closing)
-            conn->ops->on_frame(conn, header, body, NULL, 0);
-        cpu_leave(outer);
+    if (!network_is_dead(conn) && message->is_end) {
+        conn_close(conn, NULL);
+    } else if (!network_is_dead(conn)) {
+        struct ds_slice payload = network_payload(message);
+        void *place = network_begin_payload(message);
+        if (place != NULL)
+            memcpy(place, payload.data, payload.len);
+        network_finish(message);
     }
-    let_go(conn);
-    free(message);
+    message_free(message);
 }
 
 /* A node takes its messages one after the other. */
@@ -187,8 +213,12 @@ arrive(void *arg)
 {
     struct message *message = arg;
     struct node *node = message->to->node;
-    uint64_t now = scale_now_ns();
-    if (node == NULL || is_dead(message->to)) {
+    uint64_t now = virtual_now_ns();
+    if (network_faults.are_on) {
+        delivery_arrive(message);
+        return;
+    }
+    if (node == NULL || message->is_end || network_is_dead(message->to)) {
         hand_over(message);
         return;
     }
@@ -197,7 +227,7 @@ arrive(void *arg)
     if (start == now)
         hand_over(message);
     else
-        scale_at(start, hand_over, message);
+        virtual_at(start, hand_over, message);
 }
 
 static uint64_t
@@ -212,8 +242,8 @@ static uint64_t
 departure(struct node *node, uint64_t bytes)
 {
     if (node == NULL)
-        return scale_now_ns();
-    node->now_ns = max_u64(node->now_ns, scale_now_ns()) + MESSAGE_NS;
+        return virtual_now_ns();
+    node->now_ns = max_u64(node->now_ns, virtual_now_ns()) + MESSAGE_NS;
     node->busy_until_ns = max_u64(node->busy_until_ns, node->now_ns);
     node->sends_until_ns =
         max_u64(node->now_ns, node->sends_until_ns) + bytes * 8 / BITS_PER_NS;
@@ -224,9 +254,11 @@ static void
 transmit(struct conn *conn, struct message *message)
 {
     uint64_t arrival = departure(conn->node, bytes_of(message)) + LATENCY_NS;
+    if (conn->is_counted)
+        arrival += delivery_extra_ns();
     conn->arrival_ns = max_u64(conn->arrival_ns, arrival);
-    message->to = hold(conn->other);
-    scale_at(conn->arrival_ns, arrive, message);
+    message->to = network_hold(conn->other);
+    virtual_at(conn->arrival_ns, arrive, message);
 }
 
 static void
@@ -319,32 +351,32 @@ static void
 refuse(void *arg)
 {
     struct conn *conn = arg;
-    if (!is_dead(conn))
+    if (!network_is_dead(conn))
         conn_close(conn, "connection refused");
-    let_go(conn);
+    network_let_go(conn);
 }
 
 static void
 on_silence(void *arg)
 {
     struct conn *conn = arg;
-    if (!is_dead(conn))
+    if (!network_is_dead(conn) && !conn->is_known)
         conn_close(conn, "the peer did not introduce itself in time");
-    let_go(conn);
+    network_let_go(conn);
 }
 
 static void
 on_connected(void *arg)
 {
     struct conn *conn = arg;
-    if (!is_dead(conn)) {
+    if (!network_is_dead(conn)) {
         conn->is_connected = true;
         LIST_FOREACH (link, &conn->held) {
             list_remove(link);
             transmit(conn, CONTAINER_OF(link, struct message, link));
         }
     }
-    let_go(conn);
+    network_let_go(conn);
 }
 
 static void
@@ -353,19 +385,29 @@ accept_one(void *arg)
     struct conn *conn = arg;
     struct node *target = &cluster.nodes[conn->target];
     const struct listener *listener = &target->listeners[conn->port];
-    if (is_dead(conn) || !target->is_up || listener->on_accept == NULL) {
-        scale_at(scale_now_ns() + LATENCY_NS, refuse, conn);
+    if (network_is_dead(conn) || !target->is_up || listener->on_accept == NULL) {
+        virtual_at(virtual_now_ns() + LATENCY_NS, refuse, conn);
         return;
     }
     struct tally *tally =
         conn->port == PORT_METASTORE ? &target->metastore : &target->tally;
-    struct cpu_account outer = cpu_enter(tally);
+    struct node_entry entry = node_enter(target, tally);
     counts.connections += conn->is_counted;
     arriving = conn;
     listener->on_accept(FD_ARRIVED, listener->arg);
     DS_ASSERT(conn->other != NULL);
-    cpu_leave(outer);
-    scale_at(scale_now_ns() + LATENCY_NS, on_connected, conn);
+    node_leave(entry);
+    virtual_at(virtual_now_ns() + LATENCY_NS, on_connected, conn);
+}
+
+/* The first packet is lost and sent again, or nobody accepts: the supervisor listens. */
+static bool
+must_wait(const struct conn *conn, const struct node *target, uint64_t *out_ns)
+{
+    bool is_down = !target->is_up && target->has_supervisor;
+    bool is_cut = delivery_is_cut(conn->node, target);
+    *out_ns = is_cut ? RETRY_NS : BUSY_NS;
+    return !conn->closing && (is_cut || is_down || target->is_stalled);
 }
 
 /* It waits in the backlog for its turn, where there is room. */
@@ -374,18 +416,21 @@ arrive_to_connect(void *arg)
 {
     struct conn *conn = arg;
     struct node *target = &cluster.nodes[conn->target];
-    uint64_t now = scale_now_ns();
+    uint64_t now = virtual_now_ns();
     uint64_t start = max_u64(now, target->accepts_until_ns);
-    if (target->is_silent) {
-        scale_at(now + CONN_SILENCE_MS * SCALE_MS, on_silence, conn);
+    uint64_t later_ns;
+    if (must_wait(conn, target, &later_ns)) {
+        virtual_at(now + later_ns, arrive_to_connect, conn);
+    } else if (target->is_silent) {
+        virtual_at(now + CONN_SILENCE_MS * VIRTUAL_MS, on_silence, conn);
     } else if (!target->is_up) {
-        scale_at(now + LATENCY_NS, refuse, conn);
+        virtual_at(now + LATENCY_NS, refuse, conn);
     } else if ((start - now) / CONNECT_NS >= BACKLOG) {
         counts.connections_late += conn->is_counted;
-        scale_at(now + RETRY_NS, arrive_to_connect, conn);
+        virtual_at(now + RETRY_NS, arrive_to_connect, conn);
     } else {
         target->accepts_until_ns = start + CONNECT_NS;
-        scale_at(start, accept_one, conn);
+        virtual_at(start, accept_one, conn);
     }
 }
 
@@ -393,7 +438,7 @@ static void
 connect_to(struct conn *conn, uint32_t target, enum port port)
 {
     struct node *node = conn->node;
-    uint64_t leaves = scale_now_ns();
+    uint64_t leaves = virtual_now_ns();
     conn->target = target;
     conn->port = port;
     if (node != NULL) {
@@ -401,7 +446,7 @@ connect_to(struct conn *conn, uint32_t target, enum port port)
         node->busy_until_ns = max_u64(node->busy_until_ns, node->now_ns);
         leaves = node->now_ns;
     }
-    scale_at(leaves + LATENCY_NS, arrive_to_connect, hold(conn));
+    virtual_at(leaves + LATENCY_NS, arrive_to_connect, network_hold(conn));
 }
 
 static void
@@ -411,8 +456,8 @@ take_arriving(struct conn *conn)
     conn->is_accepted = true;
     conn->is_connected = true;
     conn->is_counted = arriving->is_counted;
-    conn->other = hold(arriving);
-    arriving->other = hold(conn);
+    conn->other = network_hold(arriving);
+    arriving->other = network_hold(conn);
 }
 
 enum ds_status
@@ -421,6 +466,9 @@ conn_create(uv_loop_t *loop, int fd, const struct conn_ops *ops, void *user,
 {
     (void)err;
     struct conn *conn = end_new(node_of_loop(loop), ops, user);
+    if (network_faults.are_on)
+        virtual_at(virtual_now_ns() + CONN_SILENCE_MS * VIRTUAL_MS, on_silence,
+                   network_hold(conn));
     if (fd == FD_ARRIVED) {
         take_arriving(conn);
     } else {
@@ -474,7 +522,7 @@ conn_fd(const struct conn *conn)
 void
 conn_accept_peer(struct conn *conn)
 {
-    (void)conn;
+    conn->is_known = true;
 }
 
 void

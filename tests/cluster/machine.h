@@ -1,14 +1,16 @@
-/* Between machine.c and cluster.c. */
-#ifndef TESTS_SCALE_MACHINE_H
-#define TESTS_SCALE_MACHINE_H
+/* Between machine.c, loop.c and nodes.c. */
+#ifndef TESTS_CLUSTER_MACHINE_H
+#define TESTS_CLUSTER_MACHINE_H
 
-#include "scale.h"
+#include "cluster.h"
 
 /* Stand for descriptors in struct resources; listening ones are enum port. */
 enum memory_fd { FD_TABLE = 10, FD_PINS = 11, FD_ARENA = 12 };
 
 /* worker_open() with the node's memory. */
 void machine_open_worker(struct node *node);
+
+uint64_t node_monotonic_ns(const struct node *node);
 
 /* Controllers, by takeover.c. */
 extern uint32_t machine_programs_started;
