@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum {
-    STATES_MAX = 4096,
+    STATES_MAX = 1 << 14,
     PENDING_MAX = 64,
     REPEATS_MAX = 2, /* That the check reckons with. */
 };
@@ -49,12 +49,18 @@ misses(const struct history_event *event, uint32_t value)
 }
 
 static bool
+sees(const struct history_event *read)
+{
+    return history->may_see != NULL && history->may_see(read);
+}
+
+static bool
 shows(const struct history_event *read, uint32_t value)
 {
     bool is_same = read->operation == OPERATION_READ
                        ? read->value == value
                        : (read->value != 0) == (value != 0);
-    return is_same || (read->value == 0 && misses(read, value));
+    return is_same || (read->value == 0 ? misses(read, value) : sees(read));
 }
 
 static void
@@ -192,11 +198,27 @@ put_into_order(const struct state *from, int place, uint32_t value, uint64_t bit
         add_to(open, &open_count, &to);
 }
 
+/* Places of one event are as good as each other: the first of them is taken. */
+static bool
+has_earlier_place(const struct state *from, int place)
+{
+    uint64_t before = from->writes & ((UINT64_C(1) << place) - 1);
+    for (; before != 0; before &= before - 1) {
+        const struct pending *other = &pending[__builtin_ctzll(before)];
+        if (other->event == pending[place].event &&
+            other->is_clear == pending[place].is_clear)
+            return true;
+    }
+    return false;
+}
+
 static void
 put_each_way(const struct state *from, int place, uint64_t bit)
 {
     const struct pending *write = &pending[place];
     const struct history_event *event = write->event;
+    if (has_earlier_place(from, place))
+        return;
     put_into_order(from, place, value_after(write, from->value), bit);
     if (write->is_clear)
         return;
@@ -226,6 +248,23 @@ demand(uint64_t bit)
             put_each_way(&from, __builtin_ctzll(left), bit);
     }
     thin_out();
+}
+
+/* What need not have happened by now, and does not later: with it, and without. */
+static void
+try_each(uint64_t bits)
+{
+    static struct state before[STATES_MAX];
+    for (; bits != 0; bits &= bits - 1) {
+        uint64_t bit = bits & -bits;
+        size_t count = state_count;
+        memcpy(before, states, count * sizeof before[0]);
+        demand(bit);
+        for (size_t i = 0; i < count; i++) {
+            before[i].writes &= ~bit;
+            add_to(states, &state_count, &before[i]);
+        }
+    }
 }
 
 /* These places are free again; what did not happen by now does not happen. */
@@ -258,6 +297,7 @@ on_end(const struct history_event *event)
     }
     if (bit != 0)
         demand(bit);
+    try_each(others);
     forget(bit | others);
 }
 

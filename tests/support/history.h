@@ -46,8 +46,10 @@ struct history {
     struct history_event *events;
     uint32_t count;
     uint32_t moment; /* The last one. */
-    /* The read may find nothing although there is this value. NULL: none may. */
-    bool (*may_miss)(const struct history_event *read, uint32_t value);
+    /* The operation may find nothing although there is this value; or the read may see what
+     * it saw, whatever there is. NULL: none may. */
+    bool (*may_miss)(const struct history_event *event, uint32_t value);
+    bool (*may_see)(const struct history_event *read);
 };
 
 enum { HISTORY_EVENTS_MAX = 1 << 16 };
