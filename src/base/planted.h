@@ -27,7 +27,22 @@
     X(KEPT_ORPHAN, "kept-orphan", "a block whose writer died is kept for ever")
 
 /* For the simulation of several nodes (tests/cluster_sim). */
-#define PLANTED_CLUSTER_BUGS(X)
+#define PLANTED_CLUSTER_BUGS(X)                                                        \
+    X(UNASKED_HOLDER, "unasked-holder", "who held a key's old value is not told")      \
+    X(UNTOLD_DELETE, "untold-delete", "a delete is not passed on to the holder")       \
+    X(BLIND_SEAL, "blind-seal", "a set does not wait for the word of the key's owner") \
+    X(LEASELESS_OWNER, "leaseless-owner", "an owner answers without its lease")        \
+    X(LEASELESS_TABLE, "leaseless-table", "a table is believed without its lease")     \
+    X(NO_LAPSE, "no-lapse", "nobody waits until a lost node has stopped to serve")     \
+    X(KEPT_TABLE, "kept-table", "who was no member for a while goes on as before")     \
+    X(FORGOTTEN_DELETION, "forgotten-deletion", "a deletion is not remembered")        \
+    X(STALE_BINDING, "stale-binding", "an owner takes what is reported for newer")     \
+    X(LOST_REPORT, "lost-report", "a holder's keys are not told to their new owner")   \
+    X(UNCOMPARED_COPY, "uncompared-copy", "a copy's checksum is not compared")         \
+    X(UNTOLD_WAITER, "untold-waiter", "who waits for a copy is not told of it")        \
+    X(EPOCH_BACK, "epoch-back", "a metastore forgets its epoch with its process")      \
+    X(KEPT_KEY, "kept-key", "a node that leaves forgets to hand over a key")           \
+    X(BLIND_MOVE, "blind-move", "a key is moved though it is another value by now")
 
 #define PLANTED_NUMBER(number, name, what) PLANTED_##number,
 enum planted_bug {

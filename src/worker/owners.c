@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/numeric.h"
+#include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "meta/members.h"
@@ -103,7 +104,8 @@ is_known(const struct worker *worker, const struct known_member *member,
 {
     const struct owners *owners = worker->owners;
     struct key_owner own = owners_self(worker);
-    return key_owner_equal(&member->who, &own) && owners_is_current(worker) &&
+    return key_owner_equal(&member->who, &own) &&
+           (owners_is_current(worker) || PLANTED(LEASELESS_OWNER)) &&
            (is_complete(owners) ||
             (owners->ready_ring != NULL &&
              ring_owner(owners->ready_ring, position) == own.node));
@@ -178,7 +180,8 @@ complete_if_all_have_reported(struct worker *worker)
     struct owners *owners = worker->owners;
     bool is_told = !owners->was_away || list_is_empty(&worker->reports);
     if (owners->ring == NULL || is_complete(owners) || !is_told ||
-        !all_have_reported(worker) || clock_monotonic_ms() < owners->lapse_ms)
+        !all_have_reported(worker) ||
+        (clock_monotonic_ms() < owners->lapse_ms && !PLANTED(NO_LAPSE)))
         return;
     ring_destroy(owners->ready_ring);
     owners->ready_ring = owners->ring;
@@ -240,7 +243,8 @@ find_return(const struct worker *worker, const struct next_members *next)
     uint64_t known = store_header(worker->store)->known_epoch;
     for (uint32_t i = 0; i < next->count; i++) {
         const struct member *member = &next->members[i];
-        if (member->node == own_node(worker) && known != 0 && member->since > known)
+        if (member->node == own_node(worker) && known != 0 && member->since > known &&
+            !PLANTED(KEPT_TABLE))
             return member->since;
     }
     return 0;

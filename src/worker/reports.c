@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/numeric.h"
+#include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "meta/members.h"
@@ -114,6 +115,8 @@ collect(const struct object_view *view, struct ds_slice key, void *arg)
     struct key_owner before = owners_find(collection->worker, key);
     if (report->since != 0 && key_owner_equal(&before, &report->to))
         return; /* It knows. */
+    if (PLANTED(LOST_REPORT))
+        return;
     if (!append(report, view->ref))
         collection->has_failed = true;
 }

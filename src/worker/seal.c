@@ -46,7 +46,8 @@ seal_is_asked_for(struct worker *worker, struct object_ref ref,
                   struct ds_slice *out_key)
 {
     uint8_t buffer[DS_KEY_BYTES_MAX];
-    if (worker->membership == NULL || !objects_is_unsealed(worker, ref))
+    if (worker->membership == NULL || !objects_is_unsealed(worker, ref) ||
+        PLANTED(BLIND_SEAL))
         return false;
     *out_key = store_key(worker->store, ref.slot, buffer);
     return wire_user_key_is_legal(*out_key) && !directory_is_here(worker, *out_key);
