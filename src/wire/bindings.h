@@ -51,7 +51,8 @@ enum key_order {
 struct key_orders {
     enum key_order order;
     uint32_t wait_ms; /* KEY_FIND */
-    uint32_t from;    /* To a holder: the node that owns the keys. */
+    uint32_t from;    /* The node that says so; to a holder: that owns the keys. */
+    uint64_t epoch;   /* To the owner: of the members that it knows. */
     struct binding_list bindings;
 };
 /* `count` calls of encode_binding() follow. */

@@ -140,11 +140,20 @@ order_one(struct pair *pair, struct key_orders orders, struct wire_binding bindi
     return answer;
 }
 
+static uint64_t
+epoch_of(const struct pair *pair)
+{
+    return owners_epoch(pair->as_other.fixture->worker.owners);
+}
+
 static struct wire_answer
 order(struct pair *pair, enum key_order order, const char *key,
       struct object_name object, uint32_t from)
 {
-    struct key_orders orders = {.order = order, .from = from, .bindings.count = 1};
+    struct key_orders orders = {.order = order,
+                                .from = from == 0 ? NODE : from,
+                                .epoch = epoch_of(pair),
+                                .bindings.count = 1};
     return order_one(
         pair, orders,
         (struct wire_binding){.object = object, .key = slice_of_text(key)});
@@ -154,7 +163,8 @@ static struct wire_answer
 move(struct pair *pair, const char *key, struct object_name object,
      struct object_name was)
 {
-    struct key_orders orders = {.order = KEY_MOVE, .bindings.count = 1};
+    struct key_orders orders = {
+        .order = KEY_MOVE, .from = NODE, .epoch = epoch_of(pair), .bindings.count = 1};
     return order_one(
         pair, orders,
         (struct wire_binding){.object = object, .was = was, .key = slice_of_text(key)});
@@ -267,6 +277,28 @@ TEST(an_object_of_no_member_is_not_bound_and_a_key_of_others_not_answered)
     pair_close(&pair);
 }
 
+/* What was sent before its sender was no member for a while, and comes late, is not done: it
+ * was asked for elsewhere, and others may have changed the key since. */
+TEST(an_order_of_the_past_is_not_obeyed)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    pair_open(&pair, &f);
+
+    CHECK_INT(order(&pair, KEY_BIND, pair.ours, object_of(1), 0).answer, KEY_YES);
+    uint64_t since = membership_find(f.worker.membership, NODE)->since;
+    struct key_orders late = {
+        .order = KEY_UNBIND, .from = NODE, .epoch = since - 1, .bindings.count = 1};
+    struct wire_binding binding = {.key = slice_of_text(pair.ours)};
+    CHECK_INT(order_one(&pair, late, binding).answer, KEY_MOVED);
+    struct wire_answer found =
+        order(&pair, KEY_FIND, pair.ours, (struct object_name){0}, 0);
+    CHECK_INT(found.answer, KEY_YES);
+    CHECK_INT(found.object.generation, 1);
+
+    pair_close(&pair);
+}
+
 /* ---- As the holder ---- */
 
 TEST(an_object_is_sealed_when_the_owner_of_its_key_has_bound_it)
@@ -322,6 +354,7 @@ TEST_MAIN(RUN(a_holder_drops_its_object_before_another_takes_its_place),
           RUN(an_object_of_another_node_is_moved_when_that_has_let_go),
           RUN(a_holder_with_an_older_object_is_told_again),
           RUN(an_object_of_no_member_is_not_bound_and_a_key_of_others_not_answered),
+          RUN(an_order_of_the_past_is_not_obeyed),
           RUN(an_object_is_sealed_when_the_owner_of_its_key_has_bound_it),
           RUN(a_holder_obeys_the_owner_alone),
           RUN(without_a_lease_a_worker_owns_and_believes_nothing))

@@ -27,6 +27,25 @@ reply(struct key_request *request)
 
 static const struct key_request_ops change_ops = {.finish = reply};
 
+/* One of us two was no member for a while since that was sent. Who sent it has asked somebody
+ * else by then, and been answered: done now, it would undo what came later. */
+static bool
+is_of_the_past(const struct worker *worker, const struct key_orders *orders)
+{
+    return worker->membership != NULL &&
+           !owners_stayed_since(worker, orders->from, orders->epoch);
+}
+
+static void
+reply_moved(struct session *session, const struct frame_header *header, uint32_t count)
+{
+    AUTO_WRITER(body);
+    encode_answers_begin(&body, count);
+    for (uint32_t i = 0; i < count; i++)
+        encode_answer(&body, &(struct wire_answer){.answer = KEY_MOVED});
+    session_reply(session, header, &body);
+}
+
 /* Each item is done at once, or when its change is. */
 static void
 change_all(struct session *session, const struct frame_header *header,
@@ -198,6 +217,8 @@ handle_key_orders(struct session *session, const struct frame_header *header,
         session_reject(session, "malformed KEY_ORDERS");
     else if (orders.order == KEY_FIND)
         key_orders_find(session, header, body, orders.wait_ms);
+    else if (orders.order <= KEY_EXPIRE && is_of_the_past(session->worker, &orders))
+        reply_moved(session, header, orders.bindings.count);
     else if (orders.order <= KEY_EXPIRE)
         change_all(session, header, body, &orders);
     else

@@ -88,6 +88,8 @@ encode(const struct peer_request *peer, struct writer *body)
     struct key_orders orders = {.order = request->order,
                                 .wait_ms =
                                     (uint32_t)min_u64(left_ms(request), FIND_WAIT_MS),
+                                .from = owners_self(request->worker).node,
+                                .epoch = owners_epoch(request->worker->owners),
                                 .bindings.count = errand->count};
     encode_key_orders_begin(body, &orders);
     for (uint32_t i = 0; i < errand->count; i++) {

@@ -386,6 +386,14 @@ owners_has_member(const struct owners *owners, const struct key_owner *member)
     return known != NULL && key_owner_equal(&known->who, member);
 }
 
+bool
+owners_stayed_since(const struct worker *worker, uint32_t node, uint64_t epoch)
+{
+    const struct known_member *known = find_member(worker->owners, node);
+    return known != NULL && epoch >= known->who.since &&
+           epoch >= owners_self(worker).since;
+}
+
 uint64_t
 owners_epoch_before(const struct owners *owners)
 {

@@ -227,7 +227,8 @@ seed_bindings(void)
     struct wire_answer answer = {.answer = KEY_YES, .object = binding.object};
 
     struct writer writer = message(22);
-    struct key_orders orders = {.order = KEY_BIND, .wait_ms = 9, .bindings.count = 1};
+    struct key_orders orders = {
+        .order = KEY_BIND, .wait_ms = 9, .from = 3, .epoch = 5, .bindings.count = 1};
     encode_key_orders_begin(&writer, &orders);
     encode_binding(&writer, &binding);
     seed_message("key_orders", writer);
