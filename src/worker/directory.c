@@ -99,7 +99,7 @@ encode_ask(const struct peer_request *request, struct writer *body)
         CONTAINER_OF(request, const struct key_change, request);
     struct key_orders orders = {
         .order = KEY_DROP, .from = change->from, .bindings.count = 1};
-    if (change->order == KEY_UNBIND_IF_GONE)
+    if (change->only_asks)
         orders.order = KEY_ASK;
     if (change->order == KEY_EXPIRE)
         orders.order = KEY_SET_EXPIRY;
@@ -137,6 +137,15 @@ ask_holder(struct worker *worker, struct key_change *change)
         finish(worker, change, KEY_MOVED);
     }
     return true;
+}
+
+/* Its holder is a member. */
+static void
+ask_whether_there(struct worker *worker, struct key_change *change)
+{
+    change->only_asks = true;
+    if (!ask_holder(worker, change))
+        finish(worker, change, KEY_MOVED);
 }
 
 static void
@@ -188,12 +197,15 @@ begin_bind(struct worker *worker, struct key_change *change)
                           binding->object.incarnation == change->object.incarnation;
     bool is_of_member =
         change->object.node == own_node(worker) || is_member(worker, &change->object);
+    bool is_taken = change->order == KEY_BIND_IF_ABSENT && now.answer == KEY_YES;
     if (!is_of_member) /* It does not know yet that it is none, and asks again then. */
         finish(worker, change, KEY_MOVED);
     else if (now.answer != KEY_NO && object_name_equal(&now.object, &change->object))
         finish(worker, change, KEY_YES); /* It was said before. */
-    else if (change->order == KEY_BIND_IF_ABSENT && now.answer == KEY_YES)
+    else if (is_taken && !is_bound(binding))
         finish(worker, change, KEY_NO);
+    else if (is_taken) /* Its node may have been killed before it sealed it. */
+        ask_whether_there(worker, change);
     else if (!is_bound(binding) || is_same_holder || PLANTED(UNASKED_HOLDER) ||
              !ask_holder(worker, change))
         bind_now(worker, change);
@@ -273,8 +285,8 @@ begin_check(struct worker *worker, struct key_change *change)
         now.answer == KEY_YES && object_name_equal(&now.object, &change->object);
     if (!is_same || !is_bound(change->binding))
         finish(worker, change, is_same ? KEY_YES : KEY_NO);
-    else if (!ask_holder(worker, change))
-        finish(worker, change, KEY_NO);
+    else
+        ask_whether_there(worker, change);
 }
 
 /* It is first in line. */
@@ -343,7 +355,7 @@ take_answer(struct worker *worker, struct key_change *change,
     if (!is_there && said->object.node != 0) {
         binding->object = said->object; /* As before a bind that came to nothing. */
         binding->expires_ds = 0;
-        if (change->order == KEY_UNBIND_IF_GONE || change->order == KEY_MOVE ||
+        if (change->only_asks || change->order == KEY_MOVE ||
             !ask_holder(worker, change))
             finish(worker, change, KEY_NO);
     } else if (change->order == KEY_UNBIND_IF_GONE ||
@@ -351,6 +363,8 @@ take_answer(struct worker *worker, struct key_change *change,
         if (!is_there)
             binding->object = (struct object_name){0};
         finish(worker, change, said->answer);
+    } else if (change->only_asks && is_there) {
+        finish(worker, change, KEY_NO);
     } else if (change->order == KEY_UNBIND) {
         unbind(worker, change, said->answer);
     } else {
@@ -388,6 +402,7 @@ directory_change(struct worker *worker, struct key_change *change)
                           ? bindings_get(&worker->directory->bindings, change->key)
                           : NULL;
     change->request.ops = NULL;
+    change->only_asks = false;
     if (change->binding == NULL) {
         change->done(worker, change, &moved);
         return;

@@ -57,6 +57,7 @@ struct key_change {
     struct binding *binding;
     struct object_name asked; /* The holder's, of the request under way, */
     uint32_t from;            /* which we make as the owner. */
+    bool only_asks;           /* Whether it is there, in place of telling to let go. */
     struct peer_request request;
 };
 

@@ -15,6 +15,7 @@ static atomic_int drops_seen;
 static atomic_int binds_seen;
 static _Atomic uint64_t dropped_generation;
 static _Atomic uint64_t older_generation; /* It has this one first; 0: none. */
+static atomic_bool has_nothing;           /* When it is asked. */
 
 static struct object_name
 object_of(uint32_t generation)
@@ -29,6 +30,8 @@ answer_one(const struct key_orders *orders, const struct wire_binding *binding,
     *out = (struct wire_answer){.answer = KEY_YES};
     if (orders->order == KEY_BIND)
         atomic_fetch_add(&binds_seen, 1);
+    if (orders->order == KEY_ASK && atomic_load(&has_nothing))
+        out->answer = KEY_NO;
     if (orders->order != KEY_DROP)
         return;
     atomic_fetch_add(&drops_seen, 1);
@@ -103,6 +106,7 @@ pair_open(struct pair *pair, struct fixture *f)
     atomic_store(&drops_seen, 0);
     atomic_store(&binds_seen, 0);
     atomic_store(&older_generation, 0);
+    atomic_store(&has_nothing, false);
     fake_peer_start_tcp(&pair->other, takes_orders);
     join(f, &pair->member, &pair->other);
     caller_open_tcp(&pair->as_other, f, f->address);
@@ -277,6 +281,27 @@ TEST(an_object_of_no_member_is_not_bound_and_a_key_of_others_not_answered)
     pair_close(&pair);
 }
 
+/* A node that is killed between the binding and the seal has nothing, and whoever sets the key
+ * if it is absent must not be told that it is there. */
+TEST(what_its_holder_does_not_have_is_absent)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    pair_open(&pair, &f);
+
+    CHECK_INT(order(&pair, KEY_BIND, pair.ours, object_of(1), 0).answer, KEY_YES);
+    CHECK_INT(order(&pair, KEY_BIND_IF_ABSENT, pair.ours, object_of(2), 0).answer,
+              KEY_NO);
+    atomic_store(&has_nothing, true);
+    CHECK_INT(order(&pair, KEY_BIND_IF_ABSENT, pair.ours, object_of(2), 0).answer,
+              KEY_YES);
+    struct wire_answer found =
+        order(&pair, KEY_FIND, pair.ours, (struct object_name){0}, 0);
+    CHECK_INT(found.object.generation, 2);
+
+    pair_close(&pair);
+}
+
 /* What was sent before its sender was no member for a while, and comes late, is not done: it
  * was asked for elsewhere, and others may have changed the key since. */
 TEST(an_order_of_the_past_is_not_obeyed)
@@ -354,6 +379,7 @@ TEST_MAIN(RUN(a_holder_drops_its_object_before_another_takes_its_place),
           RUN(an_object_of_another_node_is_moved_when_that_has_let_go),
           RUN(a_holder_with_an_older_object_is_told_again),
           RUN(an_object_of_no_member_is_not_bound_and_a_key_of_others_not_answered),
+          RUN(what_its_holder_does_not_have_is_absent),
           RUN(an_order_of_the_past_is_not_obeyed),
           RUN(an_object_is_sealed_when_the_owner_of_its_key_has_bound_it),
           RUN(a_holder_obeys_the_owner_alone),
