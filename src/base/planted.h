@@ -38,6 +38,8 @@
     X(FORGOTTEN_DELETION, "forgotten-deletion", "a deletion is not remembered")        \
     X(STALE_BINDING, "stale-binding", "an owner takes what is reported for newer")     \
     X(LOST_REPORT, "lost-report", "a holder's keys are not told to their new owner")   \
+    X(UNHEARD_DROP, "unheard-drop",                                                    \
+      "what is just being bound is sealed though dropped")                             \
     X(UNCOMPARED_COPY, "uncompared-copy", "a copy's checksum is not compared")         \
     X(UNTOLD_WAITER, "untold-waiter", "who waits for a copy is not told of it")        \
     X(EPOCH_BACK, "epoch-back", "a metastore forgets its epoch with its process")      \

@@ -1,6 +1,7 @@
 /* KEY_ORDERS: what other workers ask of us as the owner of keys, and tell us as the holder
  * of objects. */
 #include "base/check.h"
+#include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
@@ -163,8 +164,6 @@ obey(struct worker *worker, enum key_order order, const struct wire_binding *bin
                    ? KEY_YES
                    : KEY_NO;
     /* Before what is being bound is sealed, its key is still the older object. */
-    if (is == IS_BEING_BOUND)
-        keys_drop_object(worker, &binding->object);
     (void)store_delete(worker->store, binding->key, now);
     return KEY_YES;
 }
@@ -188,6 +187,8 @@ answer_as_holder(struct worker *worker, const struct key_orders *orders,
              objects_is_unsealed(worker,
                                  (struct object_ref){object->slot, object->generation}))
         is = IS_BEING_BOUND;
+    if (orders->order == KEY_DROP && !PLANTED(UNHEARD_DROP))
+        keys_drop_key(worker, binding->key); /* There may be others, bound before it. */
     out->answer = obey(worker, orders->order, binding, is);
     if (out->answer == KEY_NO && has_one && orders->order != KEY_SET_EXPIRY)
         out->object = ours;

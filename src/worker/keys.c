@@ -367,35 +367,39 @@ keys_are_binding(const struct worker *worker)
     return false;
 }
 
-/* The item that binds this object, and is not done; NULL: there is none. */
-static struct key_item *
-find_binding(struct worker *worker, const struct object_name *object)
+static bool
+is_binding(const struct key_request *request)
 {
-    LIST_FOREACH (link, &worker->key_requests) {
-        struct key_request *request = CONTAINER_OF(link, struct key_request, link);
-        bool binds = request->order == KEY_BIND ||
-                     request->order == KEY_BIND_IF_ABSENT || request->order == KEY_MOVE;
-        for (uint32_t i = 0; binds && i < request->count; i++) {
-            struct key_item *item = &request->items[i];
-            if (!item->is_done && object_name_equal(&item->change.object, object))
-                return item;
-        }
-    }
-    return NULL;
+    return request->order == KEY_BIND || request->order == KEY_BIND_IF_ABSENT ||
+           request->order == KEY_MOVE;
 }
 
 bool
-keys_is_binding(struct worker *worker, const struct object_name *object)
+keys_is_binding(const struct worker *worker, const struct object_name *object)
 {
-    return find_binding(worker, object) != NULL;
+    LIST_FOREACH (link, &worker->key_requests) {
+        const struct key_request *request =
+            CONTAINER_OF(link, const struct key_request, link);
+        for (uint32_t i = 0; is_binding(request) && i < request->count; i++) {
+            const struct key_item *item = &request->items[i];
+            if (!item->is_done && object_name_equal(&item->change.object, object))
+                return true;
+        }
+    }
+    return false;
 }
 
 void
-keys_drop_object(struct worker *worker, const struct object_name *object)
+keys_drop_key(struct worker *worker, struct ds_slice key)
 {
-    struct key_item *item = find_binding(worker, object);
-    if (item != NULL)
-        item->is_dropped = item->is_asked;
+    LIST_FOREACH (link, &worker->key_requests) {
+        struct key_request *request = CONTAINER_OF(link, struct key_request, link);
+        for (uint32_t i = 0; is_binding(request) && i < request->count; i++) {
+            struct key_item *item = &request->items[i];
+            if (!item->is_done && slice_equal(item->change.key, key))
+                item->is_dropped = item->is_asked;
+        }
+    }
 }
 
 void

@@ -100,10 +100,11 @@ void keys_retry(struct worker *worker);
 bool keys_are_binding(const struct worker *worker);
 
 /* Its key is being bound to this object, as far as we know. */
-bool keys_is_binding(struct worker *worker, const struct object_name *object);
+bool keys_is_binding(const struct worker *worker, const struct object_name *object);
 
-/* It was, and is another one by now: ask again. */
-void keys_drop_object(struct worker *worker, const struct object_name *object);
+/* Whatever of ours its owner has bound the key to, it is another object by now: ask again
+ * for all that we have not heard of. */
+void keys_drop_key(struct worker *worker, struct ds_slice key);
 
 /* The session is closing. */
 void keys_drop(struct session *session);
