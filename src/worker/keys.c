@@ -18,6 +18,7 @@ struct errand {
     struct peer_request peer;
     struct key_request *request;
     struct key_owner owner;
+    struct key_owner self; /* As we asked. */
     uint32_t count;
     uint32_t items[]; /* Positions in the request. */
 };
@@ -102,15 +103,18 @@ encode(const struct peer_request *peer, struct writer *body)
     }
 }
 
-/* An owner that is another process by now may have forgotten what it did. */
+/* An owner that is another process by now may have forgotten what it did; and if we were no
+ * member for a while since we asked, others have changed what it did. */
 static void
 end(struct worker *worker, struct peer_request *peer, const struct peer_answer *answer)
 {
     struct errand *errand = CONTAINER_OF(peer, struct errand, peer);
     struct key_request *request = errand->request;
     struct answer_list list = {0};
+    struct key_owner self = owners_self(worker);
     bool is_said = answer->header != NULL && answer->header->status == DS_OK &&
-                   decode_answers(answer->body, &list) && list.count == errand->count;
+                   decode_answers(answer->body, &list) && list.count == errand->count &&
+                   key_owner_equal(&self, &errand->self);
     for (uint32_t i = 0; i < errand->count; i++) {
         struct key_item *item = &request->items[errand->items[i]];
         struct wire_answer said = {.answer = KEY_MOVED};
@@ -148,6 +152,7 @@ ask_owner(struct key_request *request, uint32_t first, struct key_owner owner)
         .ops = &errand_ops, .node = owner.node, .incarnation = owner.incarnation};
     errand->request = request;
     errand->owner = owner;
+    errand->self = owners_self(request->worker);
     for (uint32_t i = first; i < request->count && errand->count < room; i++) {
         if (is_to_ask(&request->items[i], &owner))
             errand->items[errand->count++] = i;
