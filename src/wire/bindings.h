@@ -83,8 +83,9 @@ bool decode_answers(struct ds_slice body, struct answer_list *out);
 bool next_answer(struct answer_list *list, struct wire_answer *out);
 
 /* What a holder has of its receiver's keys: those that were not its receiver's, or not
- * that process's, in epoch `since`; all, if that is 0. Without an object: keys that it
- * deleted as their owner, while somebody was away who may have had them. */
+ * that process's, in epoch `since`; all, if that is 0. And what it knows of such keys as their
+ * owner, while somebody is away who may have older ones: those without an object it deleted,
+ * those with another node's it bound to that. */
 struct key_report {
     uint32_t node; /* The holder, */
     uint32_t incarnation;

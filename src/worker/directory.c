@@ -419,6 +419,9 @@ directory_take_report(struct worker *worker, const struct wire_binding *reported
     if (!owners_is_our_share(worker, reported->key))
         return KEY_YES; /* Another node is told, too. */
     struct binding *binding = bindings_find(bindings, reported->key);
+    if (is_bound(binding) && object_name_equal(&binding->object, &reported->object))
+        set_expiry(binding,
+                   reported->ttl_ds); /* Who told us of it did not know that. */
     if (is_bound(binding) && !PLANTED(STALE_BINDING))
         return object_name_equal(&binding->object, &reported->object) ? KEY_YES
                                                                       : KEY_NO;
@@ -467,16 +470,40 @@ directory_take_deleted(struct worker *worker, struct ds_slice key)
     bindings_settle(&worker->directory->bindings, binding);
 }
 
+/* An older one of ours is none any more; of a key that is ours by now. */
 void
-directory_each_deleted(const struct worker *worker, directory_key_fn fn, void *arg)
+directory_take_known(struct worker *worker, const struct wire_binding *known)
+{
+    struct bindings *bindings = &worker->directory->bindings;
+    struct binding *binding = owners_is_our_share(worker, known->key)
+                                  ? bindings_get(bindings, known->key)
+                                  : NULL;
+    struct object_view view;
+    bool is_ours = known->object.node == own_node(worker);
+    if (binding == NULL)
+        return;
+    bool has_one = !is_bound(binding) &&
+                   store_find(worker->store, known->key, clock_boot_ds(), &view);
+    struct object_name here = has_one ? objects_name(worker, view.ref) : known->object;
+    bool is_older =
+        owners_was_away(worker) && !object_name_equal(&here, &known->object);
+    if (has_one && is_older)
+        (void)store_delete(worker->store, known->key, clock_boot_ds());
+    if (!is_bound(binding) && !is_ours && (!has_one || is_older))
+        binding->object = known->object;
+    bindings_settle(bindings, binding);
+}
+
+void
+directory_each_known(const struct worker *worker, directory_key_fn fn, void *arg)
 {
     const struct bindings *bindings = &worker->directory->bindings;
-    if (bindings->deleted_count == 0)
+    if (!owners_may_come_back(worker))
         return;
     HMAP_FOREACH (node, &bindings->map) {
         const struct binding *binding = CONTAINER_OF(node, struct binding, hash);
-        if (binding->is_deleted)
-            fn(binding_key(binding), arg);
+        if (binding->is_deleted || is_bound(binding))
+            fn(binding_key(binding), &binding->object, arg);
     }
 }
 

@@ -70,13 +70,16 @@ void directory_change(struct worker *worker, struct key_change *change);
 enum key_answer
 directory_take_report(struct worker *worker, const struct wire_binding *binding);
 
-/* An owner before us deleted it, and somebody may come back with what it was. */
+/* An owner before us deleted it, and somebody may come back with what it was. Or bound it to
+ * this object, which its holder may not have sealed, and so does not report. */
 void directory_take_deleted(struct worker *worker, struct ds_slice key);
+void directory_take_known(struct worker *worker, const struct wire_binding *known);
 
-/* Calls `fn` for each key of which is remembered that it was deleted. */
-typedef void (*directory_key_fn)(struct ds_slice key, void *arg);
-void
-directory_each_deleted(const struct worker *worker, directory_key_fn fn, void *arg);
+/* While somebody may come back: each key of ours that others hold, or that was deleted, which
+ * has no object. */
+typedef void (*directory_key_fn)(struct ds_slice key, const struct object_name *object,
+                                 void *arg);
+void directory_each_known(const struct worker *worker, directory_key_fn fn, void *arg);
 void directory_forget_deleted(struct worker *worker);
 void directory_forget_expired(struct worker *worker);
 

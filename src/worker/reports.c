@@ -24,7 +24,7 @@ enum { PART_KEYS_MAX = 4096 };
  * told. */
 struct part {
     size_t refs_end;
-    size_t deleted_end;
+    size_t known_end;
     uint32_t count;
 };
 
@@ -44,9 +44,11 @@ struct report {
     size_t capacity;
     size_t at;
     struct object_ref *refs; /* Owned. */
-    struct writer deleted;   /* Keys, one behind the other, that follow the objects; */
-    size_t deleted_at;       /* those before this are told. */
-    struct part part;        /* Under way. */
+    struct writer
+        known;        /* Of its keys, which were ours, what we know: objects, or none,
+                                and keys, one behind the other. They follow; */
+    size_t known_at;  /* those before this are told. */
+    struct part part; /* Under way. */
 };
 
 static void
@@ -54,7 +56,7 @@ report_free(struct report *report)
 {
     list_remove(&report->link);
     free(report->refs);
-    writer_fini(&report->deleted);
+    writer_fini(&report->known);
     free(report);
 }
 
@@ -122,15 +124,19 @@ collect(const struct object_view *view, struct ds_slice key, void *arg)
 }
 
 static void
-collect_deleted(struct ds_slice key, void *arg)
+collect_known(struct ds_slice key, const struct object_name *object, void *arg)
 {
     struct collection *collection = arg;
     struct report *report =
         find_report(collection, ring_owner(collection->ring, ring_position(key)));
     if (report == NULL)
         return;
-    write_short_bytes(&report->deleted, key);
-    collection->has_failed = collection->has_failed || report->deleted.failed;
+    uint8_t name[BLOCK_KEY_BYTES] = {0};
+    if (object->node != 0)
+        wire_object_key(object, name);
+    write_bytes(&report->known, slice(name, sizeof name));
+    write_short_bytes(&report->known, key);
+    collection->has_failed = collection->has_failed || report->known.failed;
 }
 
 /* ---- Telling ---- */
@@ -157,7 +163,7 @@ static struct part
 encode_bindings(const struct report *report, struct writer *body)
 {
     struct part part = {.refs_end = min_u64(report->count, report->at + PART_KEYS_MAX),
-                        .deleted_end = report->deleted_at};
+                        .known_end = report->known_at};
     struct wire_binding binding;
     for (size_t i = report->at; i < part.refs_end; i++) {
         if (!describe(report, report->refs[i], &binding))
@@ -165,14 +171,16 @@ encode_bindings(const struct report *report, struct writer *body)
         encode_binding(body, &binding);
         part.count++;
     }
-    struct reader reader = reader_of(report->deleted.data, report->deleted.len);
-    (void)read_bytes(&reader, report->deleted_at);
+    struct reader reader = reader_of(report->known.data, report->known.len);
+    (void)read_bytes(&reader, report->known_at);
     while (part.refs_end == report->count && part.count < PART_KEYS_MAX &&
            reader_left(&reader) > 0) {
-        binding = (struct wire_binding){.key = read_short_bytes(&reader)};
+        binding = (struct wire_binding){.object = {0}};
+        (void)wire_object_name(read_bytes(&reader, BLOCK_KEY_BYTES), &binding.object);
+        binding.key = read_short_bytes(&reader);
         encode_binding(body, &binding);
         part.count++;
-        part.deleted_end = report->deleted.len - reader_left(&reader);
+        part.known_end = report->known.len - reader_left(&reader);
     }
     return part;
 }
@@ -180,7 +188,7 @@ encode_bindings(const struct report *report, struct writer *body)
 static bool
 is_whole(const struct report *report, const struct part *part)
 {
-    return part->refs_end == report->count && part->deleted_end == report->deleted.len;
+    return part->refs_end == report->count && part->known_end == report->known.len;
 }
 
 static void
@@ -239,7 +247,7 @@ collect_all(struct report *report)
     report->since = 0;
     report->count = 0;
     report->at = 0;
-    report->deleted_at = 0;
+    report->known_at = 0;
     store_each(worker->store, collect, &collection);
     return !collection.has_failed;
 }
@@ -268,7 +276,7 @@ end(struct worker *worker, struct peer_request *request,
         return;
     }
     report->at = report->part.refs_end;
-    report->deleted_at = report->part.deleted_end;
+    report->known_at = report->part.known_end;
     if (is_whole(report, &report->part))
         report_free(report);
     else
@@ -365,8 +373,8 @@ reports_members_changed(struct worker *worker, const struct report_to *to)
     collection.has_failed = !add_reports(&collection, to);
     if (!collection.has_failed && collection.count > 0)
         store_each(worker->store, collect, &collection);
-    if (!collection.has_failed && collection.count > 0)
-        directory_each_deleted(worker, collect_deleted, &collection);
+    if (!collection.has_failed && collection.count > 0 && !to->of_all)
+        directory_each_known(worker, collect_known, &collection);
     if (!collection.has_failed)
         take_over(worker, &collection);
     for (size_t i = 0; collection.has_failed && i < collection.count; i++)
@@ -410,8 +418,8 @@ is_known(const struct worker *worker, const struct key_report *report,
 
 /* False when out of memory. */
 static bool
-take(struct worker *worker, struct binding_list list, struct writer *refused,
-     uint32_t *out_count)
+take(struct worker *worker, uint32_t from, struct binding_list list,
+     struct writer *refused, uint32_t *out_count)
 {
     struct wire_binding binding;
     while (next_binding(&list, &binding)) {
@@ -419,6 +427,8 @@ take(struct worker *worker, struct binding_list list, struct writer *refused,
         enum key_answer taken = KEY_YES;
         if (binding.object.node == 0)
             directory_take_deleted(worker, binding.key);
+        else if (binding.object.node != from)
+            directory_take_known(worker, &binding);
         else
             taken = directory_take_report(worker, &binding);
         if (taken == KEY_MOVED)
@@ -454,7 +464,7 @@ handle_key_report(struct session *session, const struct frame_header *header,
         (void)ds_fail(
             &err, DS_NOT_READY,
             "this worker does not know that epoch yet, or hears others first");
-    else if (!wants_all && !take(worker, report.bindings, &refused, &count))
+    else if (!wants_all && !take(worker, from.node, report.bindings, &refused, &count))
         (void)ds_fail(&err, DS_NO_MEMORY, "out of memory for bindings");
     if (err.status != DS_OK) {
         conn_reply_error(session->conn, header, &err); /* It is told again. */
