@@ -29,12 +29,15 @@ reply(struct key_request *request)
 static const struct key_request_ops change_ops = {.finish = reply};
 
 /* One of us two was no member for a while since that was sent. Who sent it has asked somebody
- * else by then, and been answered: done now, it would undo what came later. */
+ * else by then, and been answered: done now, it would undo what came later. Or who sends it
+ * knows of an epoch that we do not know, and has reported what it has: what we would bind now we
+ * may have to forget with that epoch. */
 static bool
-is_of_the_past(const struct worker *worker, const struct key_orders *orders)
+is_of_another_time(const struct worker *worker, const struct key_orders *orders)
 {
     return worker->membership != NULL &&
-           !owners_stayed_since(worker, orders->from, orders->epoch);
+           (orders->epoch > owners_epoch(worker->owners) ||
+            !owners_stayed_since(worker, orders->from, orders->epoch));
 }
 
 static void
@@ -218,7 +221,7 @@ handle_key_orders(struct session *session, const struct frame_header *header,
         session_reject(session, "malformed KEY_ORDERS");
     else if (orders.order == KEY_FIND)
         key_orders_find(session, header, body, orders.wait_ms);
-    else if (orders.order <= KEY_EXPIRE && is_of_the_past(session->worker, &orders))
+    else if (orders.order <= KEY_EXPIRE && is_of_another_time(session->worker, &orders))
         reply_moved(session, header, orders.bindings.count);
     else if (orders.order <= KEY_EXPIRE)
         change_all(session, header, body, &orders);
