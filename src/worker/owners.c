@@ -13,6 +13,7 @@
 #include "worker/kept_journals.h"
 #include "worker/keys.h"
 #include "worker/lookup.h"
+#include "worker/lost_owners.h"
 #include "worker/reports.h"
 #include "worker/waiters.h"
 
@@ -41,6 +42,7 @@ struct owners {
     uint64_t lease_ds;   /* As granted; it is in the table unless was_away. */
     bool was_away;       /* And not all has been told, by us and to us, since. */
     uint64_t back_since; /* The epoch of our return for which we began anew. */
+    struct lost_owners lost; /* While somebody may come back. */
 };
 
 /* ---- Who owns a key ---- */
@@ -158,6 +160,20 @@ bool
 owners_was_away(const struct worker *worker)
 {
     return worker->owners->was_away;
+}
+
+/* A process that was started again does not know what the one before remembered of who was
+ * away then. Who was away itself does not know better than others. */
+bool
+owners_remember(const struct worker *worker, const struct key_owner *member,
+                struct ds_slice key)
+{
+    struct owners *owners = worker->owners;
+    bool has_seen_it_go =
+        lost_owners_has(&owners->lost, member->node, member->incarnation);
+    return owners->was_away || ((has_seen_it_go || worker->restarts == 0) &&
+                                lost_owners_none_since(&owners->lost, member->node,
+                                                       member->incarnation, key));
 }
 
 /* ---- When we know what our keys are ---- */
@@ -285,6 +301,39 @@ begin_anew(struct worker *worker)
     owners->epoch_before = 0;
 }
 
+static bool
+is_same(const struct known_member *known, const struct member *member)
+{
+    struct key_owner who = {member->node, member->incarnation, member->restarts,
+                            member->since};
+    return key_owner_equal(&known->who, &who);
+}
+
+/* Notes who is gone, if somebody is. False when out of memory. */
+static bool
+note_lost(const struct worker *worker, const struct next_members *next)
+{
+    struct owners *owners = worker->owners;
+    struct past_member *past = calloc((size_t)owners->count + 1, sizeof *past);
+    bool is_anybody_gone = false;
+    uint32_t at = 0;
+    for (uint32_t i = 0; past != NULL && i < owners->count; i++) {
+        const struct known_member *known = &owners->members[i];
+        while (at < next->count && next->members[at].node < known->who.node)
+            at++;
+        bool is_gone = at == next->count || !is_same(known, &next->members[at]);
+        bool is_other = is_gone && known->who.node != own_node(worker);
+        past[i] =
+            (struct past_member){known->who.node, known->who.incarnation, is_other};
+        is_anybody_gone = is_anybody_gone || is_other;
+    }
+    bool is_noted =
+        past != NULL &&
+        (!is_anybody_gone || lost_owners_add(&owners->lost, past, owners->count));
+    free(past);
+    return is_noted;
+}
+
 /* Of an epoch for which not all had reported: what was ours before may have been another's
  * in it, so we know nothing before all report for the next. */
 static void
@@ -308,7 +357,8 @@ owners_changed(struct worker *worker, const struct next_members *next)
     uint64_t back_since = find_return(worker, next);
     bool is_anew = back_since != 0 && back_since != owners->back_since;
     struct report_to to = {next->epoch, ring, members, count, back_since != 0};
-    if (known == NULL || ring == NULL || !reports_members_changed(worker, &to)) {
+    if (known == NULL || ring == NULL || !note_lost(worker, next) ||
+        !reports_members_changed(worker, &to)) {
         free(known);
         ring_destroy(ring);
         return false;
@@ -332,6 +382,7 @@ owners_changed(struct worker *worker, const struct next_members *next)
     owners->away_ms = max_u64(owners->away_ms, now + next->away_ms);
     if (is_anew) {
         owners->back_since = back_since;
+        lost_owners_forget(&owners->lost);
         begin_anew(worker);
         kept_journals_drop_all(worker);
     }
@@ -353,8 +404,10 @@ void
 owners_tick(struct worker *worker)
 {
     complete_if_all_have_reported(worker);
-    if (!owners_may_come_back(worker))
+    if (!owners_may_come_back(worker)) {
         directory_forget_deleted(worker);
+        lost_owners_forget(&worker->owners->lost);
+    }
     reports_tick(worker);
     keys_retry(worker);
 }
@@ -408,6 +461,7 @@ owners_open(struct owners **out, struct ds_error *err)
     *out = calloc(1, sizeof **out);
     if (*out == NULL)
         return ds_fail(err, DS_NO_MEMORY, "out of memory for the owners of keys");
+    lost_owners_init(&(*out)->lost);
     return DS_OK;
 }
 
@@ -419,6 +473,7 @@ owners_close(struct owners *owners)
     if (owners->ring != owners->ready_ring)
         ring_destroy(owners->ring);
     ring_destroy(owners->ready_ring);
+    lost_owners_forget(&owners->lost);
     free(owners->members);
     free(owners);
 }

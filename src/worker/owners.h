@@ -64,6 +64,11 @@ bool owners_may_come_back(const struct worker *worker);
 /* What others report goes before what is in our own table. */
 bool owners_was_away(const struct worker *worker);
 
+/* Whatever was deleted of this key while that member was away is remembered, by us or by an
+ * owner before us that told us so. */
+bool owners_remember(const struct worker *worker, const struct key_owner *member,
+                     struct ds_slice key);
+
 /* ---- Epochs ---- */
 
 /* Other members, or other processes of theirs. Borrowed. */

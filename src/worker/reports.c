@@ -418,17 +418,20 @@ is_known(const struct worker *worker, const struct key_report *report,
 
 /* False when out of memory. */
 static bool
-take(struct worker *worker, uint32_t from, struct binding_list list,
-     struct writer *refused, uint32_t *out_count)
+take(struct worker *worker, const struct key_owner *from,
+     const struct key_report *report, struct writer *refused, uint32_t *out_count)
 {
+    struct binding_list list = report->bindings;
     struct wire_binding binding;
     while (next_binding(&list, &binding)) {
         struct wire_answer answer = {.answer = KEY_NO, .object = binding.object};
         enum key_answer taken = KEY_YES;
         if (binding.object.node == 0)
             directory_take_deleted(worker, binding.key);
-        else if (binding.object.node != from)
+        else if (binding.object.node != from->node)
             directory_take_known(worker, &binding);
+        else if (report->is_back && !owners_remember(worker, from, binding.key))
+            taken = KEY_NO; /* It may have been deleted, or changed. */
         else
             taken = directory_take_report(worker, &binding);
         if (taken == KEY_MOVED)
@@ -464,7 +467,7 @@ handle_key_report(struct session *session, const struct frame_header *header,
         (void)ds_fail(
             &err, DS_NOT_READY,
             "this worker does not know that epoch yet, or hears others first");
-    else if (!wants_all && !take(worker, from.node, report.bindings, &refused, &count))
+    else if (!wants_all && !take(worker, &from, &report, &refused, &count))
         (void)ds_fail(&err, DS_NO_MEMORY, "out of memory for bindings");
     if (err.status != DS_OK) {
         conn_reply_error(session->conn, header, &err); /* It is told again. */

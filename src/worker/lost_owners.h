@@ -1,0 +1,43 @@
+/* Owners of keys that are gone, and with them what they remembered to be deleted: lost, cut
+ * off, or killed and started again. As long as somebody may come back with older values of keys,
+ * it matters which of these keys were such an owner's.
+ *
+ * Owner: who has the list; no locking. */
+#ifndef WORKER_LOST_OWNERS_H
+#define WORKER_LOST_OWNERS_H
+
+#include "base/list.h"
+
+#include <datasystem/datasystem.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct past_member {
+    uint32_t node;
+    uint32_t incarnation;
+    bool is_gone;
+};
+
+/* Of each epoch in which somebody was gone, the latest last. */
+struct lost_owners {
+    struct list epochs;
+};
+
+void lost_owners_init(struct lost_owners *lost);
+void lost_owners_forget(struct lost_owners *lost);
+
+/* The members of the epoch before, in the order of their nodes. False when out of memory. */
+DS_MUST_USE bool lost_owners_add(struct lost_owners *lost,
+                                 const struct past_member *members, uint32_t count);
+
+/* That one was gone once. */
+bool
+lost_owners_has(const struct lost_owners *lost, uint32_t node, uint32_t incarnation);
+
+/* Nobody who owned the key was gone in an epoch after the last in which that one was. False
+ * also when out of memory. */
+bool lost_owners_none_since(struct lost_owners *lost, uint32_t node,
+                            uint32_t incarnation, struct ds_slice key);
+
+#endif
