@@ -35,7 +35,7 @@ static const struct key_request_ops change_ops = {.finish = reply};
 static bool
 is_of_another_time(const struct worker *worker, const struct key_orders *orders)
 {
-    return worker->membership != NULL &&
+    return worker->membership != NULL && !PLANTED(LATE_ORDER) &&
            (orders->epoch > owners_epoch(worker->owners) ||
             !owners_stayed_since(worker, orders->from, orders->epoch));
 }
