@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# soak.sh SECONDS JOBS: the random C tests and the simulation again and again, each round
+# soak.sh SECONDS JOBS: the random C tests and the simulations again and again, each round
 # with a new seed, with whole-structure checks and sanitizers on. Stops at the first
 # failure and names the seed.
 set -euo pipefail
@@ -19,10 +19,13 @@ while [ "$SECONDS" -lt "$end" ]; do
         echo "soak: failed after $rounds rounds; repeat with TEST_SEED=$seed" >&2
         exit 1
     }
-    build/asan/tests/sim/sim --seed "$seed" --count 20 >build/soak.log 2>&1 || {
-        tail -n 60 build/soak.log >&2 # Says how to repeat it.
-        exit 1
-    }
+    for simulation in sim cluster_sim; do
+        "build/asan/tests/$simulation/$simulation" --seed "$seed" --count 20 \
+            >build/soak.log 2>&1 || {
+            tail -n 60 build/soak.log >&2 # Says how to repeat it.
+            exit 1
+        }
+    done
     rounds=$((rounds + 1))
 done
 echo "soak: $rounds rounds in $seconds s, no failure"

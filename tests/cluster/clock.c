@@ -132,6 +132,7 @@ virtual_clear(void)
     free(queue.events);
     queue.events = NULL;
     queue.capacity = 0;
+    event_count = 0;
     queue.now_ns =
         BEGINNING_NS; /* So that the next cluster is as if it were the first. */
 }

@@ -192,8 +192,13 @@ wake_later(struct conn *conn, uint64_t late_ns)
 void
 delivery_arrive(struct message *message)
 {
-    list_push_back(&message->to->inbox, &message->link);
-    wake_later(message->to, 0);
+    struct conn *conn = message->to;
+    if (list_is_empty(&conn->all)) { /* It has ended. */
+        message_free(message);
+        return;
+    }
+    list_push_back(&conn->inbox, &message->link);
+    wake_later(conn, 0);
 }
 
 void

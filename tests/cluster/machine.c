@@ -423,7 +423,9 @@ enum ds_status
 __wrap_ring_create(const uint32_t *nodes, size_t count, struct ring **out,
                    struct ds_error *err)
 {
-    (void)err;
+    if (network_faults
+            .are_on) /* Who gets the same ring twice takes it for one epoch. */
+        return __real_ring_create(nodes, count, out, err);
     cpu_pause();
     uint64_t hash = XXH3_64bits(nodes, count * sizeof *nodes);
     struct shared_ring *shared = find_ring(hash, count);
@@ -440,6 +442,10 @@ void __wrap_ring_destroy(struct ring *ring);
 void
 __wrap_ring_destroy(struct ring *ring)
 {
+    if (network_faults.are_on) {
+        __real_ring_destroy(ring);
+        return;
+    }
     LIST_FOREACH (link, &rings) {
         struct shared_ring *shared = CONTAINER_OF(link, struct shared_ring, link);
         if (shared->ring != ring)

@@ -86,6 +86,7 @@ end_one(struct conn *conn)
     conn->ops->on_closed(conn, conn->reason);
     if (conn->other != NULL)
         network_let_go(conn->other);
+    conn->other = NULL;
     network_let_go(conn);
 }
 

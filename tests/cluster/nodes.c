@@ -168,6 +168,7 @@ node_revive(struct node *node)
 static void
 close_worker(struct node *node)
 {
+    node->steps_left = 0;
     struct node_entry entry = node_enter(node, &node->tally);
     worker_close(&node->worker);
     node_leave(entry);
