@@ -138,9 +138,10 @@ ds_client_members(struct ds_client *client, char **out_json, struct ds_error *er
 
 /* A worker leaves its cluster: what only it has is moved to another member first, then it
  * ends. DS_LEAVE_BEGIN returns at once; ask again to hear how far it is. A JSON object,
- * terminated, to be free()d by the caller: `state` is "nothing" (there is nothing to
- * move, or nobody to move it to: the worker stays, and may be ended), "moving", "moved"
- * (it ends by itself within seconds) or "staying", with the `reason` if it was to leave;
+ * terminated, to be free()d by the caller: `state` is "nothing" (there is nobody to
+ * move it to: the worker stays, and may be ended; or nothing to move: it takes nothing new,
+ * and ends by itself within seconds if nobody ends it), "moving", "moved" (it ends by
+ * itself within seconds) or "staying", with the `reason` if it was to leave;
  * `to`, and `moved_objects`, `objects`, `moved_bytes`, `bytes`. */
 enum ds_leave_action { DS_LEAVE_ASK, DS_LEAVE_BEGIN, DS_LEAVE_CANCEL };
 DS_API DS_MUST_USE enum ds_status

@@ -360,14 +360,23 @@ keys_check(const struct key_request *request, struct ds_error *err)
     return DS_OK;
 }
 
+/* An object of ours is to be sealed, as soon as its key's owner says so; not that of another
+ * node, which asks us. */
+static bool
+seals_here(const struct key_request *request)
+{
+    return request->may_pass_on &&
+           (request->order == KEY_BIND || request->order == KEY_BIND_IF_ABSENT ||
+            request->order == KEY_MOVE);
+}
+
 bool
 keys_are_binding(const struct worker *worker)
 {
     LIST_FOREACH (link, &worker->key_requests) {
         const struct key_request *request =
             CONTAINER_OF(link, const struct key_request, link);
-        bool binds = request->order == KEY_BIND || request->order == KEY_BIND_IF_ABSENT;
-        if (binds && !all_done(request))
+        if (seals_here(request) && !all_done(request))
             return true;
     }
     return false;

@@ -96,7 +96,7 @@ enum ds_status keys_check(const struct key_request *request, struct ds_error *er
 /* What waits for an owner asks again. */
 void keys_retry(struct worker *worker);
 
-/* Some key is being bound to an object of ours, which its client will be told is there. */
+/* Some key is being bound to an object of ours, which whoever asked will be told is there. */
 bool keys_are_binding(const struct worker *worker);
 
 /* Its key is being bound to this object, as far as we know. */

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "os/clock.h"
 #include "wire/leaving.h"
+#include "worker/keys.h"
 #include "worker/leaving_internal.h"
 #include "worker/membership.h"
 
@@ -45,6 +46,14 @@ leaving_taker(const struct worker *worker)
     return worker->leaving->taker;
 }
 
+/* What is sealed now would go with it. */
+static bool
+seals_too_late(const struct worker *worker)
+{
+    return leaving_is_handed_over(worker) ||
+           (worker->leaving != NULL && worker->leaving->phase == HAS_NOTHING);
+}
+
 bool
 leaving_refuses(const struct worker *worker, enum message_type type)
 {
@@ -53,7 +62,7 @@ leaving_refuses(const struct worker *worker, enum message_type type)
     bool publishes =
         type == MESSAGE_SEAL || type == MESSAGE_PUBLISH || type == MESSAGE_FILL;
     return (reserves && leaving_is_active(worker)) ||
-           (publishes && leaving_is_handed_over(worker));
+           (publishes && seals_too_late(worker));
 }
 
 void
@@ -274,7 +283,8 @@ leaving_tick(struct worker *worker)
                      "the metastore does not tell the others that %s has the blocks "
                      "of this node",
                      leaving->to);
-    } else if (leaving->phase == LINGERS && now_ms >= leaving->until_ms) {
+    } else if ((leaving->phase == LINGERS || leaving->phase == HAS_NOTHING) &&
+               now_ms >= leaving->until_ms) {
         leaving->phase = GOES;
         worker_end(worker);
     }
@@ -293,7 +303,7 @@ is_alone(const struct worker *worker)
             membership_at(membership, 0)->node == arenas_own(worker).node);
 }
 
-/* Nobody could take anything over, or there is nothing. */
+/* Nor is there anything that its client will be told is there. */
 static bool
 has_nothing_to_move(struct leaving *leaving)
 {
@@ -302,7 +312,7 @@ has_nothing_to_move(struct leaving *leaving)
     leaving->all = (struct amount){blocks.objects + keys.objects,
                                    blocks.bytes + keys.bytes, blocks.room + keys.room};
     leaving->count = leaving->at = 0;
-    return is_alone(leaving->worker) || leaving->all.objects == 0;
+    return leaving->all.objects == 0 && !keys_are_binding(leaving->worker);
 }
 
 /* What an earlier attempt left is of the past. False when out of memory. */
@@ -322,8 +332,20 @@ reset(struct worker *worker)
     return told != NULL;
 }
 
+static void
+end_with_nothing(struct leaving *leaving)
+{
+    free(leaving->told);
+    free(leaving->refs);
+    leaving->told = NULL;
+    leaving->refs = NULL;
+    leaving->capacity = 0;
+    leaving->phase = HAS_NOTHING;
+    leaving->until_ms = clock_monotonic_ms() + LEAVING_NOTHING_MS;
+}
+
 static enum ds_status
-begin(struct worker *worker, bool *out_has_nothing, struct ds_error *err)
+begin(struct worker *worker, struct ds_error *err)
 {
     if (worker->leaving != NULL && worker->leaving->open_steps > 0)
         return ds_fail(err, DS_NOT_READY,
@@ -332,18 +354,12 @@ begin(struct worker *worker, bool *out_has_nothing, struct ds_error *err)
     if (!reset(worker))
         return ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
     struct leaving *leaving = worker->leaving;
-    *out_has_nothing = has_nothing_to_move(leaving);
-    if (*out_has_nothing) {
-        free(leaving->told);
-        free(leaving->refs);
-        leaving->told = NULL;
-        leaving->refs = NULL;
-        leaving->capacity = 0;
-    } else if (is_metastore_away(leaving)) {
+    if (has_nothing_to_move(leaving))
+        end_with_nothing(leaving);
+    else if (is_metastore_away(leaving))
         stay_without_metastore(leaving);
-    } else {
+    else
         ask_all_for_room(leaving);
-    }
     return DS_OK;
 }
 
@@ -352,6 +368,8 @@ state_of(const struct leaving *leaving)
 {
     if (leaving->phase == STAYS)
         return "staying";
+    if (leaving->phase == HAS_NOTHING)
+        return "nothing";
     return leaving->phase < HANDS_OVER ? "moving" : "moved";
 }
 
@@ -382,20 +400,19 @@ handle_leave(struct session *session, const struct frame_header *header,
     struct worker *worker = session->worker;
     enum leave_action action;
     struct ds_error err = {0};
-    bool has_nothing = false;
     if (!decode_leave(body, &action)) {
         session_reject(session, "malformed LEAVE");
         return;
     }
     bool is_active = leaving_is_active(worker);
-    if (action == LEAVE_BEGIN && !is_active &&
-        begin(worker, &has_nothing, &err) != DS_OK) {
+    bool stays = action == LEAVE_BEGIN && !is_active && is_alone(worker);
+    if (action == LEAVE_BEGIN && !is_active && !stays && begin(worker, &err) != DS_OK) {
         conn_reply_error(session->conn, header, &err);
         return;
     }
     if (action == LEAVE_CANCEL && is_active && worker->leaving->phase < HANDS_OVER)
         leaving_stay(worker->leaving, "leaving was cancelled");
-    reply(session, header, has_nothing ? "nothing" : NULL);
+    reply(session, header, stays ? "nothing" : NULL);
 }
 
 void

@@ -5,7 +5,8 @@
  *         └── no room, cancelled, ┴────────────────┴ TAKE_KEYS ─┴ and orders ───┘ by the list
  *             or the taker is lost                                              of members
  *
- * Reads go on to the end; nothing new is reserved. One request to the taker is under way at a
+ * Reads go on to the end; nothing new is reserved. Who has nothing to move refuses what is
+ * new, too, and waits for whoever asked to end it. One request to the taker is under way at a
  * time, so what was deleted while it took a block is told it behind that. Blocks go first,
  * then users' keys, which are the taker's one by one. Until it has handed over, this
  * worker's word counts for its blocks, then the taker's, to whom orders are passed on.

@@ -12,10 +12,12 @@ enum {
     LEAVING_REASON_BYTES = 512,
     LEAVING_TOLD_MS = 10000, /* So long the list of members may take to say who has our
                                 blocks. */
+    LEAVING_NOTHING_MS = 2000, /* Who has nothing waits so long for its signal. */
 };
 
 enum leaving_phase {
     STAYS,
+    HAS_NOTHING, /* Nor takes anything, so it may be ended. */
     ASKS_FOR_ROOM,
     MOVES,
     HANDS_OVER,

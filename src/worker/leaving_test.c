@@ -210,6 +210,36 @@ TEST(a_worker_alone_has_nothing_to_move)
     (void)put_block(&client);
 }
 
+/* Whoever asked ends it now, and with it what it would take. */
+TEST(a_worker_that_has_nothing_takes_nothing_new_either)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    struct ds_block_id id;
+    struct wire_ref unsealed, none;
+    pair_open(&pair, &f, takes_over);
+    CHECK_OK(call_block_create(&pair.client, PART_BYTES, &id, &unsealed));
+    tell(&pair.client, LEAVE_BEGIN);
+    CHECK(says(&pair.client, "\"state\": \"nothing\""));
+    CHECK_STATUS(call_block_create(&pair.client, 1, &id, &none), DS_NOT_READY);
+    CHECK_STATUS(call_seal(&pair.client, unsealed), DS_NOT_READY);
+    tell(&pair.client, LEAVE_CANCEL);
+    CHECK(says(&pair.client, "\"state\": \"staying\""));
+    CHECK_OK(call_seal(&pair.client, unsealed));
+    pair_close(&pair);
+}
+
+TEST(a_worker_that_has_nothing_goes_also_if_nobody_ends_it)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    pair_open(&pair, &f, takes_over);
+    tell(&pair.client, LEAVE_BEGIN);
+    RUN_UNTIL(&f, f.worker.stopping);
+    CHECK_INT(atomic_load(&ends_seen), 0);
+    pair_close(&pair);
+}
+
 TEST(a_worker_stays_where_nobody_has_room)
 {
     FIXTURE(f, 64);
@@ -519,7 +549,10 @@ TEST(blocks_are_looked_for_where_a_member_says_that_they_are)
 }
 
 TEST_MAIN(
-    RUN(a_worker_alone_has_nothing_to_move), RUN(a_worker_stays_where_nobody_has_room),
+    RUN(a_worker_alone_has_nothing_to_move),
+    RUN(a_worker_that_has_nothing_takes_nothing_new_either),
+    RUN(a_worker_that_has_nothing_goes_also_if_nobody_ends_it),
+    RUN(a_worker_stays_where_nobody_has_room),
     RUN(a_worker_goes_when_all_know_who_has_its_blocks),
     RUN(what_is_not_taken_stays_here), RUN(what_is_deleted_while_it_is_taken_is_told),
     RUN(what_is_adopted_after_it_was_taken_is_offered_again), RUN(leaving_is_cancelled),
