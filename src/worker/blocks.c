@@ -97,10 +97,29 @@ struct order {
     struct peer_request request;
     struct orders *orders;
     uint32_t count;
-    uint32_t room;
-    uint32_t *positions; /* In the request; behind the ids. */
-    struct ds_block_id ids[];
+    struct writer ids;       /* Owned; one behind the other, */
+    struct writer positions; /* and where they are in the request. */
 };
+
+static const struct ds_block_id *
+ids_of(const struct order *order)
+{
+    return (const struct ds_block_id *)order->ids.data;
+}
+
+static const uint32_t *
+positions_of(const struct order *order)
+{
+    return (const uint32_t *)(const void *)order->positions.data;
+}
+
+static void
+order_free(struct order *order)
+{
+    writer_fini(&order->ids);
+    writer_fini(&order->positions);
+    free(order);
+}
 
 static struct arena_id
 place_of(const struct worker *worker, struct ds_block_id id)
@@ -157,7 +176,7 @@ static void
 encode(const struct peer_request *request, struct writer *body)
 {
     const struct order *order = CONTAINER_OF(request, const struct order, request);
-    encode_block_ids(body, order->ids, order->count);
+    encode_block_ids(body, ids_of(order), order->count);
 }
 
 static void
@@ -168,7 +187,7 @@ take_flags(struct order *order, struct ds_slice body)
     if (!decode_flags(body, &count, &flags) || count != order->count)
         return;
     for (uint32_t i = 0; i < count; i++)
-        order->orders->was_there[order->positions[i]] = flags[i] != 0;
+        order->orders->was_there[positions_of(order)[i]] = flags[i] != 0;
 }
 
 /* Its node has left. Who took its blocks over is asked, if there is one; where that is this
@@ -176,7 +195,7 @@ take_flags(struct order *order, struct ds_slice body)
 static bool
 ask_again(struct worker *worker, struct order *order)
 {
-    struct arena_id at = place_of(worker, order->ids[0]);
+    struct arena_id at = place_of(worker, ids_of(order)[0]);
     struct arena_id before = {order->request.node, order->request.incarnation};
     struct orders *orders = order->orders;
     if (worker->stopping || at.node == 0 || arena_id_equal(at, before))
@@ -188,8 +207,8 @@ ask_again(struct worker *worker, struct order *order)
         return peers_ask(worker->peers, &order->request);
     }
     for (uint32_t i = 0; i < order->count; i++)
-        orders->was_there[order->positions[i]] =
-            obey_here(worker, orders->header.type, order->ids[i]);
+        orders->was_there[positions_of(order)[i]] =
+            obey_here(worker, orders->header.type, ids_of(order)[i]);
     return false;
 }
 
@@ -208,7 +227,7 @@ end(struct worker *worker, struct peer_request *request,
         take_flags(order, answer->body);
     orders->open_count--;
     finish_if_done(orders);
-    free(order);
+    order_free(order);
 }
 
 static const struct peer_request_ops delete_ops = {
@@ -216,27 +235,11 @@ static const struct peer_request_ops delete_ops = {
 static const struct peer_request_ops adopt_ops = {
     .type = MESSAGE_BLOCK_ADOPT, .encode = encode, .end = end};
 
-static uint32_t
-count_at(const struct worker *worker, const struct block_id_list *ids,
-         struct arena_id at)
-{
-    struct block_id_list list = *ids;
-    struct ds_block_id id;
-    uint32_t count = 0;
-    while (next_block_id(&list, &id))
-        count += arena_id_equal(place_of(worker, id), at);
-    return count;
-}
-
-/* With room for all blocks in that arena. NULL when out of memory. */
+/* Of no block yet. NULL when out of memory. */
 static struct order *
-order_new(const struct worker *worker, struct orders *orders,
-          const struct block_id_list *ids, struct arena_id at)
+order_new(struct orders *orders, struct arena_id at)
 {
-    uint32_t room = count_at(worker, ids, at);
-    size_t bytes =
-        sizeof(struct order) + room * (sizeof(struct ds_block_id) + sizeof(uint32_t));
-    struct order *order = calloc(1, bytes);
+    struct order *order = calloc(1, sizeof *order);
     if (order == NULL)
         return NULL;
     bool is_adopt = orders->header.type == MESSAGE_BLOCK_ADOPT;
@@ -244,8 +247,6 @@ order_new(const struct worker *worker, struct orders *orders,
                                            .node = at.node,
                                            .incarnation = at.incarnation};
     order->orders = orders;
-    order->room = room;
-    order->positions = (uint32_t *)(void *)(order->ids + room);
     list_init(&order->request.link);
     return order;
 }
@@ -262,33 +263,43 @@ find_order(const struct list *all, struct arena_id at)
     return NULL;
 }
 
+/* Adds the block to what its node is to do. */
+static enum ds_status
+add_order(struct orders *orders, struct arena_id at, struct ds_block_id id,
+          uint32_t position, struct list *all)
+{
+    struct order *order = find_order(all, at);
+    if (order == NULL && (order = order_new(orders, at)) != NULL)
+        list_push_back(all, &order->request.link);
+    if (order != NULL) {
+        write_bytes(&order->ids, slice(id.bytes, sizeof id.bytes));
+        write_bytes(&order->positions, slice(&position, sizeof position));
+        order->count++;
+    }
+    if (order == NULL || order->ids.failed || order->positions.failed)
+        return ds_fail(&orders->refusal, DS_NO_MEMORY,
+                       "worker is out of memory for orders");
+    return DS_OK;
+}
+
 /* Does what is to be done here, and sorts the rest by node. Of what is another's we may have
  * a copy, or be just given it. */
 static enum ds_status
 sort(struct worker *worker, struct orders *orders, const struct block_id_list *ids,
      struct list *out)
 {
-    struct arena_id own = arenas_own(worker);
     struct block_id_list list = *ids;
     struct ds_block_id id;
-    for (uint32_t i = 0; next_block_id(&list, &id); i++) {
+    enum ds_status status = DS_OK;
+    for (uint32_t i = 0; status == DS_OK && next_block_id(&list, &id); i++) {
         struct arena_id at = place_of(worker, id);
         bool was_there = obey_here(worker, orders->header.type, id);
-        if (arena_id_equal(at, own)) {
+        if (arena_id_equal(at, arenas_own(worker)))
             orders->was_there[i] = was_there;
-            continue;
-        }
-        struct order *order = find_order(out, at);
-        if (order == NULL && (order = order_new(worker, orders, ids, at)) == NULL)
-            return ds_fail(&orders->refusal, DS_NO_MEMORY,
-                           "worker is out of memory for orders");
-        if (order->count == 0)
-            list_push_back(out, &order->request.link);
-        DS_ASSERT(order->count < order->room);
-        order->positions[order->count] = i;
-        order->ids[order->count++] = id;
+        else
+            status = add_order(orders, at, id, i, out);
     }
-    return DS_OK;
+    return status;
 }
 
 /* The reply will wait for others, if there are any to wait for. */
@@ -314,7 +325,7 @@ pass_on(struct worker *worker, struct orders *orders, const struct list *all)
         list_remove(&order->request.link);
         if (orders->refusal.status != DS_OK ||
             !peers_ask(worker->peers, &order->request))
-            free(order);
+            order_free(order);
         else
             orders->open_count++;
     }
