@@ -179,56 +179,8 @@ encode(const struct peer_request *request, struct writer *body)
     encode_block_ids(body, ids_of(order), order->count);
 }
 
-static void
-take_flags(struct order *order, struct ds_slice body)
-{
-    uint32_t count;
-    const uint8_t *flags;
-    if (!decode_flags(body, &count, &flags) || count != order->count)
-        return;
-    for (uint32_t i = 0; i < count; i++)
-        order->orders->was_there[positions_of(order)[i]] = flags[i] != 0;
-}
-
-/* Its node has left. Who took its blocks over is asked, if there is one; where that is this
- * worker, it is done. */
-static bool
-ask_again(struct worker *worker, struct order *order)
-{
-    struct arena_id at = place_of(worker, ids_of(order)[0]);
-    struct arena_id before = {order->request.node, order->request.incarnation};
-    struct orders *orders = order->orders;
-    if (worker->stopping || at.node == 0 || arena_id_equal(at, before))
-        return false;
-    if (!arena_id_equal(at, arenas_own(worker))) {
-        order->request.node = at.node;
-        order->request.incarnation = at.incarnation;
-        order->request.tries = 0;
-        return peers_ask(worker->peers, &order->request);
-    }
-    for (uint32_t i = 0; i < order->count; i++)
-        orders->was_there[positions_of(order)[i]] =
-            obey_here(worker, orders->header.type, ids_of(order)[i]);
-    return false;
-}
-
-static void
-end(struct worker *worker, struct peer_request *request,
-    const struct peer_answer *answer)
-{
-    struct order *order = CONTAINER_OF(request, struct order, request);
-    struct orders *orders = order->orders;
-    if (answer->header == NULL && ask_again(worker, order))
-        return;
-    if (answer->header != NULL && answer->header->status != DS_OK)
-        log_warn("worker node %u refused an order for %u blocks status=%s",
-                 request->node, order->count, ds_status_name(answer->header->status));
-    else if (answer->header != NULL && answer->header->type == MESSAGE_BLOCK_ADOPT)
-        take_flags(order, answer->body);
-    orders->open_count--;
-    finish_if_done(orders);
-    order_free(order);
-}
+static void end(struct worker *worker, struct peer_request *request,
+                const struct peer_answer *answer);
 
 static const struct peer_request_ops delete_ops = {
     .type = MESSAGE_BLOCK_DELETE, .encode = encode, .end = end};
@@ -264,7 +216,7 @@ find_order(const struct list *all, struct arena_id at)
 }
 
 /* Adds the block to what its node is to do. */
-static enum ds_status
+static void
 add_order(struct orders *orders, struct arena_id at, struct ds_block_id id,
           uint32_t position, struct list *all)
 {
@@ -277,46 +229,26 @@ add_order(struct orders *orders, struct arena_id at, struct ds_block_id id,
         order->count++;
     }
     if (order == NULL || order->ids.failed || order->positions.failed)
-        return ds_fail(&orders->refusal, DS_NO_MEMORY,
-                       "worker is out of memory for orders");
-    return DS_OK;
+        (void)ds_fail(&orders->refusal, DS_NO_MEMORY,
+                      "worker is out of memory for orders");
 }
 
-/* Does what is to be done here, and sorts the rest by node. Of what is another's we may have
- * a copy, or be just given it. */
-static enum ds_status
-sort(struct worker *worker, struct orders *orders, const struct block_id_list *ids,
-     struct list *out)
+/* Does what is to be done here, and adds the rest to what other nodes are to do. Of what is
+ * another's we may have a copy, or be just given it; of an arena that nobody has the blocks
+ * are gone. */
+static void
+sort(struct worker *worker, struct orders *orders, struct ds_block_id id,
+     uint32_t position, struct list *all)
 {
-    struct block_id_list list = *ids;
-    struct ds_block_id id;
-    enum ds_status status = DS_OK;
-    for (uint32_t i = 0; status == DS_OK && next_block_id(&list, &id); i++) {
-        struct arena_id at = place_of(worker, id);
-        bool was_there = obey_here(worker, orders->header.type, id);
-        if (arena_id_equal(at, arenas_own(worker)))
-            orders->was_there[i] = was_there;
-        else
-            status = add_order(orders, at, id, i, out);
-    }
-    return status;
+    struct arena_id at = place_of(worker, id);
+    bool was_there = obey_here(worker, orders->header.type, id);
+    if (arena_id_equal(at, arenas_own(worker)))
+        orders->was_there[position] = was_there;
+    else if (at.node != 0)
+        add_order(orders, at, id, position, all);
 }
 
-/* The reply will wait for others, if there are any to wait for. */
-static enum ds_status
-begin_waiting(struct orders *orders, const struct list *all)
-{
-    struct session *session = orders->session;
-    if (list_is_empty(all))
-        return DS_OK;
-    enum ds_status status =
-        session_park(session, orders_bytes(orders), &orders->refusal);
-    if (status == DS_OK)
-        list_push_back(&session->block_orders, &orders->link);
-    return status;
-}
-
-/* Nobody has the arena of those that cannot be asked: their blocks are gone. */
+/* Unless whoever asked will have to ask again anyway. */
 static void
 pass_on(struct worker *worker, struct orders *orders, const struct list *all)
 {
@@ -324,11 +256,80 @@ pass_on(struct worker *worker, struct orders *orders, const struct list *all)
         struct order *order = CONTAINER_OF(link, struct order, request.link);
         list_remove(&order->request.link);
         if (orders->refusal.status != DS_OK ||
-            !peers_ask(worker->peers, &order->request))
+            !peers_ask_now_or_later(worker->peers, &order->request))
             order_free(order);
         else
             orders->open_count++;
     }
+}
+
+/* ---- Answers ---- */
+
+/* False: it is malformed. */
+static bool
+take_flags(struct order *order, struct ds_slice body)
+{
+    uint32_t count;
+    const uint8_t *flags;
+    if (!decode_flags(body, &count, &flags) || count != order->count)
+        return false;
+    for (uint32_t i = 0; i < count; i++)
+        order->orders->was_there[positions_of(order)[i]] = flags[i] != 0;
+    return true;
+}
+
+static void
+take_answer(struct order *order, const struct peer_answer *answer)
+{
+    const struct frame_header *header = answer->header;
+    bool is_done = header->status == DS_OK && (header->type != MESSAGE_BLOCK_ADOPT ||
+                                               take_flags(order, answer->body));
+    if (is_done)
+        return;
+    uint32_t node = order->request.node;
+    log_warn("worker node %u refused an order for %u blocks status=%s", node,
+             order->count, ds_status_name(header->status));
+    (void)ds_fail(&order->orders->refusal, DS_NOT_READY,
+                  "node %u did not do what it was told about %u blocks; try again",
+                  node, order->count);
+}
+
+/* Its node is gone. Who took its blocks over is asked, which may be several, or this worker:
+ * then it is done. */
+static void
+ask_again(struct worker *worker, struct order *order)
+{
+    struct list all = {.next = &all, .prev = &all};
+    for (uint32_t i = 0; i < order->count && !worker->stopping; i++)
+        sort(worker, order->orders, ids_of(order)[i], positions_of(order)[i], &all);
+    pass_on(worker, order->orders, &all);
+}
+
+static void
+end(struct worker *worker, struct peer_request *request,
+    const struct peer_answer *answer)
+{
+    struct order *order = CONTAINER_OF(request, struct order, request);
+    struct orders *orders = order->orders;
+    if (answer->header == NULL)
+        ask_again(worker, order);
+    else
+        take_answer(order, answer);
+    orders->open_count--;
+    finish_if_done(orders);
+    order_free(order);
+}
+
+/* ---- Requests ---- */
+
+/* The reply will wait for others, if there are any to wait for. */
+static void
+begin_waiting(struct orders *orders, const struct list *all)
+{
+    struct session *session = orders->session;
+    if (orders->refusal.status == DS_OK && !list_is_empty(all) &&
+        session_park(session, orders_bytes(orders), &orders->refusal) == DS_OK)
+        list_push_back(&session->block_orders, &orders->link);
 }
 
 static void
@@ -348,10 +349,12 @@ handle(struct session *session, const struct frame_header *header,
     orders->header = *header;
     orders->count = ids->count;
     list_init(&orders->link);
-    enum ds_status status = sort(worker, orders, ids, &all);
-    if (status == DS_OK)
-        status = begin_waiting(orders, &all);
-    if (status != DS_OK)
+    struct block_id_list list = *ids;
+    struct ds_block_id id;
+    for (uint32_t i = 0; next_block_id(&list, &id); i++)
+        sort(worker, orders, id, i, &all);
+    begin_waiting(orders, &all);
+    if (orders->refusal.status != DS_OK)
         log_warn("worker cannot pass on orders for blocks reason=\"%s\"",
                  orders->refusal.message);
     pass_on(worker, orders, &all);

@@ -270,6 +270,20 @@ peers_ask(struct peers *peers, struct peer_request *request)
     return true;
 }
 
+/* As if it had been asked, and the connection had ended. */
+bool
+peers_ask_now_or_later(struct peers *peers, struct peer_request *request)
+{
+    DS_ASSERT(request->tries == 0);
+    if (peers_ask(peers, request))
+        return true;
+    if (!peers_know(peers, request->node, request->incarnation))
+        return false;
+    request->tries = 1;
+    list_push_back(&peers->waiting, &request->link);
+    return true;
+}
+
 void
 peers_tick(struct peers *peers)
 {

@@ -61,9 +61,13 @@ void peers_stop(struct peers *peers);
 /* After the loop has run. Accepts NULL. */
 void peers_close(struct peers *peers);
 
-/* `ops`, `node` and `incarnation` are set. False: no member has that arena, and nothing
- * was taken over. `end` is not called before this returns. */
+/* `ops`, `node` and `incarnation` are set. False: no member has that arena, or it cannot be
+ * reached just now, and nothing was taken over. `end` is not called before this returns. */
 bool peers_ask(struct peers *peers, struct peer_request *request);
+
+/* As above; who cannot be reached just now is asked at the next tick. False: no member has
+ * that arena. */
+bool peers_ask_now_or_later(struct peers *peers, struct peer_request *request);
 
 /* Whether a member has that arena now. */
 bool peers_know(const struct peers *peers, uint32_t node, uint32_t incarnation);

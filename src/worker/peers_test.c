@@ -2,7 +2,10 @@
 #include "worker/peers_testing.h"
 
 #include "base/check.h"
+#include "wire/leaving.h"
 #include "worker/metastore.h"
+
+#include <sys/resource.h>
 
 /* Ids of even counters are there. It hangs up some times before it answers. */
 static atomic_int orders_seen;
@@ -25,6 +28,41 @@ WELCOMING(obeys)
     return fake_reply(fd, header, DS_OK,
                       is_adopt ? slice(flags.data, flags.len) : (struct ds_slice){0},
                       (struct ds_slice){0});
+}
+
+WELCOMING(has_no_memory)
+{
+    (void)body;
+    return fake_reply(fd, header, DS_NO_MEMORY, (struct ds_slice){0},
+                      (struct ds_slice){0});
+}
+
+/* Has the blocks of that node alone. */
+static bool
+adopts(int fd, const struct frame_header *header, struct ds_slice body, uint32_t node)
+{
+    struct block_id_list ids;
+    struct ds_block_id id;
+    AUTO_WRITER(flags);
+    if (!decode_block_ids(body, &ids))
+        return false;
+    encode_flags_begin(&flags, ids.count);
+    while (next_block_id(&ids, &id))
+        write_u8(&flags, wire_block_birth(&id).node == node);
+    return fake_reply(fd, header, DS_OK, slice(flags.data, flags.len),
+                      (struct ds_slice){0});
+}
+
+enum { LEFT = 5 }; /* A node that left before, and gave NODE its blocks. */
+
+WELCOMING(took_from_the_other)
+{
+    return adopts(fd, header, body, NODE);
+}
+
+WELCOMING(took_from_who_left)
+{
+    return adopts(fd, header, body, LEFT);
 }
 
 /* Whose orphans it was told of. */
@@ -115,6 +153,145 @@ TEST(orders_for_a_node_that_goes_are_done)
     fake_peer_stop(&other);
 }
 
+/* As while all descriptors are in use. */
+static void
+let_connect(bool may)
+{
+    static struct rlimit before;
+    struct rlimit none;
+    if (!may)
+        CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    none = before;
+    none.rlim_cur = 3;
+    CHECK(setrlimit(RLIMIT_NOFILE, may ? &before : &none) == 0);
+}
+
+static void
+run_for_ms(struct fixture *fixture, uint64_t ms)
+{
+    uint64_t end = clock_monotonic_ms() + ms;
+    while (clock_monotonic_ms() < end)
+        turn(fixture);
+}
+
+/* By the last reply, which is one to an adoption. */
+static void
+check_all_there(const struct caller *client, uint32_t wanted)
+{
+    uint32_t count;
+    const uint8_t *flags;
+    CHECK_OK(client->reply.status);
+    CHECK(decode_flags(body_of(client), &count, &flags));
+    CHECK_INT(count, wanted);
+    for (uint32_t i = 0; i < count; i++)
+        CHECK_INT(flags[i], 1);
+}
+
+/* It is a member, so its blocks are not gone. */
+TEST(orders_for_a_node_that_cannot_be_reached_wait)
+{
+    FIXTURE(f, 64);
+    struct fake_peer other;
+    struct caller member;
+    CALLER(client, &f);
+    struct ds_block_id id =
+        wire_block_id((struct block_birth){NODE, INCARNATION, 0}, 2);
+    AUTO_WRITER(body);
+    atomic_store(&hang_ups_left, 0);
+    fake_peer_start_tcp(&other, obeys);
+    join(&f, &member, &other);
+    say_hello(&client);
+    run_for_ms(&f, 100);
+    fake_peer_drop_connections(&other);
+    run_for_ms(&f, 100);
+    let_connect(false);
+    encode_block_ids(&body, &id, 1);
+    caller_send(&client, MESSAGE_BLOCK_ADOPT, bytes_of(&body));
+    run_for_ms(&f, 300);
+    bool is_told = caller_is_told(&client);
+    let_connect(true);
+    CHECK(!is_told);
+    CHECK(caller_receive(&client));
+    check_all_there(&client, 1);
+    caller_close(&member);
+    fake_peer_stop(&other);
+}
+
+static void
+renew_as(struct caller *member, const struct fake_peer *peer, uint32_t node,
+         struct wire_arena arena)
+{
+    char address[32];
+    snprintf(address, sizeof address, "127.0.0.1:%u", peer->port);
+    AUTO_WRITER(arenas);
+    AUTO_WRITER(body);
+    encode_arena(&arenas, &arena);
+    struct member_renew renewal = {.who = {.node = node,
+                                           .incarnation = INCARNATION,
+                                           .address = slice_of_text(address),
+                                           .arenas = slice(arenas.data, arenas.len)}};
+    encode_member_renew(&body, &renewal);
+    CHECK_OK(caller_call(member, MESSAGE_MEMBER_RENEW, bytes_of(&body)));
+}
+
+/* It had blocks of two arenas, which two others were being given. */
+TEST(orders_for_a_node_that_goes_are_given_to_all_that_have_its_blocks)
+{
+    FIXTURE(f, 64);
+    struct fake_peer other, first, second;
+    struct caller members[3];
+    CALLER(client, &f);
+    struct ds_block_id ids[2] = {
+        wire_block_id((struct block_birth){NODE, INCARNATION, 0}, 2),
+        wire_block_id((struct block_birth){LEFT, INCARNATION, 0}, 2)};
+    struct wire_arena its = {NODE, INCARNATION, false},
+                      left = {LEFT, INCARNATION, false}, left_whole = left;
+    AUTO_WRITER(body);
+    left_whole.is_whole = true;
+    fake_peer_start_tcp(&other, says_nothing);
+    fake_peer_start_tcp(&first, took_from_the_other);
+    fake_peer_start_tcp(&second, took_from_who_left);
+    join(&f, &members[0], &other);
+    renew_as(&members[0], &other, NODE, left_whole);
+    caller_open_metastore(&members[1], &f);
+    renew_as(&members[1], &first, NODE + 1, its);
+    caller_open_metastore(&members[2], &f);
+    renew_as(&members[2], &second, NODE + 2, left);
+    RUN_UNTIL(&f, membership_count(f.worker.membership) == 4);
+    say_hello(&client);
+    encode_block_ids(&body, ids, 2);
+    caller_send(&client, MESSAGE_BLOCK_ADOPT, bytes_of(&body));
+    run_for_ms(&f, 100);
+    CHECK(!caller_is_told(&client));
+    caller_close(&members[0]);
+    CHECK(caller_receive(&client));
+    check_all_there(&client, 2);
+    caller_close(&members[1]);
+    caller_close(&members[2]);
+    fake_peer_stop(&other);
+    fake_peer_stop(&first);
+    fake_peer_stop(&second);
+}
+
+TEST(an_order_that_a_node_refuses_is_not_done)
+{
+    FIXTURE(f, 64);
+    struct fake_peer other;
+    struct caller member;
+    CALLER(client, &f);
+    struct ds_block_id id =
+        wire_block_id((struct block_birth){NODE, INCARNATION, 0}, 2);
+    AUTO_WRITER(body);
+    fake_peer_start_tcp(&other, has_no_memory);
+    join(&f, &member, &other);
+    say_hello(&client);
+    encode_block_ids(&body, &id, 1);
+    CHECK_STATUS(caller_call(&client, MESSAGE_BLOCK_DELETE, bytes_of(&body)),
+                 DS_NOT_READY);
+    caller_close(&member);
+    fake_peer_stop(&other);
+}
+
 TEST(a_queue_of_another_node_is_found_there)
 {
     FIXTURE(f, 64);
@@ -202,4 +379,7 @@ TEST_MAIN(RUN(a_queue_of_another_node_is_found_there),
           RUN(orphans_are_told_to_the_node_of_their_controller),
           RUN(orders_for_blocks_go_to_the_nodes_where_they_are),
           RUN(orders_for_a_node_that_goes_are_done),
+          RUN(orders_for_a_node_that_cannot_be_reached_wait),
+          RUN(orders_for_a_node_that_goes_are_given_to_all_that_have_its_blocks),
+          RUN(an_order_that_a_node_refuses_is_not_done),
           RUN(there_is_room_for_each_member_beside_the_strangers))
