@@ -1,16 +1,12 @@
-/* A worker that leaves, and one that takes over, beside another one, which is scripted. */
+/* A worker that leaves, beside another one, which is scripted and takes over. */
 #include "worker/leaving.h"
 
-#include "worker/peers_testing.h"
-
-#include "os/checksum.h"
-#include "os/clock.h"
-#include "wire/leaving.h"
+#include "worker/leaving_testing.h"
 
 #include <string.h>
 #include <unistd.h>
 
-enum { PART_BYTES = 1000, COUNTER = 1, POLL_US = 1000 };
+enum { POLL_US = 1000 };
 
 /* How the other one answers, and what it was told. */
 static _Atomic uint64_t room_bytes;
@@ -20,8 +16,6 @@ static atomic_int takes_seen;
 static atomic_int deletes_seen;
 static atomic_int ends_seen;
 static atomic_bool said_whole; /* By the last TAKE_END. */
-
-static uint8_t part_bytes[PART_BYTES];
 
 /* ---- The other worker ---- */
 
@@ -79,88 +73,25 @@ WELCOMING(takes_over)
     return reply_with(fd, header, &out);
 }
 
-/* Any part that it is asked for. */
-WELCOMING(has_parts)
-{
-    struct wire_value value = {.found = true,
-                               .size = PART_BYTES,
-                               .total = PART_BYTES,
-                               .checksum = checksum_of(part_bytes, PART_BYTES)};
-    AUTO_WRITER(out);
-    (void)body;
-    if (header->type != MESSAGE_FETCH)
-        return false;
-    encode_fetched_begin(&out, 1);
-    encode_fetched_value(&out, &value);
-    return fake_reply(fd, header, DS_OK, slice(out.data, out.len),
-                      slice(part_bytes, sizeof part_bytes));
-}
-
 /* ---- The cluster ---- */
 
-struct pair {
-    struct fixture *f;
-    struct fake_peer other;
-    struct caller member; /* Keeps the other one a member. */
-    struct caller client;
-    struct caller as_other;
-};
-
 static void
-pair_open(struct pair *pair, struct fixture *f, fake_handler_fn handle)
+taker_open(struct pair *pair, struct fixture *f)
 {
-    pair->f = f;
     atomic_store(&room_bytes, 1 << 30);
     atomic_store(&refuses, false);
     atomic_store(&held_at, 0);
     atomic_store(&takes_seen, 0);
     atomic_store(&deletes_seen, 0);
     atomic_store(&ends_seen, 0);
-    fake_peer_start_tcp(&pair->other, handle);
-    join(f, &pair->member, &pair->other);
-    caller_open_tcp(&pair->as_other, f, f->address);
-    say_hello_as_member(&pair->as_other);
-    caller_open(&pair->client, f);
-    say_hello(&pair->client);
+    pair_open(pair, f, takes_over);
 }
 
 static void
-pair_close(struct pair *pair)
+taker_close(struct pair *pair)
 {
     atomic_store(&held_at, 0);
-    caller_close(&pair->client);
-    caller_close(&pair->as_other);
-    caller_close(&pair->member);
-    fake_peer_stop(&pair->other);
-}
-
-/* The other one says that it has the blocks of that arena. */
-static void
-say_taken(struct pair *pair, struct wire_arena arena)
-{
-    char address[32];
-    snprintf(address, sizeof address, "127.0.0.1:%u", pair->other.port);
-    AUTO_WRITER(arenas);
-    AUTO_WRITER(body);
-    encode_arena(&arenas, &arena);
-    struct member_renew renewal = {.who = {.node = NODE,
-                                           .incarnation = INCARNATION,
-                                           .address = slice_of_text(address),
-                                           .arenas = slice(arenas.data, arenas.len)}};
-    encode_member_renew(&body, &renewal);
-    CHECK_OK(caller_call(&pair->member, MESSAGE_MEMBER_RENEW, bytes_of(&body)));
-}
-
-static struct arena_id
-other_arena(void)
-{
-    return (struct arena_id){NODE, INCARNATION};
-}
-
-static bool
-is_at(const struct fixture *f, struct arena_id born, struct arena_id place)
-{
-    return arena_id_equal(arenas_find(&f->worker, born), place);
+    pair_close(pair);
 }
 
 static struct ds_block_id
@@ -217,7 +148,7 @@ TEST(a_worker_that_has_nothing_takes_nothing_new_either)
     struct pair pair;
     struct ds_block_id id;
     struct wire_ref unsealed, none;
-    pair_open(&pair, &f, takes_over);
+    taker_open(&pair, &f);
     CHECK_OK(call_block_create(&pair.client, PART_BYTES, &id, &unsealed));
     tell(&pair.client, LEAVE_BEGIN);
     CHECK(says(&pair.client, "\"state\": \"nothing\""));
@@ -226,25 +157,25 @@ TEST(a_worker_that_has_nothing_takes_nothing_new_either)
     tell(&pair.client, LEAVE_CANCEL);
     CHECK(says(&pair.client, "\"state\": \"staying\""));
     CHECK_OK(call_seal(&pair.client, unsealed));
-    pair_close(&pair);
+    taker_close(&pair);
 }
 
 TEST(a_worker_that_has_nothing_goes_also_if_nobody_ends_it)
 {
     FIXTURE(f, 64);
     struct pair pair;
-    pair_open(&pair, &f, takes_over);
+    taker_open(&pair, &f);
     tell(&pair.client, LEAVE_BEGIN);
     RUN_UNTIL(&f, f.worker.stopping);
     CHECK_INT(atomic_load(&ends_seen), 0);
-    pair_close(&pair);
+    taker_close(&pair);
 }
 
 TEST(a_worker_stays_where_nobody_has_room)
 {
     FIXTURE(f, 64);
     struct pair pair;
-    pair_open(&pair, &f, takes_over);
+    taker_open(&pair, &f);
     (void)put_block(&pair.client);
     atomic_store(&room_bytes, 500);
     tell(&pair.client, LEAVE_BEGIN);
@@ -252,7 +183,7 @@ TEST(a_worker_stays_where_nobody_has_room)
     CHECK(says(&pair.client, "no member has room for the 1 objects (0.0 MiB)"));
     CHECK_INT(atomic_load(&takes_seen), 0);
     (void)put_block(&pair.client);
-    pair_close(&pair);
+    taker_close(&pair);
 }
 
 TEST(a_worker_goes_when_all_know_who_has_its_blocks)
@@ -262,7 +193,7 @@ TEST(a_worker_goes_when_all_know_who_has_its_blocks)
     struct ds_block_id id;
     struct wire_ref unsealed;
     struct arena_id own = arenas_own(&f.worker);
-    pair_open(&pair, &f, takes_over);
+    taker_open(&pair, &f);
     (void)put_block(&pair.client);
     CHECK_OK(call_block_create(&pair.client, PART_BYTES, &id, &unsealed));
     tell(&pair.client, LEAVE_BEGIN);
@@ -277,14 +208,14 @@ TEST(a_worker_goes_when_all_know_who_has_its_blocks)
     CHECK(!f.worker.is_leaving);
     say_taken(&pair, (struct wire_arena){own.node, own.incarnation, true});
     RUN_UNTIL(&f, f.worker.stopping);
-    pair_close(&pair);
+    taker_close(&pair);
 }
 
 TEST(what_is_not_taken_stays_here)
 {
     FIXTURE(f, 64);
     struct pair pair;
-    pair_open(&pair, &f, takes_over);
+    taker_open(&pair, &f);
     (void)put_block(&pair.client);
     atomic_store(&refuses, true);
     tell(&pair.client, LEAVE_BEGIN);
@@ -296,7 +227,7 @@ TEST(what_is_not_taken_stays_here)
     atomic_store(&refuses, false);
     tell(&pair.client, LEAVE_BEGIN); /* Once more, with more luck. */
     RUN_UNTIL(&f, is_said(&pair.client, "\"state\": \"moved\""));
-    pair_close(&pair);
+    taker_close(&pair);
 }
 
 TEST(what_is_deleted_while_it_is_taken_is_told)
@@ -304,7 +235,7 @@ TEST(what_is_deleted_while_it_is_taken_is_told)
     FIXTURE(f, 64);
     struct pair pair;
     AUTO_WRITER(body);
-    pair_open(&pair, &f, takes_over);
+    taker_open(&pair, &f);
     struct ds_block_id id = put_block(&pair.client);
     atomic_store(&held_at, 1);
     tell(&pair.client, LEAVE_BEGIN);
@@ -315,7 +246,7 @@ TEST(what_is_deleted_while_it_is_taken_is_told)
     atomic_store(&held_at, 0);
     RUN_UNTIL(&f, is_said(&pair.client, "\"state\": \"moved\""));
     CHECK_INT(atomic_load(&deletes_seen), 1);
-    pair_close(&pair);
+    taker_close(&pair);
 }
 
 /* It counts as one that nobody adopted there. */
@@ -327,7 +258,7 @@ TEST(what_is_adopted_after_it_was_taken_is_offered_again)
     CALLER(before, &f);
     say_hello(&before);
     (void)put(&before, "key", 100); /* Goes after the block. */
-    pair_open(&pair, &f, takes_over);
+    taker_open(&pair, &f);
     struct ds_block_id id = put_block(&pair.client);
     atomic_store(&held_at, 2);
     tell(&pair.client, LEAVE_BEGIN);
@@ -339,7 +270,7 @@ TEST(what_is_adopted_after_it_was_taken_is_offered_again)
     RUN_UNTIL(&f, is_said(&pair.client, "\"state\": \"moved\""));
     CHECK(says(&pair.client, "\"moved_objects\": 2, \"objects\": 2"));
     CHECK_INT(atomic_load(&takes_seen), 3);
-    pair_close(&pair);
+    taker_close(&pair);
 }
 
 /* Begins to move one block; the taker does not answer yet. */
@@ -356,7 +287,7 @@ TEST(leaving_is_cancelled)
 {
     FIXTURE(f, 64);
     struct pair pair;
-    pair_open(&pair, &f, takes_over);
+    taker_open(&pair, &f);
     begin_and_hold(&pair);
     tell(&pair.client, LEAVE_CANCEL);
     CHECK(says(&pair.client, "\"state\": \"staying\""));
@@ -366,7 +297,7 @@ TEST(leaving_is_cancelled)
     RUN_UNTIL(&f, atomic_load(&ends_seen) == 1);
     CHECK(!atomic_load(&said_whole));
     RUN_UNTIL(&f, is_said(&pair.client, "\"state\": \"staying\""));
-    pair_close(&pair);
+    taker_close(&pair);
 }
 
 /* Sends a PUT, but only half of its payload. */
@@ -400,7 +331,7 @@ TEST(a_value_that_began_to_arrive_while_leaving_is_refused_also_if_the_worker_st
     FIXTURE(f, 64);
     struct pair pair;
     struct caller putter;
-    pair_open(&pair, &f, takes_over);
+    taker_open(&pair, &f);
     caller_open_tcp(&putter, &f, f.address);
     say_hello_as_member(&putter);
     begin_and_hold(&pair);
@@ -415,7 +346,7 @@ TEST(a_value_that_began_to_arrive_while_leaving_is_refused_also_if_the_worker_st
     atomic_store(&held_at, 0);
     RUN_UNTIL(&f, atomic_load(&ends_seen) == 1);
     caller_close(&putter);
-    pair_close(&pair);
+    taker_close(&pair);
 }
 
 TEST(the_room_of_a_value_that_arrives_while_leaving_begins_is_free_again)
@@ -423,7 +354,7 @@ TEST(the_room_of_a_value_that_arrives_while_leaving_begins_is_free_again)
     FIXTURE(f, 64);
     struct pair pair;
     struct caller putter;
-    pair_open(&pair, &f, takes_over);
+    taker_open(&pair, &f);
     caller_open_tcp(&putter, &f, f.address);
     say_hello_as_member(&putter);
     put_half(&putter, "k");
@@ -433,119 +364,20 @@ TEST(the_room_of_a_value_that_arrives_while_leaving_begins_is_free_again)
     CHECK_INT(stats_of(&f).writing, 0);
     atomic_store(&held_at, 0);
     caller_close(&putter);
-    pair_close(&pair);
+    taker_close(&pair);
 }
 
 TEST(a_worker_stays_when_its_taker_is_lost)
 {
     FIXTURE(f, 64);
     struct pair pair;
-    pair_open(&pair, &f, takes_over);
+    taker_open(&pair, &f);
     begin_and_hold(&pair);
     caller_close(&pair.member); /* Suspect, and gone 2 s later. */
     RUN_UNTIL(&f, is_said(&pair.client, "\"state\": \"staying\""));
     CHECK(says(&pair.client, "is lost; 1 objects"));
     (void)put_block(&pair.client);
-    pair_close(&pair);
-}
-
-/* ---- Taking over ---- */
-
-static struct ds_block_id
-born_there(uint32_t incarnation)
-{
-    return wire_block_id((struct block_birth){NODE, incarnation, 0}, COUNTER);
-}
-
-/* The only flag of the reply. */
-static bool
-take(struct pair *pair, struct ds_block_id id, uint32_t flags)
-{
-    uint8_t key[BLOCK_KEY_BYTES];
-    uint32_t count;
-    const uint8_t *taken;
-    struct lookup lookup = {.flags = LOOKUP_BLOCKS | flags};
-    AUTO_WRITER(body);
-    wire_block_key(id, 0, key);
-    struct ds_slice one = slice(key, sizeof key);
-    encode_lookup(&body, &lookup, &one, 1);
-    CHECK_OK(caller_call(&pair->as_other, MESSAGE_TAKE, bytes_of(&body)));
-    CHECK(decode_flags(body_of(&pair->as_other), &count, &taken));
-    CHECK_INT(count, 1);
-    return taken[0] != 0;
-}
-
-static void
-end_taking(struct pair *pair, struct arena_id born, bool is_whole)
-{
-    AUTO_WRITER(arenas);
-    encode_arena(&arenas, &(struct wire_arena){born.node, born.incarnation, is_whole});
-    CHECK_OK(caller_call(&pair->as_other, MESSAGE_TAKE_END, bytes_of(&arenas)));
-}
-
-TEST(what_is_taken_over_is_no_copy)
-{
-    FIXTURE(f, 64);
-    struct pair pair;
-    struct arena_id own = arenas_own(&f.worker);
-    pair_open(&pair, &f, has_parts);
-    CHECK(take(&pair, born_there(INCARNATION), 0));
-    CHECK_INT(stats_of(&f).objects, 1);
-    CHECK_INT(stats_of(&f).copies, 0);
-    CHECK(is_at(&f, other_arena(), other_arena())); /* Its word still counts. */
-    CHECK(take(&pair, born_there(INCARNATION), 0));
-    end_taking(&pair, other_arena(), true);
-    CHECK(is_at(&f, other_arena(), own));
-    CHECK(!take(&pair, born_there(INCARNATION + 1), 0)); /* Nobody has that one. */
-    end_taking(&pair, other_arena(), false);
-    CHECK_INT(stats_of(&f).copies, 1);
-    CHECK(is_at(&f, other_arena(), other_arena()));
-    pair_close(&pair);
-}
-
-TEST(what_a_lost_node_had_given_is_ours)
-{
-    FIXTURE(f, 64);
-    struct pair pair;
-    struct arena_id own = arenas_own(&f.worker);
-    pair_open(&pair, &f, has_parts);
-    CHECK(take(&pair, born_there(INCARNATION), LOOKUP_PROVISIONAL));
-    caller_close(&pair.member); /* Suspect, and gone 2 s later. */
-    RUN_UNTIL(&f, is_at(&f, other_arena(), own));
-    RUN_UNTIL(&f, !list_is_empty(&f.worker.orphans)); /* Nobody adopted it. */
-    pair_close(&pair);
-}
-
-TEST(a_worker_that_is_started_again_knows_what_it_took_over)
-{
-    FIXTURE(f, 64);
-    struct pair pair;
-    pair_open(&pair, &f, has_parts);
-    CHECK(take(&pair, born_there(INCARNATION), 0));
-    pair_close(&pair);
-    fixture_stop(&f);
-    fixture_start_again(&f);
-    CHECK(is_at(&f, other_arena(), arenas_own(&f.worker)));
-    AUTO_WRITER(told);
-    arenas_encode(&f.worker, &told);
-    CHECK_INT(told.len, WIRE_ARENA_BYTES);
-}
-
-/* It says so of blocks of a node that had left before; the record ends with it. */
-TEST(blocks_are_looked_for_where_a_member_says_that_they_are)
-{
-    FIXTURE(f, 64);
-    struct pair pair;
-    struct arena_id left = {11, 12}, nobody = {0};
-    pair_open(&pair, &f, has_parts);
-    CHECK(is_at(&f, left, nobody));
-    say_taken(&pair, (struct wire_arena){11, 12, false});
-    RUN_UNTIL(&f, is_at(&f, left, other_arena()));
-    say_taken(&pair, (struct wire_arena){11, 12, true});
-    RUN_UNTIL(&f, is_at(&f, left, other_arena()));
-    caller_close(&pair.member);
-    RUN_UNTIL(&f, is_at(&f, left, nobody));
-    pair_close(&pair);
+    taker_close(&pair);
 }
 
 TEST_MAIN(
@@ -558,7 +390,4 @@ TEST_MAIN(
     RUN(what_is_adopted_after_it_was_taken_is_offered_again), RUN(leaving_is_cancelled),
     RUN(a_value_that_began_to_arrive_while_leaving_is_refused_also_if_the_worker_stays),
     RUN(the_room_of_a_value_that_arrives_while_leaving_begins_is_free_again),
-    RUN(a_worker_stays_when_its_taker_is_lost), RUN(what_is_taken_over_is_no_copy),
-    RUN(what_a_lost_node_had_given_is_ours),
-    RUN(a_worker_that_is_started_again_knows_what_it_took_over),
-    RUN(blocks_are_looked_for_where_a_member_says_that_they_are))
+    RUN(a_worker_stays_when_its_taker_is_lost))
