@@ -71,6 +71,48 @@ decode_room(struct ds_slice body, uint64_t *out_bytes)
     return true;
 }
 
+/* ---- TAKE ---- */
+
+static void
+write_giver(struct writer *writer, const struct wire_giver *giver)
+{
+    write_u32(writer, giver->node);
+    write_u32(writer, giver->incarnation);
+    write_u32(writer, giver->restarts);
+}
+
+/* And what is behind it. */
+static bool
+read_giver(struct ds_slice body, struct wire_giver *out, struct ds_slice *out_rest)
+{
+    struct reader reader = reader_of(body.data, body.len);
+    out->node = read_u32(&reader);
+    out->incarnation = read_u32(&reader);
+    out->restarts = read_u32(&reader);
+    *out_rest = (struct ds_slice){.data = reader.at, .len = reader_left(&reader)};
+    return reader_ok(&reader) && out->node != 0;
+}
+
+void
+encode_take_begin(struct writer *writer, const struct wire_giver *giver)
+{
+    write_giver(writer, giver);
+}
+
+bool
+decode_take(struct ds_slice body, struct wire_giver *out_giver,
+            struct ds_slice *out_lookup)
+{
+    struct wire_giver giver;
+    struct lookup lookup;
+    struct ds_slice rest;
+    if (!read_giver(body, &giver, &rest) || !decode_lookup(rest, &lookup))
+        return false;
+    *out_giver = giver;
+    *out_lookup = rest;
+    return true;
+}
+
 /* ---- TAKE_KEYS, TAKE_END ---- */
 
 void
@@ -120,16 +162,22 @@ decode_take_keys(struct ds_slice body, struct take_key_list *out)
 }
 
 void
-encode_take_end(struct writer *writer, struct ds_slice arenas)
+encode_take_end(struct writer *writer, const struct wire_giver *giver,
+                struct ds_slice arenas)
 {
+    write_giver(writer, giver);
     write_bytes(writer, arenas);
 }
 
 bool
-decode_take_end(struct ds_slice body, struct ds_slice *out_arenas)
+decode_take_end(struct ds_slice body, struct wire_giver *out_giver,
+                struct ds_slice *out_arenas)
 {
-    if (!wire_are_arenas(body))
+    struct wire_giver giver;
+    struct ds_slice arenas;
+    if (!read_giver(body, &giver, &arenas) || !wire_are_arenas(arenas))
         return false;
-    *out_arenas = body;
+    *out_giver = giver;
+    *out_arenas = arenas;
     return true;
 }

@@ -4,9 +4,9 @@
  *   type         request                    reply
  *   LEAVE        leave                      JSON text
  *   TAKE_ROOM    (empty)                    room
- *   TAKE         lookup, of block parts     flags (1: taken)
+ *   TAKE         giver; lookup of parts     flags (1: taken)
  *   TAKE_KEYS    take_keys                  flags (1: taken, or another's by now)
- *   TAKE_END     take_end                   (empty)
+ *   TAKE_END     giver; take_end            (empty)
  */
 #ifndef WIRE_LEAVING_H
 #define WIRE_LEAVING_H
@@ -45,6 +45,19 @@ bool decode_leave(struct ds_slice body, enum leave_action *out);
 void encode_room(struct writer *writer, uint64_t bytes);
 bool decode_room(struct ds_slice body, uint64_t *out_bytes);
 
+/* Who gives its blocks: its arena, and the process that has that. Another one has not given
+ * anything, as it does not know. */
+struct wire_giver {
+    uint32_t node;
+    uint32_t incarnation;
+    uint32_t restarts; /* More than those of the processes before it. */
+};
+
+/* What encode_lookup() writes follows (message.h). */
+void encode_take_begin(struct writer *writer, const struct wire_giver *giver);
+bool decode_take(struct ds_slice body, struct wire_giver *out_giver,
+                 struct ds_slice *out_lookup);
+
 /* Users' objects, and the keys that they are. */
 struct wire_take_key {
     struct object_name object;
@@ -63,7 +76,9 @@ bool next_take_key(struct take_key_list *list, struct wire_take_key *out);
 
 /* The blocks of these arenas are all there, and the receiver's from now on (`is_whole` of
  * each), or nobody's: their sender keeps them. */
-void encode_take_end(struct writer *writer, struct ds_slice arenas);
-bool decode_take_end(struct ds_slice body, struct ds_slice *out_arenas);
+void encode_take_end(struct writer *writer, const struct wire_giver *giver,
+                     struct ds_slice arenas);
+bool decode_take_end(struct ds_slice body, struct wire_giver *out_giver,
+                     struct ds_slice *out_arenas);
 
 #endif

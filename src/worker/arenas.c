@@ -20,7 +20,7 @@ struct taken {
     struct list link;
     struct arena_id born;
     bool is_whole;      /* Its node said so. */
-    bool knows_process; /* Of its node, when that was a member: */
+    bool knows_process; /* Of its node: it said so, or was a member. */
     uint32_t restarts;
     bool is_inherited; /* Its node is gone. */
 };
@@ -36,6 +36,15 @@ bool
 arena_id_equal(struct arena_id one, struct arena_id other)
 {
     return one.node == other.node && one.incarnation == other.incarnation;
+}
+
+struct arena_id
+arenas_birth(struct ds_slice key)
+{
+    struct ds_block_id id;
+    memcpy(&id, key.data, sizeof id);
+    struct block_birth birth = wire_block_birth(&id);
+    return (struct arena_id){birth.node, birth.incarnation};
 }
 
 static struct taken *
@@ -104,6 +113,17 @@ arenas_is_here(const struct worker *worker, struct arena_id born)
 
 /* ---- Taking over ---- */
 
+/* The list of members may be an old one. */
+static void
+hear_process(struct taken *taken, const struct wire_giver *giver)
+{
+    struct arena_id its = {giver->node, giver->incarnation};
+    if (!arena_id_equal(its, taken->born))
+        return;
+    taken->knows_process = true;
+    taken->restarts = giver->restarts;
+}
+
 static void
 note_process(const struct worker *worker, struct taken *taken)
 {
@@ -127,16 +147,24 @@ add(struct worker *worker, struct arena_id born)
     if (taken == NULL)
         return NULL;
     taken->born = born;
-    note_process(worker, taken);
     list_push_back(&worker->taken, &taken->link);
     membership_queues_changed(worker->membership);
     return taken;
 }
 
 bool
-arenas_note(struct worker *worker, struct arena_id born)
+arenas_note(struct worker *worker, struct arena_id born, const struct wire_giver *giver)
 {
-    return add(worker, born) != NULL;
+    struct taken *taken = add(worker, born);
+    if (taken != NULL)
+        hear_process(taken, giver);
+    return taken != NULL;
+}
+
+bool
+arenas_is_noted(const struct worker *worker, struct arena_id born)
+{
+    return find_taken(worker, born) != NULL;
 }
 
 bool
@@ -147,11 +175,12 @@ arenas_is_whole(const struct worker *worker, struct arena_id born)
 }
 
 bool
-arenas_take(struct worker *worker, struct arena_id born)
+arenas_take(struct worker *worker, struct arena_id born, const struct wire_giver *giver)
 {
     struct taken *taken = add(worker, born);
     if (taken == NULL)
         return false;
+    hear_process(taken, giver);
     if (!taken->is_whole)
         log_info("worker took over the blocks of node %" PRIu32, born.node);
     taken->is_whole = true;
@@ -161,15 +190,6 @@ arenas_take(struct worker *worker, struct arena_id born)
 }
 
 /* ---- What is in the table ---- */
-
-static struct arena_id
-birth_of(struct ds_slice key)
-{
-    struct ds_block_id id;
-    memcpy(&id, key.data, sizeof id);
-    struct block_birth birth = wire_block_birth(&id);
-    return (struct arena_id){birth.node, birth.incarnation};
-}
 
 static bool
 is_own_part(const struct object_view *view, struct ds_slice key)
@@ -188,7 +208,7 @@ static void
 collect(const struct object_view *view, struct ds_slice key, void *arg)
 {
     struct given_up *given_up = arg;
-    if (is_own_part(view, key) && arena_id_equal(birth_of(key), given_up->born))
+    if (is_own_part(view, key) && arena_id_equal(arenas_birth(key), given_up->born))
         write_bytes(&given_up->keys, key);
 }
 
@@ -219,7 +239,7 @@ recover(const struct object_view *view, struct ds_slice key, void *arg)
     struct worker *worker = arg;
     if (!is_own_part(view, key))
         return;
-    struct arena_id born = birth_of(key);
+    struct arena_id born = arenas_birth(key);
     if (!arena_id_equal(born, arenas_own(worker)))
         (void)add(worker, born);
 }
@@ -237,7 +257,7 @@ arenas_tick(struct worker *worker)
         struct taken *taken = CONTAINER_OF(link, struct taken, link);
         const struct member *member = member_of(worker, taken->born);
         note_process(worker, taken);
-        if (member != NULL && member->restarts != taken->restarts) {
+        if (member != NULL && member->restarts > taken->restarts) {
             arenas_give_up(worker, taken->born);
         } else if (!taken->is_whole && !taken->is_inherited &&
                    membership_count(worker->membership) > 0 &&

@@ -29,6 +29,9 @@ struct arena_id {
 struct arena_id arenas_own(const struct worker *worker);
 bool arena_id_equal(struct arena_id one, struct arena_id other);
 
+/* Where the block of this part was born. */
+struct arena_id arenas_birth(struct ds_slice key);
+
 /* The arena, of a member, where blocks of `born` are now; none: nobody has them. */
 struct arena_id arenas_find(const struct worker *worker, struct arena_id born);
 
@@ -40,15 +43,20 @@ bool arenas_is_here(const struct worker *worker, struct arena_id born);
 /* More are not told to others, and so not taken: so much of them fits into a renewal. */
 enum { ARENAS_MAX = UINT16_MAX / WIRE_ARENA_BYTES };
 
-/* Some of its blocks are here, and will be ours. False when out of memory, or there are too
- * many. */
-bool arenas_note(struct worker *worker, struct arena_id born);
+/* Its blocks are given to us by the process that has them, and will be ours. False when out
+ * of memory, or there are too many. */
+bool arenas_note(struct worker *worker, struct arena_id born,
+                 const struct wire_giver *giver);
+
+/* They are being given to us, or were: it was not said since that they are not. */
+bool arenas_is_noted(const struct worker *worker, struct arena_id born);
 
 /* All of them are, as was said before. */
 bool arenas_is_whole(const struct worker *worker, struct arena_id born);
 
 /* All of them are, and they are ours. False when out of memory. */
-bool arenas_take(struct worker *worker, struct arena_id born);
+bool arenas_take(struct worker *worker, struct arena_id born,
+                 const struct wire_giver *giver);
 
 /* They are others' after all: what is here are copies. */
 void arenas_give_up(struct worker *worker, struct arena_id born);

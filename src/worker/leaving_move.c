@@ -34,12 +34,7 @@ is_told(const struct leaving *leaving, struct object_ref ref)
 static bool
 is_ours(const struct worker *worker, struct ds_slice key)
 {
-    struct ds_block_id id;
-    if (!wire_is_block_key(key))
-        return false;
-    memcpy(&id, key.data, sizeof id);
-    struct block_birth birth = wire_block_birth(&id);
-    return arenas_is_here(worker, (struct arena_id){birth.node, birth.incarnation});
+    return wire_is_block_key(key) && arenas_is_here(worker, arenas_birth(key));
 }
 
 static void
@@ -169,12 +164,21 @@ leaving_ask_for_room(struct leaving *leaving, struct arena_id member)
     return ask(leaving, &room_ops, member, &nothing);
 }
 
+/* This process. */
+static struct wire_giver
+giver_of(const struct worker *worker)
+{
+    struct arena_id own = arenas_own(worker);
+    return (struct wire_giver){own.node, own.incarnation, (uint32_t)worker->restarts};
+}
+
 static void
 encode_all_arenas(const struct leaving *leaving, bool is_whole, struct writer *body)
 {
+    struct wire_giver giver = giver_of(leaving->worker);
     AUTO_WRITER(arenas);
     arenas_encode_ours(leaving->worker, is_whole, &arenas);
-    encode_take_end(body, slice(arenas.data, arenas.len));
+    encode_take_end(body, &giver, slice(arenas.data, arenas.len));
     body->failed = body->failed || arenas.failed;
 }
 
@@ -232,10 +236,12 @@ static void
 offer_blocks(struct leaving *leaving, enum kind kind)
 {
     struct lookup lookup = {.flags = LOOKUP_BLOCKS};
+    struct wire_giver giver = giver_of(leaving->worker);
     uint8_t buffer[DS_KEY_BYTES_MAX];
     AUTO_WRITER(body);
     if (kind == KIND_PROVISIONAL)
         lookup.flags |= LOOKUP_PROVISIONAL;
+    encode_take_begin(&body, &giver);
     encode_lookup(&body, &lookup, NULL, 0);
     if (!body.failed)
         patch_u32(&body, body.len - 4, leaving->batch_count);

@@ -42,10 +42,12 @@ reply_flags(int fd, const struct frame_header *header, uint32_t count)
 static bool
 take_end(int fd, const struct frame_header *header, struct ds_slice body)
 {
+    struct wire_giver giver;
     struct ds_slice arenas;
     struct wire_arena arena;
     AUTO_WRITER(nothing);
-    if (!decode_take_end(body, &arenas) || !next_arena(&arenas, &arena))
+    if (!decode_take_end(body, &giver, &arenas) || !next_arena(&arenas, &arena) ||
+        giver.node != arena.node || giver.incarnation != arena.incarnation)
         return false;
     atomic_store(&said_whole, arena.is_whole);
     atomic_fetch_add(&ends_seen, 1);
@@ -54,6 +56,8 @@ take_end(int fd, const struct frame_header *header, struct ds_slice body)
 
 WELCOMING(takes_over)
 {
+    struct wire_giver giver;
+    struct ds_slice parts;
     struct lookup lookup;
     struct take_key_list keys;
     AUTO_WRITER(out);
@@ -61,7 +65,8 @@ WELCOMING(takes_over)
         encode_room(&out, atomic_load(&room_bytes));
         return reply_with(fd, header, &out);
     }
-    if (header->type == MESSAGE_TAKE && decode_lookup(body, &lookup))
+    if (header->type == MESSAGE_TAKE && decode_take(body, &giver, &parts) &&
+        decode_lookup(parts, &lookup))
         return reply_flags(fd, header, lookup.keys.count);
     if (header->type == MESSAGE_TAKE_KEYS && decode_take_keys(body, &keys))
         return reply_flags(fd, header, keys.count);

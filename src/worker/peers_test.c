@@ -166,14 +166,6 @@ let_connect(bool may)
     CHECK(setrlimit(RLIMIT_NOFILE, may ? &before : &none) == 0);
 }
 
-static void
-run_for_ms(struct fixture *fixture, uint64_t ms)
-{
-    uint64_t end = clock_monotonic_ms() + ms;
-    while (clock_monotonic_ms() < end)
-        turn(fixture);
-}
-
 /* By the last reply, which is one to an adoption. */
 static void
 check_all_there(const struct caller *client, uint32_t wanted)

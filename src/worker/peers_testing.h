@@ -81,6 +81,14 @@ HANDLER(says_nothing)
 /* ---- The cluster ---- */
 
 static inline void
+run_for_ms(struct fixture *fixture, uint64_t ms)
+{
+    uint64_t end = clock_monotonic_ms() + ms;
+    while (clock_monotonic_ms() < end)
+        turn(fixture);
+}
+
+static inline void
 on_joined(struct worker *worker)
 {
     (void)worker;

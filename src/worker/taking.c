@@ -23,7 +23,6 @@
 #include "worker/seal.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* More are not asked for by one message. */
 enum { TAKE_MAX = 4096 };
@@ -70,22 +69,19 @@ handle_take_room(struct session *session, const struct frame_header *header,
 
 /* ---- TAKE ---- */
 
-/* What was a copy is ours from now on. What was born here is ours anyway. */
+/* What was a copy is ours from now on, unless its node stays after all. What was born here is
+ * ours anyway. */
 static bool
 keep(struct worker *worker, struct ds_slice key, uint32_t flags)
 {
     uint8_t kind = (flags & LOOKUP_PROVISIONAL) != 0 ? SLOT_FLAG_PROVISIONAL : 0;
-    struct ds_block_id id;
     struct object_view view;
     if (!wire_is_block_key(key) ||
         !store_find(worker->store, key, clock_boot_ds(), &view))
         return false;
-    memcpy(&id, key.data, sizeof id);
-    struct block_birth birth = wire_block_birth(&id);
-    struct arena_id born = {birth.node, birth.incarnation};
-    if (arena_id_equal(born, arenas_own(worker)))
+    if (arena_id_equal(arenas_birth(key), arenas_own(worker)))
         return (view.flags & SLOT_FLAG_COPY) == 0;
-    return arenas_note(worker, born) &&
+    return arenas_is_noted(worker, arenas_birth(key)) &&
            store_set_kind(worker->store, key, kind, clock_boot_ds());
 }
 
@@ -107,20 +103,40 @@ answer_take(struct session *session, const struct frame_header *header,
     session_reply(session, header, &writer);
 }
 
+/* From now on it is known who gives them, and all members hear of it. */
+static enum ds_status
+note_arenas(struct worker *worker, struct key_list keys, const struct wire_giver *giver,
+            struct ds_error *err)
+{
+    struct ds_slice key;
+    while (next_key(&keys, &key)) {
+        struct arena_id own = arenas_own(worker);
+        if (wire_is_block_key(key) && !arena_id_equal(arenas_birth(key), own) &&
+            !arenas_note(worker, arenas_birth(key), giver))
+            return ds_fail(err, DS_NO_MEMORY, "worker has no memory for another arena");
+    }
+    return DS_OK;
+}
+
 void
 handle_take(struct session *session, const struct frame_header *header,
             struct ds_slice body)
 {
+    struct wire_giver giver;
+    struct ds_slice lookup;
     struct lookup message;
     struct ds_error err = {0};
-    if (session->kind != SESSION_TCP || !decode_lookup(body, &message) ||
-        (message.flags & LOOKUP_BLOCKS) == 0 || message.keys.count > TAKE_MAX) {
+    if (session->kind != SESSION_TCP || !decode_take(body, &giver, &lookup) ||
+        !decode_lookup(lookup, &message) || (message.flags & LOOKUP_BLOCKS) == 0 ||
+        message.keys.count > TAKE_MAX) {
         session_reject(session, "malformed TAKE");
         return;
     }
     enum ds_status status = check_staying(session->worker, &err);
     if (status == DS_OK)
-        status = lookup_blocks(session, header, body, answer_take, &err);
+        status = note_arenas(session->worker, message.keys, &giver, &err);
+    if (status == DS_OK)
+        status = lookup_blocks(session, header, lookup, answer_take, &err);
     if (status != DS_OK)
         conn_reply_error(session->conn, header, &err);
 }
@@ -287,7 +303,8 @@ handle_take_keys(struct session *session, const struct frame_header *header,
 /* What a worker that leaves as well is given now would go with it, but for what it had said
  * before that it has. */
 static enum ds_status
-end_one(struct worker *worker, const struct wire_arena *arena, struct ds_error *err)
+end_one(struct worker *worker, const struct wire_arena *arena,
+        const struct wire_giver *giver, struct ds_error *err)
 {
     struct arena_id born = {arena->node, arena->incarnation};
     if (arena_id_equal(born, arenas_own(worker)))
@@ -298,7 +315,7 @@ end_one(struct worker *worker, const struct wire_arena *arena, struct ds_error *
     }
     enum ds_status status =
         arenas_is_whole(worker, born) ? DS_OK : check_staying(worker, err);
-    if (status == DS_OK && !arenas_take(worker, born))
+    if (status == DS_OK && !arenas_take(worker, born, giver))
         status = ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
     return status;
 }
@@ -308,17 +325,18 @@ handle_take_end(struct session *session, const struct frame_header *header,
                 struct ds_slice body)
 {
     struct worker *worker = session->worker;
+    struct wire_giver giver;
     struct ds_slice arenas;
     struct wire_arena arena;
     struct ds_error err = {0};
     enum ds_status status = DS_OK;
-    if (session->kind != SESSION_TCP || !decode_take_end(body, &arenas) ||
+    if (session->kind != SESSION_TCP || !decode_take_end(body, &giver, &arenas) ||
         arenas.len > ARENAS_MAX * WIRE_ARENA_BYTES) {
         session_reject(session, "malformed TAKE_END");
         return;
     }
     while (status == DS_OK && next_arena(&arenas, &arena))
-        status = end_one(worker, &arena, &err);
+        status = end_one(worker, &arena, &giver, &err);
     if (status == DS_OK)
         conn_reply(session->conn, header, (struct ds_slice){0});
     else

@@ -1,6 +1,7 @@
 /* A worker that takes over what another one has, which is scripted and leaves. */
 #include "worker/leaving_testing.h"
 
+#include "meta/members.h"
 #include "os/checksum.h"
 
 enum { COUNTER = 1 };
@@ -28,9 +29,12 @@ born_there(uint32_t incarnation)
     return wire_block_id((struct block_birth){NODE, incarnation, 0}, COUNTER);
 }
 
+static const struct wire_giver the_other = {NODE, INCARNATION, 0};
+
 /* The only flag of the reply. */
 static bool
-take(struct pair *pair, struct ds_block_id id, uint32_t flags)
+take_from(struct pair *pair, struct wire_giver giver, struct ds_block_id id,
+          uint32_t flags)
 {
     uint8_t key[BLOCK_KEY_BYTES];
     uint32_t count;
@@ -39,6 +43,7 @@ take(struct pair *pair, struct ds_block_id id, uint32_t flags)
     AUTO_WRITER(body);
     wire_block_key(id, 0, key);
     struct ds_slice one = slice(key, sizeof key);
+    encode_take_begin(&body, &giver);
     encode_lookup(&body, &lookup, &one, 1);
     CHECK_OK(caller_call(&pair->as_other, MESSAGE_TAKE, bytes_of(&body)));
     CHECK(decode_flags(body_of(&pair->as_other), &count, &taken));
@@ -46,12 +51,37 @@ take(struct pair *pair, struct ds_block_id id, uint32_t flags)
     return taken[0] != 0;
 }
 
+static bool
+take(struct pair *pair, struct ds_block_id id, uint32_t flags)
+{
+    return take_from(pair, the_other, id, flags);
+}
+
 static void
 end_taking(struct pair *pair, struct arena_id born, bool is_whole)
 {
     AUTO_WRITER(arenas);
+    AUTO_WRITER(body);
     encode_arena(&arenas, &(struct wire_arena){born.node, born.incarnation, is_whole});
-    CHECK_OK(caller_call(&pair->as_other, MESSAGE_TAKE_END, bytes_of(&arenas)));
+    encode_take_end(&body, &the_other, bytes_of(&arenas));
+    CHECK_OK(caller_call(&pair->as_other, MESSAGE_TAKE_END, bytes_of(&body)));
+}
+
+/* All hear that its process is that one by now. */
+static void
+say_restarts(struct pair *pair, uint32_t restarts)
+{
+    char address[32];
+    snprintf(address, sizeof address, "127.0.0.1:%u", pair->other.port);
+    AUTO_WRITER(body);
+    struct member_renew renewal = {.who = {.node = NODE,
+                                           .incarnation = INCARNATION,
+                                           .restarts = restarts,
+                                           .address = slice_of_text(address)}};
+    encode_member_renew(&body, &renewal);
+    CHECK_OK(caller_call(&pair->member, MESSAGE_MEMBER_RENEW, bytes_of(&body)));
+    RUN_UNTIL(pair->f,
+              membership_find(pair->f->worker.membership, NODE)->restarts == restarts);
 }
 
 TEST(what_is_taken_over_is_no_copy)
@@ -71,6 +101,25 @@ TEST(what_is_taken_over_is_no_copy)
     end_taking(&pair, other_arena(), false);
     CHECK_INT(stats_of(&f).copies, 1);
     CHECK(is_at(&f, other_arena(), other_arena()));
+    pair_close(&pair);
+}
+
+/* The list of members still says another one when it gives. */
+TEST(what_a_process_gave_is_ours_until_another_one_takes_its_place)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    struct wire_giver second = {NODE, INCARNATION, 1};
+    pair_open(&pair, &f, has_parts);
+    CHECK(take_from(&pair, second, born_there(INCARNATION), 0));
+    run_for_ms(&f, 300);
+    say_restarts(&pair, 1);
+    run_for_ms(&f, 300);
+    CHECK(arenas_is_noted(&f.worker, other_arena()));
+    CHECK_INT(stats_of(&f).copies, 0);
+    say_restarts(&pair, 2); /* It does not leave. */
+    RUN_UNTIL(&f, !arenas_is_noted(&f.worker, other_arena()));
+    CHECK_INT(stats_of(&f).copies, 1);
     pair_close(&pair);
 }
 
@@ -119,6 +168,8 @@ TEST(blocks_are_looked_for_where_a_member_says_that_they_are)
     pair_close(&pair);
 }
 
-TEST_MAIN(RUN(what_is_taken_over_is_no_copy), RUN(what_a_lost_node_had_given_is_ours),
+TEST_MAIN(RUN(what_is_taken_over_is_no_copy),
+          RUN(what_a_process_gave_is_ours_until_another_one_takes_its_place),
+          RUN(what_a_lost_node_had_given_is_ours),
           RUN(a_worker_that_is_started_again_knows_what_it_took_over),
           RUN(blocks_are_looked_for_where_a_member_says_that_they_are))

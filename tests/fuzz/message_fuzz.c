@@ -511,17 +511,29 @@ static bool
 rewrite_take_end(struct ds_slice body, struct writer *out)
 {
     struct ds_slice arenas;
+    struct wire_giver giver;
     struct wire_arena arena;
     AUTO_WRITER(again);
-    if (!decode_take_end(body, &arenas))
+    if (!decode_take_end(body, &giver, &arenas))
         return false;
     while (next_arena(&arenas, &arena)) {
         DS_ASSERT(arena.node != 0);
         encode_arena(&again, &arena);
     }
     DS_ASSERT(arenas.len == 0);
-    encode_take_end(out, slice(again.data, again.len));
+    encode_take_end(out, &giver, slice(again.data, again.len));
     return true;
+}
+
+static bool
+rewrite_take(struct ds_slice body, struct writer *out)
+{
+    struct wire_giver giver;
+    struct ds_slice lookup;
+    if (!decode_take(body, &giver, &lookup))
+        return false;
+    encode_take_begin(out, &giver);
+    return rewrite_lookup(lookup, out);
 }
 
 static const rewrite_fn rewrites[] = {
@@ -537,6 +549,7 @@ static const rewrite_fn rewrites[] = {
     rewrite_journal_sync,  rewrite_journal_write,  rewrite_journal_ask,
     rewrite_journal_known, rewrite_journal_synced, rewrite_leave,
     rewrite_room,          rewrite_take_keys,      rewrite_take_end,
+    rewrite_take,
 };
 
 int

@@ -213,8 +213,16 @@ seed_leaving(void)
     AUTO_WRITER(arenas);
     encode_arena(&arenas, &(struct wire_arena){4, 5, true});
     encode_arena(&arenas, &(struct wire_arena){8, 9, true});
-    encode_take_end(&writer, slice(arenas.data, arenas.len));
+    struct wire_giver giver = {.node = 4, .incarnation = 5, .restarts = 1};
+    encode_take_end(&writer, &giver, slice(arenas.data, arenas.len));
     seed_message("take_end", writer);
+
+    writer = message(36);
+    struct ds_slice part = slice("twenty bytes of a key", BLOCK_KEY_BYTES);
+    struct lookup lookup = {.flags = LOOKUP_BLOCKS};
+    encode_take_begin(&writer, &giver);
+    encode_lookup(&writer, &lookup, &part, 1);
+    seed_message("take", writer);
 }
 
 static void
