@@ -19,10 +19,11 @@
 struct taken {
     struct list link;
     struct arena_id born;
-    bool is_whole;      /* Its node said so. */
-    bool knows_process; /* Of its node: it said so, or was a member. */
+    bool is_whole;         /* Its giver said so. */
+    struct arena_id giver; /* It was born there, or taken over before. */
+    bool knows_process;    /* Of its giver: it said so, or was a member. */
     uint32_t restarts;
-    bool is_inherited; /* Its node is gone. */
+    bool is_inherited; /* Its giver is gone. */
 };
 
 struct arena_id
@@ -69,7 +70,8 @@ member_of(const struct worker *worker, struct arena_id born)
 
 /* ---- Where they are ---- */
 
-/* What a node that is gone had not given us yet is lost, what it had is ours. */
+/* What a node that is gone had not given us yet is lost, what it had is ours. As long as it is
+ * there it has the rest, also of what it took over itself. */
 static bool
 has_become_ours(const struct worker *worker, const struct taken *taken)
 {
@@ -79,7 +81,8 @@ has_become_ours(const struct worker *worker, const struct taken *taken)
         return true;
     (void)membership_find_taker(worker->membership, born.node, born.incarnation,
                                 &is_whole);
-    return !is_whole && member_of(worker, born) == NULL;
+    return !is_whole && member_of(worker, born) == NULL &&
+           member_of(worker, taken->giver) == NULL;
 }
 
 static bool
@@ -115,11 +118,9 @@ arenas_is_here(const struct worker *worker, struct arena_id born)
 
 /* The list of members may be an old one. */
 static void
-hear_process(struct taken *taken, const struct wire_giver *giver)
+hear_giver(struct taken *taken, const struct wire_giver *giver)
 {
-    struct arena_id its = {giver->node, giver->incarnation};
-    if (!arena_id_equal(its, taken->born))
-        return;
+    taken->giver = (struct arena_id){giver->node, giver->incarnation};
     taken->knows_process = true;
     taken->restarts = giver->restarts;
 }
@@ -127,7 +128,7 @@ hear_process(struct taken *taken, const struct wire_giver *giver)
 static void
 note_process(const struct worker *worker, struct taken *taken)
 {
-    const struct member *member = member_of(worker, taken->born);
+    const struct member *member = member_of(worker, taken->giver);
     if (member == NULL || taken->knows_process)
         return;
     taken->knows_process = true;
@@ -146,7 +147,7 @@ add(struct worker *worker, struct arena_id born)
     taken = count < ARENAS_MAX ? calloc(1, sizeof *taken) : NULL;
     if (taken == NULL)
         return NULL;
-    taken->born = born;
+    taken->born = taken->giver = born;
     list_push_back(&worker->taken, &taken->link);
     membership_queues_changed(worker->membership);
     return taken;
@@ -157,7 +158,7 @@ arenas_note(struct worker *worker, struct arena_id born, const struct wire_giver
 {
     struct taken *taken = add(worker, born);
     if (taken != NULL)
-        hear_process(taken, giver);
+        hear_giver(taken, giver);
     return taken != NULL;
 }
 
@@ -180,7 +181,7 @@ arenas_take(struct worker *worker, struct arena_id born, const struct wire_giver
     struct taken *taken = add(worker, born);
     if (taken == NULL)
         return false;
-    hear_process(taken, giver);
+    hear_giver(taken, giver);
     if (!taken->is_whole)
         log_info("worker took over the blocks of node %" PRIu32, born.node);
     taken->is_whole = true;
@@ -255,16 +256,18 @@ arenas_tick(struct worker *worker)
 {
     LIST_FOREACH (link, &worker->taken) {
         struct taken *taken = CONTAINER_OF(link, struct taken, link);
-        const struct member *member = member_of(worker, taken->born);
+        const struct member *giver = member_of(worker, taken->giver);
         note_process(worker, taken);
-        if (member != NULL && member->restarts > taken->restarts) {
+        if (giver != NULL && giver->restarts > taken->restarts) {
             arenas_give_up(worker, taken->born);
-        } else if (!taken->is_whole && !taken->is_inherited &&
-                   membership_count(worker->membership) > 0 &&
-                   has_become_ours(worker, taken)) {
-            taken->is_inherited = true;
-            orphans_collect_born(worker, taken->born);
+            continue;
         }
+        bool is_inherited = !taken->is_whole &&
+                            membership_count(worker->membership) > 0 &&
+                            has_become_ours(worker, taken);
+        if (is_inherited && !taken->is_inherited)
+            orphans_collect_born(worker, taken->born);
+        taken->is_inherited = is_inherited;
     }
 }
 

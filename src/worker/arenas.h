@@ -9,7 +9,8 @@
  * known wherever the members are, and ends with the member that it is about. What is here is
  * in the table, so a worker that was killed knows it again.
  *
- * A node that leaves serves its blocks until it is gone; who has all of them goes before it.
+ * A node that leaves serves its blocks, and those that it had taken over, until it is gone; who
+ * has all of them goes before it.
  * Owner: loop thread. */
 #ifndef WORKER_ARENAS_H
 #define WORKER_ARENAS_H
@@ -71,7 +72,7 @@ void arenas_encode_ours(const struct worker *worker, bool is_whole, struct write
 void arenas_recover(struct worker *worker);
 
 /* A node that was started again does not leave any more; what one that is gone had given us is
- * ours. */
+ * ours, with what it had been given. */
 void arenas_tick(struct worker *worker);
 
 /* After the loop has run. */

@@ -136,6 +136,27 @@ TEST(what_a_lost_node_had_given_is_ours)
     pair_close(&pair);
 }
 
+/* Its node was lost while it gave it to the other one, which leaves now: that has the rest. */
+TEST(what_was_inherited_in_part_is_taken_by_several_requests)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    struct arena_id lost = {11, 12};
+    struct block_birth birth = {lost.node, lost.incarnation, 0};
+    pair_open(&pair, &f, has_parts);
+    say_taken(&pair, (struct wire_arena){lost.node, lost.incarnation, false});
+    RUN_UNTIL(&f, is_at(&f, lost, other_arena()));
+    CHECK(take(&pair, wire_block_id(birth, 1), 0));
+    run_for_ms(&f, 300);
+    CHECK(is_at(&f, lost, other_arena()));
+    CHECK(take(&pair, wire_block_id(birth, 2), 0));
+    CHECK_INT(stats_of(&f).objects, 2);
+    CHECK_INT(stats_of(&f).copies, 0);
+    caller_close(&pair.member); /* Gone 2 s later. */
+    RUN_UNTIL(&f, is_at(&f, lost, arenas_own(&f.worker)));
+    pair_close(&pair);
+}
+
 TEST(a_worker_that_is_started_again_knows_what_it_took_over)
 {
     FIXTURE(f, 64);
@@ -171,5 +192,6 @@ TEST(blocks_are_looked_for_where_a_member_says_that_they_are)
 TEST_MAIN(RUN(what_is_taken_over_is_no_copy),
           RUN(what_a_process_gave_is_ours_until_another_one_takes_its_place),
           RUN(what_a_lost_node_had_given_is_ours),
+          RUN(what_was_inherited_in_part_is_taken_by_several_requests),
           RUN(a_worker_that_is_started_again_knows_what_it_took_over),
           RUN(blocks_are_looked_for_where_a_member_says_that_they_are))
