@@ -71,7 +71,8 @@ struct wire_answer {
     struct object_name
         object;      /* KEY_FIND: what it is. To KEY_DROP and KEY_ASK: what the
                                   holder has instead of it; node 0: nothing. */
-    uint32_t ttl_ds; /* KEY_MOVE: what is left of its time; 0: it is for ever. */
+    uint32_t ttl_ds; /* KEY_MOVE, KEY_DROP, KEY_ASK: what is left of its time; 0: it is
+                        for ever. */
 };
 struct answer_list {
     uint32_t count;

@@ -221,9 +221,7 @@ left_ds(struct worker *worker, const struct key_change *change)
     if (!is_bound(change->binding))
         expires =
             store_find(worker->store, change->key, now, &view) ? view.expires_ds : 0;
-    if (expires == 0)
-        return 0;
-    return expires > now ? (uint32_t)(expires - now) : 1;
+    return objects_left_ds(expires, now);
 }
 
 /* The same value at another node: whoever has it now lets go of it first, as others may
@@ -354,7 +352,7 @@ take_answer(struct worker *worker, struct key_change *change,
     }
     if (!is_there && said->object.node != 0) {
         binding->object = said->object; /* As before a bind that came to nothing. */
-        binding->expires_ds = 0;
+        set_expiry(binding, said->ttl_ds);
         if (change->only_asks || change->order == KEY_MOVE ||
             !ask_holder(worker, change))
             finish(worker, change, KEY_NO);

@@ -8,7 +8,7 @@
 #include "worker/owners.h"
 #include "worker/peers_testing.h"
 
-enum { KEY_BYTES = 16 };
+enum { KEY_BYTES = 16, TTL_DS = 600 };
 
 /* What the other one was told, and what it answers. */
 static atomic_int drops_seen;
@@ -38,8 +38,8 @@ answer_one(const struct key_orders *orders, const struct wire_binding *binding,
     atomic_store(&dropped_generation, binding->object.generation);
     uint64_t older = atomic_exchange(&older_generation, 0);
     if (older != 0)
-        *out = (struct wire_answer){.answer = KEY_NO,
-                                    .object = object_of((uint32_t)older)};
+        *out = (struct wire_answer){
+            .answer = KEY_NO, .object = object_of((uint32_t)older), .ttl_ds = TTL_DS};
 }
 
 WELCOMING(takes_orders)
@@ -261,7 +261,9 @@ TEST(an_object_of_another_node_is_moved_when_that_has_let_go)
     CHECK_INT(move(&pair, pair.ours, second, first).answer, KEY_NO);
     struct wire_answer found = order(&pair, KEY_FIND, pair.ours, none, 0);
     CHECK_INT(found.object.generation, 3);
-    CHECK_INT(move(&pair, pair.ours, second, object_of(3)).answer, KEY_YES);
+    struct wire_answer answer = move(&pair, pair.ours, second, object_of(3));
+    CHECK_INT(answer.answer, KEY_YES);
+    CHECK(answer.ttl_ds > TTL_DS - 100 && answer.ttl_ds <= TTL_DS);
     CHECK_INT(atomic_load(&drops_seen), 2);
     found = order(&pair, KEY_FIND, pair.ours, none, 0);
     CHECK(object_name_equal(&found.object, &second));
@@ -345,12 +347,16 @@ TEST(a_holder_obeys_the_owner_alone)
     struct wire_extent extent = put(&pair.client, pair.theirs, 100);
     struct object_ref ref = {extent.ref.slot, extent.ref.generation};
     struct object_name object = objects_name(&f.worker, ref), other = object;
+    uint64_t now = clock_boot_ds();
     other.generation++;
+    CHECK(store_set_expiry(f.worker.store, slice_of_text(pair.theirs),
+                           (uint32_t)now + TTL_DS, now));
     CHECK_INT(order(&pair, KEY_DROP, pair.theirs, object, NODE + 1).answer, KEY_MOVED);
     CHECK_INT(order(&pair, KEY_ASK, pair.theirs, object, NODE).answer, KEY_YES);
     struct wire_answer answer = order(&pair, KEY_DROP, pair.theirs, other, NODE);
     CHECK_INT(answer.answer, KEY_NO);
     CHECK(object_name_equal(&answer.object, &object));
+    CHECK(answer.ttl_ds > TTL_DS - 100 && answer.ttl_ds <= TTL_DS);
     CHECK(is_found(&f, pair.theirs));
     CHECK_INT(order(&pair, KEY_DROP, pair.theirs, object, NODE).answer, KEY_YES);
     CHECK(!is_found(&f, pair.theirs));

@@ -182,7 +182,8 @@ answer_as_holder(struct worker *worker, const struct key_orders *orders,
     *out = (struct wire_answer){.answer = KEY_MOVED};
     if (owners_find(worker, binding->key).node != orders->from)
         return;
-    bool has_one = store_find(worker->store, binding->key, clock_boot_ds(), &view);
+    uint64_t now = clock_boot_ds();
+    bool has_one = store_find(worker->store, binding->key, now, &view);
     struct object_name ours = objects_name(worker, view.ref);
     if (has_one && object_name_equal(&ours, object))
         is = IS_SEALED;
@@ -193,8 +194,10 @@ answer_as_holder(struct worker *worker, const struct key_orders *orders,
     if (orders->order == KEY_DROP && !PLANTED(UNHEARD_DROP))
         keys_drop_key(worker, binding->key); /* There may be others, bound before it. */
     out->answer = obey(worker, orders->order, binding, is);
-    if (out->answer == KEY_NO && has_one && orders->order != KEY_SET_EXPIRY)
+    if (out->answer == KEY_NO && has_one && orders->order != KEY_SET_EXPIRY) {
         out->object = ours;
+        out->ttl_ds = objects_left_ds(view.expires_ds, now);
+    }
 }
 
 static void

@@ -46,6 +46,14 @@ objects_expiry(uint32_t ttl_seconds, uint64_t now_ds)
     return objects_expiry_ds((uint64_t)ttl_seconds * 10, now_ds);
 }
 
+uint32_t
+objects_left_ds(uint32_t expires_ds, uint64_t now_ds)
+{
+    if (expires_ds == 0)
+        return 0;
+    return expires_ds > now_ds ? (uint32_t)(expires_ds - now_ds) : 1;
+}
+
 /* ---- Names ---- */
 
 struct object_name

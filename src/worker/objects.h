@@ -29,6 +29,9 @@ objects_create(struct session *session, struct ds_slice key, uint64_t size,
 uint32_t objects_expiry(uint32_t ttl_seconds, uint64_t now_ds);
 uint32_t objects_expiry_ds(uint64_t ttl_ds, uint64_t now_ds);
 
+/* What is left until then, a tenth at least; 0: it is for ever. */
+uint32_t objects_left_ds(uint32_t expires_ds, uint64_t now_ds);
+
 /* The object in our arena that goes by this name, if it is the one of its key. */
 bool objects_find_named(struct worker *worker, const struct object_name *name,
                         struct object_view *out);

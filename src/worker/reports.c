@@ -154,8 +154,7 @@ describe(const struct report *report, struct object_ref ref, struct wire_binding
     uint64_t now = clock_boot_ds();
     *out = (struct wire_binding){.object = name,
                                  .key = store_key(worker->store, ref.slot, buffer)};
-    if (view.expires_ds > now)
-        out->ttl_ds = (uint32_t)(view.expires_ds - now);
+    out->ttl_ds = objects_left_ds(view.expires_ds, now);
     return true;
 }
 
