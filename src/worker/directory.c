@@ -92,6 +92,12 @@ finish(struct worker *worker, struct key_change *change, enum key_answer answer)
     change->done(worker, change, &said);
 }
 
+static bool
+is_same_holder(const struct object_name *one, const struct object_name *other)
+{
+    return one->node == other->node && one->incarnation == other->incarnation;
+}
+
 static void
 encode_ask(const struct peer_request *request, struct writer *body)
 {
@@ -193,8 +199,7 @@ begin_bind(struct worker *worker, struct key_change *change)
     const struct binding *binding = change->binding;
     struct wire_answer now;
     directory_find(worker, change->key, &now);
-    bool is_same_holder = binding->object.node == change->object.node &&
-                          binding->object.incarnation == change->object.incarnation;
+    bool is_its_own = is_same_holder(&binding->object, &change->object);
     bool is_of_member =
         change->object.node == own_node(worker) || is_member(worker, &change->object);
     bool is_taken = change->order == KEY_BIND_IF_ABSENT && now.answer == KEY_YES;
@@ -206,7 +211,7 @@ begin_bind(struct worker *worker, struct key_change *change)
         finish(worker, change, KEY_NO);
     else if (is_taken) /* Its node may have been killed before it sealed it. */
         ask_whether_there(worker, change);
-    else if (!is_bound(binding) || is_same_holder || PLANTED(UNASKED_HOLDER) ||
+    else if (!is_bound(binding) || is_its_own || PLANTED(UNASKED_HOLDER) ||
              !ask_holder(worker, change))
         bind_now(worker, change);
 }
@@ -225,7 +230,8 @@ left_ds(struct worker *worker, const struct key_change *change)
 }
 
 /* The same value at another node: whoever has it now lets go of it first, as others may
- * change it at the next one. */
+ * change it at the next one. If its holder has another one by what we know, that may have
+ * come to nothing there: it is asked. */
 static void
 begin_move(struct worker *worker, struct key_change *change)
 {
@@ -233,15 +239,17 @@ begin_move(struct worker *worker, struct key_change *change)
     directory_find(worker, change->key, &now);
     bool is_of_member =
         change->object.node == own_node(worker) || is_member(worker, &change->object);
-    bool is_lost =
-        now.answer == KEY_LOST && object_name_equal(&now.object, &change->was);
+    bool is_his = is_same_holder(&now.object, &change->was);
+    bool may_be_was = object_name_equal(&now.object, &change->was) ||
+                      (is_his && is_bound(change->binding));
     change->ttl_ds = left_ds(worker, change);
-    if (!is_of_member || is_lost)
+    change->only_asks = !object_name_equal(&change->binding->object, &change->was) &&
+                        !PLANTED(BLIND_MOVE);
+    if (!is_of_member || (is_his && now.answer == KEY_LOST))
         finish(worker, change, KEY_MOVED); /* Its holder may be back at once. */
     else if (now.answer == KEY_YES && object_name_equal(&now.object, &change->object))
         finish(worker, change, KEY_YES); /* It was said before. */
-    else if (now.answer != KEY_YES ||
-             (!object_name_equal(&now.object, &change->was) && !PLANTED(BLIND_MOVE)))
+    else if (now.answer != KEY_YES || (!may_be_was && !PLANTED(BLIND_MOVE)))
         finish(worker, change, KEY_NO);
     else if (!is_bound(change->binding) || !ask_holder(worker, change))
         bind_now(worker, change);
@@ -353,14 +361,17 @@ take_answer(struct worker *worker, struct key_change *change,
     if (!is_there && said->object.node != 0) {
         binding->object = said->object; /* As before a bind that came to nothing. */
         set_expiry(binding, said->ttl_ds);
+        if (change->order == KEY_MOVE && object_name_equal(&said->object, &change->was))
+            return; /* It begins again. */
         if (change->only_asks || change->order == KEY_MOVE ||
             !ask_holder(worker, change))
             finish(worker, change, KEY_NO);
     } else if (change->order == KEY_UNBIND_IF_GONE ||
-               (change->order == KEY_MOVE && !is_there && has_expired(binding))) {
+               (change->order == KEY_MOVE &&
+                (change->only_asks || (!is_there && has_expired(binding))))) {
         if (!is_there)
             binding->object = (struct object_name){0};
-        finish(worker, change, said->answer);
+        finish(worker, change, change->order == KEY_MOVE ? KEY_NO : said->answer);
     } else if (change->only_asks && is_there) {
         finish(worker, change, KEY_NO);
     } else if (change->order == KEY_UNBIND) {

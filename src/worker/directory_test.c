@@ -32,10 +32,12 @@ answer_one(const struct key_orders *orders, const struct wire_binding *binding,
         atomic_fetch_add(&binds_seen, 1);
     if (orders->order == KEY_ASK && atomic_load(&has_nothing))
         out->answer = KEY_NO;
-    if (orders->order != KEY_DROP)
+    if (orders->order != KEY_DROP && orders->order != KEY_ASK)
         return;
-    atomic_fetch_add(&drops_seen, 1);
-    atomic_store(&dropped_generation, binding->object.generation);
+    if (orders->order == KEY_DROP) {
+        atomic_fetch_add(&drops_seen, 1);
+        atomic_store(&dropped_generation, binding->object.generation);
+    }
     uint64_t older = atomic_exchange(&older_generation, 0);
     if (older != 0)
         *out = (struct wire_answer){
@@ -270,6 +272,25 @@ TEST(an_object_of_another_node_is_moved_when_that_has_let_go)
     pair_close(&pair);
 }
 
+/* What its key was bound to last came to nothing there, or did not: then that counts. */
+TEST(an_object_is_moved_if_its_holder_still_has_it)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    struct object_name none = {0}, moved = object_of(3);
+    pair_open(&pair, &f);
+    CHECK_INT(order(&pair, KEY_BIND, pair.ours, object_of(2), 0).answer, KEY_YES);
+    atomic_store(&older_generation, 1);
+    CHECK_INT(move(&pair, pair.ours, moved, object_of(1)).answer, KEY_YES);
+    CHECK_INT(atomic_load(&drops_seen), 1);
+    CHECK_INT(atomic_load(&dropped_generation), 1);
+    CHECK_INT(move(&pair, pair.ours, object_of(4), object_of(1)).answer, KEY_NO);
+    CHECK_INT(atomic_load(&drops_seen), 1);
+    struct wire_answer found = order(&pair, KEY_FIND, pair.ours, none, 0);
+    CHECK(object_name_equal(&found.object, &moved));
+    pair_close(&pair);
+}
+
 TEST(an_object_of_no_member_is_not_bound_and_a_key_of_others_not_answered)
 {
     FIXTURE(f, 64);
@@ -383,6 +404,7 @@ TEST(without_a_lease_a_worker_owns_and_believes_nothing)
 TEST_MAIN(RUN(a_holder_drops_its_object_before_another_takes_its_place),
           RUN(an_object_is_moved_if_it_still_is_its_keys),
           RUN(an_object_of_another_node_is_moved_when_that_has_let_go),
+          RUN(an_object_is_moved_if_its_holder_still_has_it),
           RUN(a_holder_with_an_older_object_is_told_again),
           RUN(an_object_of_no_member_is_not_bound_and_a_key_of_others_not_answered),
           RUN(what_its_holder_does_not_have_is_absent),
