@@ -1,6 +1,7 @@
 /* A worker that leaves, beside another one, which is scripted and takes over. */
 #include "worker/leaving.h"
 
+#include "worker/keys.h"
 #include "worker/leaving_testing.h"
 
 #include <string.h>
@@ -162,6 +163,25 @@ TEST(a_worker_that_has_nothing_takes_nothing_new_either)
     tell(&pair.client, LEAVE_CANCEL);
     CHECK(says(&pair.client, "\"state\": \"staying\""));
     CHECK_OK(call_seal(&pair.client, unsealed));
+    taker_close(&pair);
+}
+
+/* It is sealed, and that told its client, as soon as the owner of its key says so. */
+TEST(a_worker_that_is_about_to_seal_something_has_something)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    struct wire_extent extent;
+    AUTO_WRITER(body);
+    taker_open(&pair, &f);
+    CHECK_OK(call_create(&pair.client, "key", 100, &extent));
+    struct wire_filled filled = {.ref = extent.ref};
+    encode_seal(&body, 0, false, &filled, 1);
+    caller_send(&pair.client, MESSAGE_SEAL, bytes_of(&body));
+    RUN_UNTIL(&f, keys_are_binding(&f.worker));
+    tell(&pair.as_other, LEAVE_BEGIN);
+    CHECK(says(&pair.as_other, "\"state\": \"moving\""));
+    CHECK(!caller_is_told(&pair.client));
     taker_close(&pair);
 }
 
@@ -388,6 +408,7 @@ TEST(a_worker_stays_when_its_taker_is_lost)
 TEST_MAIN(
     RUN(a_worker_alone_has_nothing_to_move),
     RUN(a_worker_that_has_nothing_takes_nothing_new_either),
+    RUN(a_worker_that_is_about_to_seal_something_has_something),
     RUN(a_worker_that_has_nothing_goes_also_if_nobody_ends_it),
     RUN(a_worker_stays_where_nobody_has_room),
     RUN(a_worker_goes_when_all_know_who_has_its_blocks),
