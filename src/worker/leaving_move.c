@@ -402,6 +402,8 @@ on_answer(struct leaving *leaving, const struct peer_request *request,
         leaving_take_room(leaving, request, answer);
         return;
     }
+    if (leaving->phase == STAYS)
+        return; /* It has called back what the taker still had. */
     leaving->is_under_way = false;
     if (answer->header == NULL)
         return;

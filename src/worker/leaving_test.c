@@ -325,6 +325,26 @@ TEST(leaving_is_cancelled)
     taker_close(&pair);
 }
 
+TEST(who_stays_calls_back_again_what_a_member_says_it_has)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    struct arena_id own = arenas_own(&f.worker);
+    taker_open(&pair, &f);
+    begin_and_hold(&pair);
+    tell(&pair.client, LEAVE_CANCEL);
+    atomic_store(&held_at, 0);
+    RUN_UNTIL(&f, atomic_load(&ends_seen) == 1);
+    say_taken(&pair, (struct wire_arena){own.node, own.incarnation, false});
+    RUN_UNTIL(&f, atomic_load(&ends_seen) == 2);
+    CHECK(!atomic_load(&said_whole));
+    run_for_ms(&f, 100);
+    CHECK(is_said(&pair.client, "\"state\": \"staying\""));
+    CHECK(is_at(&f, own, own));
+    (void)put_block(&pair.client);
+    taker_close(&pair);
+}
+
 /* Sends a PUT, but only half of its payload. */
 static void
 put_half(struct caller *caller, const char *key)
@@ -414,6 +434,7 @@ TEST_MAIN(
     RUN(a_worker_goes_when_all_know_who_has_its_blocks),
     RUN(what_is_not_taken_stays_here), RUN(what_is_deleted_while_it_is_taken_is_told),
     RUN(what_is_adopted_after_it_was_taken_is_offered_again), RUN(leaving_is_cancelled),
+    RUN(who_stays_calls_back_again_what_a_member_says_it_has),
     RUN(a_value_that_began_to_arrive_while_leaving_is_refused_also_if_the_worker_stays),
     RUN(the_room_of_a_value_that_arrives_while_leaving_begins_is_free_again),
     RUN(a_worker_stays_when_its_taker_is_lost))
