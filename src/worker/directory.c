@@ -103,12 +103,10 @@ encode_ask(const struct peer_request *request, struct writer *body)
 {
     const struct key_change *change =
         CONTAINER_OF(request, const struct key_change, request);
-    struct key_orders orders = {
-        .order = KEY_DROP, .from = change->from, .bindings.count = 1};
-    if (change->only_asks)
-        orders.order = KEY_ASK;
-    if (change->order == KEY_EXPIRE)
-        orders.order = KEY_SET_EXPIRY;
+    struct key_orders orders = {.from = change->from, .bindings.count = 1};
+    orders.order = change->order == KEY_EXPIRE ? KEY_SET_EXPIRY
+                   : change->only_asks         ? KEY_ASK
+                                               : KEY_DROP;
     struct wire_binding binding = {
         .object = change->asked, .ttl_ds = change->ttl_ds, .key = change->key};
     encode_key_orders_begin(body, &orders);
@@ -222,16 +220,14 @@ left_ds(struct worker *worker, const struct key_change *change)
 {
     struct object_view view;
     uint64_t now = clock_boot_ds();
-    uint32_t expires = change->binding->expires_ds;
-    if (!is_bound(change->binding))
-        expires =
-            store_find(worker->store, change->key, now, &view) ? view.expires_ds : 0;
-    return objects_left_ds(expires, now);
+    if (is_bound(change->binding))
+        return objects_left_ds(change->binding->expires_ds, now);
+    bool is_here = store_find(worker->store, change->key, now, &view);
+    return is_here ? objects_left_ds(view.expires_ds, now) : 0;
 }
 
-/* The same value at another node: whoever has it now lets go of it first, as others may
- * change it at the next one. If its holder has another one by what we know, that may have
- * come to nothing there: it is asked. */
+/* The same value at another node: whoever has it lets go of it first, as others may change
+ * it there. If that has another one by what we know, it is asked: it may have none. */
 static void
 begin_move(struct worker *worker, struct key_change *change)
 {
@@ -366,19 +362,18 @@ take_answer(struct worker *worker, struct key_change *change,
         if (change->only_asks || change->order == KEY_MOVE ||
             !ask_holder(worker, change))
             finish(worker, change, KEY_NO);
-    } else if (change->order == KEY_UNBIND_IF_GONE ||
-               (change->order == KEY_MOVE &&
-                (change->only_asks || (!is_there && has_expired(binding))))) {
+    } else if (change->order == KEY_UNBIND_IF_GONE || (change->only_asks && is_there) ||
+               (change->order == KEY_MOVE && !is_there &&
+                (change->only_asks || has_expired(binding)))) {
         if (!is_there)
             binding->object = (struct object_name){0};
-        finish(worker, change, change->order == KEY_MOVE ? KEY_NO : said->answer);
-    } else if (change->only_asks && is_there) {
-        finish(worker, change, KEY_NO);
+        finish(worker, change,
+               change->order == KEY_UNBIND_IF_GONE ? said->answer : KEY_NO);
     } else if (change->order == KEY_UNBIND) {
         unbind(worker, change, said->answer);
     } else {
-        bind_now(worker, change); /* Also if it had let go before: we ask it again when
-                                     its answer was lost. */
+        bind_now(worker,
+                 change); /* Also if it had let go before: its answer was lost. */
     }
 }
 
@@ -428,12 +423,12 @@ directory_take_report(struct worker *worker, const struct wire_binding *reported
     if (!owners_is_our_share(worker, reported->key))
         return KEY_YES; /* Another node is told, too. */
     struct binding *binding = bindings_find(bindings, reported->key);
-    if (is_bound(binding) && object_name_equal(&binding->object, &reported->object))
-        set_expiry(binding,
-                   reported->ttl_ds); /* Who told us of it did not know that. */
+    bool is_same =
+        is_bound(binding) && object_name_equal(&binding->object, &reported->object);
+    if (is_same) /* Who told us of it did not know that. */
+        set_expiry(binding, reported->ttl_ds);
     if (is_bound(binding) && !PLANTED(STALE_BINDING))
-        return object_name_equal(&binding->object, &reported->object) ? KEY_YES
-                                                                      : KEY_NO;
+        return is_same ? KEY_YES : KEY_NO;
     if (binding != NULL && binding->is_deleted)
         return KEY_NO;
     if (store_find(worker->store, reported->key, clock_boot_ds(), &view)) {
