@@ -59,8 +59,11 @@ give_memory_back(struct worker *worker, uint8_t *bytes)
 static void
 free_spares(struct worker *worker)
 {
-    while (!list_is_empty(&worker->batch_spares))
-        free(take_memory(worker));
+    LIST_FOREACH (spare, &worker->batch_spares) {
+        list_remove(spare);
+        free(spare);
+    }
+    worker->batch_spare_count = 0;
 }
 
 void
