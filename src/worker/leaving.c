@@ -120,12 +120,39 @@ leaving_stay(struct leaving *leaving, const char *format, ...)
     leaving->deleted = (struct writer){0};
 }
 
+/* ---- Nothing to move, or nobody to move it to ---- */
+
+/* No others are known, and this one is: a worker that was started again and has not heard who
+ * belongs may have others. */
+static bool
+is_alone(const struct worker *worker)
+{
+    const struct membership *membership = worker->membership;
+    return membership == NULL ||
+           (membership_count(membership) == 1 &&
+            membership_at(membership, 0)->node == arenas_own(worker).node);
+}
+
+static void
+end_with_nothing(struct leaving *leaving)
+{
+    free(leaving->told);
+    free(leaving->refs);
+    leaving->told = NULL;
+    leaving->refs = NULL;
+    leaving->capacity = 0;
+    leaving->phase = HAS_NOTHING;
+    leaving->until_ms = clock_monotonic_ms() + LEAVING_NOTHING_MS;
+}
+
 /* ---- Who takes it over ---- */
 
 static void
 choose(struct leaving *leaving)
 {
-    if (leaving->taker.node == 0) {
+    if (leaving->taker.node == 0 && is_alone(leaving->worker)) {
+        end_with_nothing(leaving); /* Who was asked had just left as well. */
+    } else if (leaving->taker.node == 0) {
         leaving_stay(leaving,
                      "no other member says that it has room for the %" PRIu64
                      " objects (%.1f MiB) that only this node has",
@@ -292,17 +319,6 @@ leaving_tick(struct worker *worker)
 
 /* ---- LEAVE ---- */
 
-/* No others are known, and this one is: a worker that was started again and has not heard who
- * belongs may have others. */
-static bool
-is_alone(const struct worker *worker)
-{
-    const struct membership *membership = worker->membership;
-    return membership == NULL ||
-           (membership_count(membership) == 1 &&
-            membership_at(membership, 0)->node == arenas_own(worker).node);
-}
-
 /* Nor is there anything that its client will be told is there. */
 static bool
 has_nothing_to_move(struct leaving *leaving)
@@ -330,18 +346,6 @@ reset(struct worker *worker)
     *leaving = (struct leaving){.worker = worker, .round = round, .told = told};
     worker->leaving = leaving;
     return told != NULL;
-}
-
-static void
-end_with_nothing(struct leaving *leaving)
-{
-    free(leaving->told);
-    free(leaving->refs);
-    leaving->told = NULL;
-    leaving->refs = NULL;
-    leaving->capacity = 0;
-    leaving->phase = HAS_NOTHING;
-    leaving->until_ms = clock_monotonic_ms() + LEAVING_NOTHING_MS;
 }
 
 static enum ds_status

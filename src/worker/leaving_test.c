@@ -147,6 +147,29 @@ TEST(a_worker_alone_has_nothing_to_move)
     (void)put_block(&client);
 }
 
+/* The others leave at the same time: nobody is there any more who could say what room it has,
+ * and nobody to whom this worker would be of use. */
+TEST(a_worker_that_is_left_alone_has_nobody_to_move_to)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    char address[32];
+    AUTO_WRITER(body);
+    pair_open(&pair, &f, says_nothing);
+    (void)put_block(&pair.client);
+    tell(&pair.client, LEAVE_BEGIN);
+    CHECK(says(&pair.client, "\"state\": \"moving\""));
+    snprintf(address, sizeof address, "127.0.0.1:%u", pair.other.port);
+    struct member_renew goodbye = {.flags = MEMBER_LEAVES,
+                                   .who = {.node = NODE,
+                                           .incarnation = INCARNATION,
+                                           .address = slice_of_text(address)}};
+    encode_member_renew(&body, &goodbye);
+    CHECK_OK(caller_call(&pair.member, MESSAGE_MEMBER_RENEW, bytes_of(&body)));
+    RUN_UNTIL(&f, is_said(&pair.client, "\"state\": \"nothing\""));
+    pair_close(&pair);
+}
+
 /* Whoever asked ends it now, and with it what it would take. */
 TEST(a_worker_that_has_nothing_takes_nothing_new_either)
 {
@@ -427,6 +450,7 @@ TEST(a_worker_stays_when_its_taker_is_lost)
 
 TEST_MAIN(
     RUN(a_worker_alone_has_nothing_to_move),
+    RUN(a_worker_that_is_left_alone_has_nobody_to_move_to),
     RUN(a_worker_that_has_nothing_takes_nothing_new_either),
     RUN(a_worker_that_is_about_to_seal_something_has_something),
     RUN(a_worker_that_has_nothing_goes_also_if_nobody_ends_it),
