@@ -118,8 +118,13 @@ def cluster(network: Network, site: Site) -> Iterator[Cluster]:
 
 @pytest.fixture
 def clocked(network: Network, site: Site) -> Iterator[Cluster]:
-    """The same, each with a wall clock of its own."""
+    """The same, each with a wall clock of its own. What libfaketime leaves of processes
+    that were killed is removed."""
+    memory = Path("/dev/shm")
+    before = set(memory.glob("*faketime*"))
     yield from _three_workers(ClockedCluster(site, network.hosts))
+    for path in set(memory.glob("*faketime*")) - before:
+        path.unlink(missing_ok=True)
 
 
 @pytest.fixture
