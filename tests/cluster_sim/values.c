@@ -1,6 +1,8 @@
 /* Every value has a number, and its bytes follow from that and the key. */
 #include "sim.h"
 
+#include "mix.h"
+
 #include "base/slice.h"
 #include "store/table_reader.h"
 
@@ -19,16 +21,6 @@ uint32_t
 value_new(void)
 {
     return ++last_value;
-}
-
-static uint64_t
-mix(uint64_t x)
-{
-    x ^= x >> 31;
-    x *= UINT64_C(0x7fb5d329728ea185);
-    x ^= x >> 27;
-    x *= UINT64_C(0x81dadef4bc2dd44d);
-    return x ^ x >> 33;
 }
 
 /* 16 bytes to 96 KiB, most of them small; whole words. */

@@ -1,5 +1,7 @@
 #include "oracle.h"
 
+#include "mix.h"
+
 #include "base/check.h"
 
 #include <stdlib.h>
@@ -145,16 +147,6 @@ oracle_check(void)
 }
 
 /* ---- Values ---- */
-
-static uint64_t
-mix(uint64_t x)
-{
-    x ^= x >> 31;
-    x *= UINT64_C(0x7fb5d329728ea185);
-    x ^= x >> 27;
-    x *= UINT64_C(0x81dadef4bc2dd44d);
-    return x ^ x >> 33;
-}
 
 /* 16 bytes to 128 KiB, most of them small; whole words. */
 uint64_t
