@@ -402,6 +402,21 @@ handle_members(struct session *session, const struct frame_header *header,
 
 /* ---- Life ---- */
 
+/* A child that was forked again has the arena of the one before: nobody is to be told of an
+ * epoch without it. */
+static enum ds_status
+add_self(struct metastore *metastore, struct ds_error *err)
+{
+    const struct worker *worker = metastore->worker;
+    const struct table_header *table = store_header(worker->store);
+    struct member self = {.node = table->node,
+                          .incarnation = table->incarnation,
+                          .restarts = (uint32_t)worker->restarts};
+    struct members_past none = {0};
+    snprintf(self.address, sizeof self.address, "%s", worker->flags->worker_address);
+    return members_renew(metastore->members, &self, none, clock_monotonic_ms(), err);
+}
+
 enum ds_status
 metastore_open(struct worker *worker, const struct metastore_past *past,
                struct metastore **out, struct ds_error *err)
@@ -424,7 +439,10 @@ metastore_open(struct worker *worker, const struct metastore_past *past,
         status = members_create(lease_ms, metastore->saved, clock_monotonic_ms(),
                                 &metastore->members, err);
     }
+    if (status == DS_OK && past == NULL && worker->restarts > 0)
+        status = add_self(metastore, err);
     if (status != DS_OK) {
+        members_destroy(metastore->members);
         free(metastore);
         return status;
     }
