@@ -540,36 +540,6 @@ directory_forget_expired(struct worker *worker)
     }
 }
 
-/* Keys of users' objects. */
-struct own_keys {
-    struct writer keys;
-    uint32_t count;
-};
-
-static void
-collect_own(const struct object_view *view, struct ds_slice key, void *arg)
-{
-    struct own_keys *own = arg;
-    if ((view->flags & SLOT_FLAG_BLOCK) != 0)
-        return;
-    write_short_bytes(&own->keys, key);
-    own->count += !own->keys.failed;
-}
-
-void
-directory_forget_own(struct worker *worker)
-{
-    struct own_keys own = {0};
-    store_each(worker->store, collect_own, &own);
-    struct reader reader = reader_of(own.keys.data, own.keys.len);
-    for (uint32_t i = 0; i < own.count; i++)
-        (void)store_delete(worker->store, read_short_bytes(&reader), clock_boot_ds());
-    log_warn("worker was away for too long, and lets go of %" PRIu32
-             " objects of users",
-             own.count);
-    writer_fini(&own.keys);
-}
-
 size_t
 directory_count(const struct directory *directory)
 {

@@ -83,9 +83,6 @@ void directory_each_known(const struct worker *worker, directory_key_fn fn, void
 void directory_forget_deleted(struct worker *worker);
 void directory_forget_expired(struct worker *worker);
 
-/* Nothing that we hold of users' keys can be believed any more: it is deleted. */
-void directory_forget_own(struct worker *worker);
-
 /* Forgets what others own now, or all. */
 void directory_forget(struct worker *worker, bool is_all);
 

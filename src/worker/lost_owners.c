@@ -112,6 +112,16 @@ was_gone(struct lost_epoch *epoch, struct ds_slice key)
 }
 
 bool
+lost_owners_had(struct lost_owners *lost, struct ds_slice key)
+{
+    LIST_FOREACH (link, &lost->epochs) {
+        if (was_gone(CONTAINER_OF(link, struct lost_epoch, link), key))
+            return true;
+    }
+    return false;
+}
+
+bool
 lost_owners_none_since(struct lost_owners *lost, uint32_t node, uint32_t incarnation,
                        struct ds_slice key)
 {

@@ -163,17 +163,20 @@ owners_was_away(const struct worker *worker)
 }
 
 /* A process that was started again does not know what the one before remembered of who was
- * away then. Who was away itself does not know better than others. */
+ * away then. Who was away itself, or has been a member for no longer than the one that is back,
+ * does not know better than that. */
 bool
 owners_remember(const struct worker *worker, const struct key_owner *member,
                 struct ds_slice key)
 {
     struct owners *owners = worker->owners;
+    bool is_no_better = owners->was_away || owners_self(worker).since >= member->since;
     bool has_seen_it_go =
         lost_owners_has(&owners->lost, member->node, member->incarnation);
-    return owners->was_away || ((has_seen_it_go || worker->restarts == 0) &&
-                                lost_owners_none_since(&owners->lost, member->node,
-                                                       member->incarnation, key));
+    return is_no_better || PLANTED(FORGOTTEN_OWNER) ||
+           ((has_seen_it_go || worker->restarts == 0) &&
+            lost_owners_none_since(&owners->lost, member->node, member->incarnation,
+                                   key));
 }
 
 /* ---- When we know what our keys are ---- */
@@ -283,6 +286,88 @@ is_soon(const struct worker *worker)
     return clock_boot_ds() < ended_ds + MEMBER_AWAY_MS / MS_PER_DS;
 }
 
+/* Keys of users' objects that cannot be believed any more. */
+struct own_keys {
+    struct worker *worker;
+    struct lost_owners *lost; /* NULL: whosever they were. */
+    struct writer keys;
+    uint32_t count;
+};
+
+static void
+collect_own(const struct object_view *view, struct ds_slice key, void *arg)
+{
+    struct own_keys *own = arg;
+    bool is_lost = own->lost == NULL || (owners_is_our_share(own->worker, key) &&
+                                         lost_owners_had(own->lost, key));
+    if ((view->flags & SLOT_FLAG_BLOCK) != 0 || !is_lost)
+        return;
+    write_short_bytes(&own->keys, key);
+    own->count += !own->keys.failed;
+}
+
+static void
+forget_own(struct worker *worker, struct lost_owners *lost, const char *reason)
+{
+    struct own_keys own = {.worker = worker, .lost = lost};
+    store_each(worker->store, collect_own, &own);
+    struct reader reader = reader_of(own.keys.data, own.keys.len);
+    for (uint32_t i = 0; i < own.count; i++)
+        (void)store_delete(worker->store, read_short_bytes(&reader), clock_boot_ds());
+    if (own.count > 0 || lost == NULL)
+        log_warn("worker lets go of %" PRIu32 " objects of users reason=\"%s\"",
+                 own.count, reason);
+    writer_fini(&own.keys);
+}
+
+/* NULL: it belongs no more, or another arena is in its place. */
+static const struct member *
+find_next(const struct known_member *known, const struct next_members *next)
+{
+    for (uint32_t i = 0; i < next->count; i++) {
+        const struct member *member = &next->members[i];
+        if (member->node == known->who.node &&
+            member->incarnation == known->who.incarnation)
+            return member;
+    }
+    return NULL;
+}
+
+/* It was a member all the time that we were none. */
+static bool
+has_stayed(const struct known_member *known, const struct member *member)
+{
+    return member != NULL && member->since == known->who.since;
+}
+
+/* Those that owned our keys while we were away, without us, and are other processes by now, or
+ * gone: what was deleted then nobody tells us. Where nobody has stayed, nobody owned anything.
+ * False when out of memory. */
+static bool
+find_forgetful(const struct worker *worker, const struct next_members *next,
+               struct lost_owners *out)
+{
+    const struct owners *owners = worker->owners;
+    struct past_member *past = calloc((size_t)owners->count + 1, sizeof *past);
+    uint32_t count = 0;
+    bool has_anybody_stayed = false;
+    for (uint32_t i = 0; past != NULL && i < owners->count; i++) {
+        const struct known_member *known = &owners->members[i];
+        const struct member *member = find_next(known, next);
+        if (known->who.node == own_node(worker))
+            continue;
+        bool is_other =
+            has_stayed(known, member) && member->restarts != known->who.restarts;
+        past[count++] = (struct past_member){known->who.node, known->who.incarnation,
+                                             member == NULL || is_other};
+        has_anybody_stayed = has_anybody_stayed || has_stayed(known, member);
+    }
+    bool is_noted =
+        past != NULL && (!has_anybody_stayed || lost_owners_add(out, past, count));
+    free(past);
+    return is_noted;
+}
+
 static void
 begin_anew(struct worker *worker)
 {
@@ -292,7 +377,7 @@ begin_anew(struct worker *worker)
                  "epoch=%" PRIu64,
                  owners->epoch);
     if (!owners->was_away && !is_soon(worker))
-        directory_forget_own(worker);
+        forget_own(worker, NULL, "was away for too long");
     owners->was_away = true;
     end_lease(worker);
     if (owners->ready_ring != owners->ring)
@@ -357,8 +442,12 @@ owners_changed(struct worker *worker, const struct next_members *next)
     uint64_t back_since = find_return(worker, next);
     bool is_anew = back_since != 0 && back_since != owners->back_since;
     struct report_to to = {next->epoch, ring, members, count, back_since != 0};
+    struct lost_owners forgetful;
+    lost_owners_init(&forgetful);
     if (known == NULL || ring == NULL || !note_lost(worker, next) ||
+        (is_anew && !find_forgetful(worker, next, &forgetful)) ||
         !reports_members_changed(worker, &to)) {
+        lost_owners_forget(&forgetful);
         free(known);
         ring_destroy(ring);
         return false;
@@ -384,6 +473,8 @@ owners_changed(struct worker *worker, const struct next_members *next)
         owners->back_since = back_since;
         lost_owners_forget(&owners->lost);
         begin_anew(worker);
+        forget_own(worker, &forgetful, "who owned their keys meanwhile is gone");
+        lost_owners_forget(&forgetful);
         kept_journals_drop_all(worker);
     }
     directory_forget(worker, is_anew);
