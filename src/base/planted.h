@@ -41,7 +41,6 @@
     X(UNHEARD_DROP, "unheard-drop",                                                    \
       "what is just being bound is sealed though dropped")                             \
     X(LATE_ORDER, "late-order", "an owner obeys whenever the order was sent")          \
-    X(LATE_ANSWER, "late-answer", "an owner's answer is believed whenever it comes")   \
     X(FORGOTTEN_OWNER, "forgotten-owner", "who of the owners is gone is not noted")    \
     X(UNCOMPARED_COPY, "uncompared-copy", "a copy's checksum is not compared")         \
     X(UNTOLD_WAITER, "untold-waiter", "who waits for a copy is not told of it")        \

@@ -2,7 +2,6 @@
 
 #include "base/check.h"
 #include "base/numeric.h"
-#include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
@@ -55,6 +54,13 @@ close_one(struct key_request *request)
         round_end(request);
 }
 
+static bool
+is_binding(const struct key_request *request)
+{
+    return request->order == KEY_BIND || request->order == KEY_BIND_IF_ABSENT ||
+           request->order == KEY_MOVE;
+}
+
 /* What is nowhere may come until the time is up, and an owner may be found. */
 static void
 say(struct key_item *item, const struct wire_answer *answer)
@@ -71,6 +77,9 @@ say(struct key_item *item, const struct wire_answer *answer)
     item->is_done = true;
     if (request->ops->on_item != NULL)
         request->ops->on_item(request, item);
+    /* Of two that are bound to one key the owner's answers may come the other way round. */
+    if (is_binding(request) && request->may_pass_on && answer->answer == KEY_YES)
+        keys_drop_key(request->worker, item->change.key);
 }
 
 /* ---- Asking an owner ---- */
@@ -115,7 +124,7 @@ end(struct worker *worker, struct peer_request *peer, const struct peer_answer *
     struct key_owner self = owners_self(worker);
     bool is_said = answer->header != NULL && answer->header->status == DS_OK &&
                    decode_answers(answer->body, &list) && list.count == errand->count &&
-                   (key_owner_equal(&self, &errand->self) || PLANTED(LATE_ANSWER));
+                   key_owner_equal(&self, &errand->self);
     for (uint32_t i = 0; i < errand->count; i++) {
         struct key_item *item = &request->items[errand->items[i]];
         struct wire_answer said = {.answer = KEY_MOVED};
@@ -380,13 +389,6 @@ keys_are_binding(const struct worker *worker)
             return true;
     }
     return false;
-}
-
-static bool
-is_binding(const struct key_request *request)
-{
-    return request->order == KEY_BIND || request->order == KEY_BIND_IF_ABSENT ||
-           request->order == KEY_MOVE;
 }
 
 bool
