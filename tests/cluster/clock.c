@@ -31,6 +31,7 @@ static uint64_t random_state;
 static struct cpu_account account;
 static uint64_t event_count;
 bool cpu_is_measured;
+void (*virtual_after_each)(void);
 
 /* ---- What happens next ---- */
 
@@ -110,6 +111,8 @@ virtual_run_until(uint64_t at_ns)
         queue.now_ns = event.at_ns;
         event_count++;
         event.run(event.arg);
+        if (virtual_after_each != NULL)
+            virtual_after_each();
     }
     if (queue.now_ns < at_ns)
         queue.now_ns = at_ns;

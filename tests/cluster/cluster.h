@@ -43,7 +43,8 @@ void virtual_at(uint64_t at_ns, virtual_fn run, void *arg);
 void virtual_run_until(uint64_t at_ns);
 /* All nodes are gone: what is still to happen does nothing, and time begins anew. */
 void virtual_clear(void);
-uint64_t virtual_events(void); /* That have happened. */
+uint64_t virtual_events(void);           /* That have happened. */
+extern void (*virtual_after_each)(void); /* Of them; NULL: nothing. */
 
 void chance_seed(uint64_t seed);
 uint64_t chance_random(void);

@@ -15,6 +15,8 @@ enum {
     LEAVING_MS_MAX = 25000,   /* Then it is told to stay after all. */
     LATE_NS_MAX = 2000000000, /* What waited behind a cut comes within so long. */
     HURRY_MS = 400,
+    SOON_MS = 1500,
+    BEFORE_NS = 20000000,
 };
 
 enum phase {
@@ -36,6 +38,8 @@ static struct trouble {
 } troubles[NODES_MAX];
 
 static bool is_over; /* No more begin. */
+static bool crashes_meanwhile;
+static bool was_away; /* Somebody, at the last tick. */
 static uint64_t next_ns;
 
 static struct trouble *
@@ -79,7 +83,7 @@ note_crash(const struct node *node)
     uint64_t ms = chance_of(5, 6) ? chance_below(900) : chance_below(8000);
     trace("node %u: its worker was killed, another comes after %ju ms", node->index,
           (uintmax_t)ms);
-    losses_crash();
+    losses_crash(node);
     enter(node, CRASHED, ms);
 }
 
@@ -311,17 +315,47 @@ go_on(struct node *node)
     }
 }
 
+/* Somebody is no member any more: clients change what it has, and the next fault comes soon. */
+static void
+note_away(void)
+{
+    bool is_away = losses_are_open();
+    uint64_t soon_ns = virtual_now_ns() + chance_below(SOON_MS * VIRTUAL_MS);
+    if (is_away && !was_away) {
+        hurry();
+        next_ns = next_ns < soon_ns ? next_ns : soon_ns;
+    }
+    was_away = is_away;
+}
+
+/* While a node is away, the process of another: what only that remembered is gone. */
+static bool
+crash_meanwhile(struct node *node)
+{
+    if (!crashes_meanwhile || !losses_are_open() || !is_well(node))
+        return false;
+    crash(node);
+    return true;
+}
+
 void
 faults_tick(void)
 {
     for (uint32_t i = 0; i < cluster.count; i++)
         go_on(&cluster.nodes[i]);
+    note_away();
+    if (!is_over && virtual_now_ns() + BEFORE_NS > next_ns &&
+        virtual_now_ns() < next_ns + BEFORE_NS)
+        run.hurry_until_ns = virtual_now_ns() + BEFORE_NS; /* It meets with much. */
+    if (is_over || virtual_now_ns() < next_ns)
+        return;
     bool may_begin = run.allows_overlap ||
                      (all_are_well() && run.whole_since_ns != 0 && !losses_are_open());
-    if (is_over || virtual_now_ns() < next_ns || !may_begin)
+    struct node *node = &cluster.nodes[chance_below(cluster.count)];
+    bool has_begun = may_begin ? begin(node) : crash_meanwhile(node);
+    if (!may_begin && !has_begun)
         return;
-    if (begin(&cluster.nodes[chance_below(cluster.count)]))
-        run.faults++;
+    run.faults += has_begun;
     run_note(run.faults);
     next_ns = virtual_now_ns() + chance_below(PAUSE_MS_MAX * VIRTUAL_MS);
 }
@@ -331,12 +365,14 @@ faults_reset(void)
 {
     memset(troubles, 0, sizeof troubles);
     is_over = true;
+    was_away = false;
 }
 
 void
 faults_start(void)
 {
     run.allows_overlap = chance_of(1, 4);
+    crashes_meanwhile = chance_of(1, 2);
     is_over = run.faults_wanted == 0;
     next_ns = virtual_now_ns() + chance_below(2 * VIRTUAL_S);
 }

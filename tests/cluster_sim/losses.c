@@ -36,12 +36,17 @@ struct gap {
 struct tenure {
     uint32_t incarnation;
     uint64_t since;
-    uint64_t epoch_heard; /* Last, by its process. */
+    uint64_t epoch_heard; /* Last, by its process; */
+    uint64_t ended_count; /* so many processes had ended by then. */
+    bool has_ended;       /* Its own, since then. */
+    uint32_t put[KEYS]; /* What its clients set last: it may have let go of that before
+                             anybody looks. */
 };
 
 static struct gap gaps[GAPS_MAX];
 static uint32_t gap_count;
 static struct tenure tenures[NODES_MAX];
+static uint64_t ended_count; /* Processes, with what they remembered. */
 
 /* Of the node that leaves. */
 static struct {
@@ -54,6 +59,7 @@ void
 losses_reset(void)
 {
     gap_count = 0;
+    ended_count = 0;
     leaving.node = NULL;
     for (size_t i = 0; i < NODES_MAX; i++)
         tenures[i] = (struct tenure){0};
@@ -126,6 +132,13 @@ begin_gap(const struct node *node)
     struct gap *gap = &gaps[gap_count++];
     *gap = (struct gap){.node = node, .begin_ns = virtual_now_ns()};
     gap->held_count = find_held(node, gap->held);
+    for (uint32_t key = 0; key < KEYS; key++) {
+        uint32_t value = tenures[node->index].put[key];
+        if (value != 0)
+            gap->held[gap->held_count++] = (struct held){key, value};
+    }
+    gap->may_lose = tenures[node->index].ended_count != ended_count;
+    gap->is_multiple = tenures[node->index].has_ended;
     trace("node %u is no member any more%s", node->index,
           is_multiple ? ", as another one" : "");
     for (uint32_t i = 0; i < gap_count && is_multiple; i++) {
@@ -153,6 +166,7 @@ close_held(const struct gap *gap)
 static void
 lose_in_all(void)
 {
+    ended_count++;
     for (uint32_t i = 0; i < gap_count; i++)
         gaps[i].may_lose = gaps[i].may_lose || gaps[i].end_ns == 0;
 }
@@ -217,6 +231,7 @@ losses_may_see(const struct history_event *read)
 void
 losses_note_put(const struct node *node, uint32_t key, uint32_t value)
 {
+    tenures[node->index].put[key] = value;
     for (uint32_t i = 0; i < gap_count; i++) {
         struct gap *gap = &gaps[i];
         if (gap->end_ns == 0 && gap->node == node && gap->held_count < HELD_MAX)
@@ -264,6 +279,8 @@ look_at(struct node *node)
                      (uintmax_t)node->epoch_seen, (uintmax_t)epoch);
     node->epoch_seen = epoch;
     *heard = epoch;
+    tenures[node->index].ended_count = ended_count;
+    tenures[node->index].has_ended = false;
     run.troubles++;
     trace("node %u hears of epoch %ju", node->index, (uintmax_t)epoch);
     for (uint32_t i = 0; i < cluster.count; i++)
@@ -295,7 +312,7 @@ losses_wipe(struct node *node)
     tenures[node->index] = (struct tenure){0};
     if (leaving.node == node)
         leaving.node = NULL;
-    losses_crash();
+    losses_crash(node);
 }
 
 void
@@ -306,10 +323,14 @@ losses_begin_leaving(struct node *node)
 }
 
 void
-losses_crash(void)
+losses_crash(const struct node *node)
 {
+    struct gap *own = find_open(node);
     run.troubles++;
     lose_in_all();
+    tenures[node->index].has_ended = true;
+    if (own != NULL) /* It does not know any more who else was a member. */
+        own->is_multiple = true;
     if (leaving.node == NULL)
         return;
     struct gap *gap = find_open(leaving.node);

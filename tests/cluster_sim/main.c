@@ -77,7 +77,7 @@ on_fail(const char *text)
 }
 
 struct totals {
-    uint64_t operations, done, full, faults;
+    uint64_t operations, done, full, faults, unchecked;
 };
 
 static void
@@ -91,6 +91,7 @@ run_one(uint64_t seed, struct totals *totals)
     totals->done += run.done;
     totals->full += run.full;
     totals->faults += run.faults;
+    totals->unchecked += run.unchecked;
 }
 
 static void
@@ -199,8 +200,10 @@ main(int argc, char **argv)
     for (uint64_t seed = options.seed; seed < options.seed + options.count; seed++)
         run_options(seed, &totals);
     fprintf(stdout,
-            "cluster_sim: %ju seeds, %ju operations (%ju done, %ju full), %ju faults\n",
+            "cluster_sim: %ju seeds, %ju operations (%ju done, %ju full), %ju faults, "
+            "%ju keys not checked\n",
             (uintmax_t)options.count, (uintmax_t)totals.operations,
-            (uintmax_t)totals.done, (uintmax_t)totals.full, (uintmax_t)totals.faults);
+            (uintmax_t)totals.done, (uintmax_t)totals.full, (uintmax_t)totals.faults,
+            (uintmax_t)totals.unchecked);
     return 0;
 }

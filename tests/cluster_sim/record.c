@@ -138,16 +138,20 @@ record_check(void)
     struct history history = {.events = events,
                               .count = event_count,
                               .moment = moment,
+                              .repeats_max = 1,
                               .may_miss = losses_may_miss,
                               .may_see = losses_may_see};
     struct history_problem problem;
     for (uint32_t key = 0; key < KEYS; key++) {
         if (history_check_key(&history, key, &problem))
             continue;
+        if (problem.gave_up != NULL) {
+            trace("key %u: the check gives up: %s", key, problem.gave_up);
+            run.unchecked++;
+            continue;
+        }
         const struct history_event *event = problem.event;
         tell_story(key);
-        if (problem.gave_up != NULL)
-            cluster_fail("key %u: the check gives up: %s", key, problem.gave_up);
         cluster_fail("key %u: no order of what was done explains that %s value=%u by "
                      "client %u ended so at %.6f, moment %u",
                      key, history_operation_name(event->operation), event->value,

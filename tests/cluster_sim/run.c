@@ -246,6 +246,7 @@ run_seed(void)
     losses_reset();
     values_reset();
     faults_reset();
+    virtual_after_each = losses_look;
     open_cluster();
     wait_until_whole(FORM_MS, "at the beginning");
     clients_start();
@@ -256,6 +257,7 @@ run_seed(void)
     check_stores();
     run_note(virtual_events());
     run.is_over = true;
+    virtual_after_each = NULL;
     clients_hang_up();
     cluster_close();
 }

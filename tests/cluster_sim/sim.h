@@ -37,6 +37,7 @@ struct run {
     uint32_t done;       /* of them with success, */
     uint32_t full;       /* for want of room. */
     uint32_t faults;
+    uint32_t unchecked;      /* Keys, of which too much was under way at a time. */
     uint64_t troubles;       /* Faults, and epochs that somebody heard of. */
     uint64_t hash;           /* Of everything that happened, in order. */
     bool allows_overlap;     /* A fault may begin before the one before is over. */
@@ -122,7 +123,7 @@ void losses_left(struct node *node);
 void losses_stayed(void);
 void losses_note_put(const struct node *node, uint32_t key, uint32_t value);
 /* A process ends, with what only it knew. */
-void losses_crash(void);
+void losses_crash(const struct node *node);
 bool losses_may_miss(const struct history_event *event, uint32_t value);
 bool losses_may_see(const struct history_event *read);
 bool losses_are_open(void);

@@ -135,7 +135,8 @@ check_key(const struct history *history, uint32_t key)
 void
 oracle_check(void)
 {
-    struct history history = {.events = events, .count = event_count, .moment = moment};
+    struct history history = {
+        .events = events, .count = event_count, .moment = moment, .repeats_max = 2};
     for (uint32_t i = 0; i < event_count; i++) {
         const struct note *note = &notes[i];
         if (events[i].end == 0)

@@ -11,7 +11,6 @@
 enum {
     STATES_MAX = 1 << 14,
     PENDING_MAX = 64,
-    REPEATS_MAX = 2, /* That the check reckons with. */
 };
 
 struct state {
@@ -149,7 +148,7 @@ static uint64_t
 take_more_places(struct history_event *event)
 {
     uint64_t places = 0;
-    for (int i = 0; i < REPEATS_MAX && event->may_repeat; i++)
+    for (int i = 0; i < history->repeats_max && event->may_repeat; i++)
         places |= take_place(event, false);
     if (event->may_clear)
         places |= take_place(event, true);

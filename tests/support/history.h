@@ -46,6 +46,7 @@ struct history {
     struct history_event *events;
     uint32_t count;
     uint32_t moment; /* The last one. */
+    int repeats_max; /* Of one that may repeat, that the check reckons with. */
     /* The operation may find nothing although there is this value; or the read may see what
      * it saw, whatever there is. NULL: none may. */
     bool (*may_miss)(const struct history_event *event, uint32_t value);
