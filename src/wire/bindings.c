@@ -7,11 +7,19 @@
 
 enum {
     BINDING_BYTES_MIN = 4 + 2 * BLOCK_KEY_BYTES + 2,
-    ANSWER_BYTES = 1 + BLOCK_KEY_BYTES + 4
+    ANSWER_BYTES_MIN = 1 + BLOCK_KEY_BYTES + 4,
+    VALUE_BYTES_MIN = 8 + 2,
+    VALUE_FOLLOWS = 1 << 7, /* Beside the answer, in its byte. */
 };
 static_assert(KEY_ORDERS_MAX * (BINDING_BYTES_MIN + DS_KEY_BYTES_MAX) + 64 <=
                   FRAME_BODY_BYTES_MAX,
               "orders for the longest keys fit into a frame");
+static_assert(KEY_ORDERS_MAX * (ANSWER_BYTES_MIN + VALUE_BYTES_MIN) +
+                      KEY_VALUES_BYTES_MAX + 64 <=
+                  FRAME_BODY_BYTES_MAX,
+              "answers with values fit into a frame");
+static_assert(KEY_VALUE_BYTES_MAX <= UINT16_MAX, "a value's length is a u16");
+static_assert((int)KEY_ANSWER_COUNT <= (int)VALUE_FOLLOWS, "there is room for a bit");
 
 /* ---- Objects ---- */
 
@@ -91,6 +99,7 @@ encode_key_orders_begin(struct writer *writer, const struct key_orders *message)
     write_u32(writer, message->wait_ms);
     write_u32(writer, message->from);
     write_u64(writer, message->epoch);
+    write_u8(writer, message->wants_values);
     write_u32(writer, message->bindings.count);
 }
 
@@ -102,7 +111,9 @@ decode_key_orders(struct ds_slice body, struct key_orders *out)
     struct key_orders message = {.wait_ms = read_u32(&reader)};
     message.from = read_u32(&reader);
     message.epoch = read_u64(&reader);
-    if (order >= KEY_ORDER_COUNT ||
+    uint8_t wants_values = read_u8(&reader);
+    message.wants_values = wants_values != 0;
+    if (order >= KEY_ORDER_COUNT || wants_values > (order == KEY_FIND) ||
         !read_bindings(&reader, order == KEY_MOVE, &message.bindings))
         return false;
     message.order = (enum key_order)order;
@@ -119,9 +130,24 @@ encode_answers_begin(struct writer *writer, uint32_t count)
 void
 encode_answer(struct writer *writer, const struct wire_answer *answer)
 {
-    write_u8(writer, (uint8_t)answer->answer);
+    bool has_value = answer->value.len > 0;
+    write_u8(writer, (uint8_t)(answer->answer | (has_value ? VALUE_FOLLOWS : 0)));
     write_object(writer, &answer->object);
     write_u32(writer, answer->ttl_ds);
+    if (has_value) {
+        write_u64(writer, answer->checksum);
+        write_short_bytes(writer, answer->value);
+    }
+}
+
+/* False: it is empty, or too large, or of no object. */
+static bool
+read_value(struct reader *reader, struct wire_answer *out)
+{
+    out->checksum = read_u64(reader);
+    out->value = read_short_bytes(reader);
+    return out->value.len > 0 && out->value.len <= KEY_VALUE_BYTES_MAX &&
+           out->answer == KEY_YES && out->object.node != 0;
 }
 
 bool
@@ -129,11 +155,16 @@ next_answer(struct answer_list *list, struct wire_answer *out)
 {
     if (!step(&list->count))
         return false;
-    uint8_t answer = read_u8(&list->at);
+    uint8_t first = read_u8(&list->at);
+    bool has_value = (first & VALUE_FOLLOWS) != 0;
+    uint8_t answer = (uint8_t)(first & ~VALUE_FOLLOWS);
+    *out = (struct wire_answer){0};
     if (!read_object(&list->at, &out->object) || answer >= KEY_ANSWER_COUNT)
         return false;
     out->answer = (enum key_answer)answer;
     out->ttl_ds = read_u32(&list->at);
+    if (has_value && !read_value(&list->at, out))
+        return false;
     return reader_ok(&list->at);
 }
 
@@ -142,7 +173,7 @@ read_answers(struct reader *reader, struct answer_list *out)
 {
     struct answer_list list = {.count = read_u32(reader)};
     list.at = *reader;
-    if (!fixed_list_fits(list.count, &list.at, ANSWER_BYTES))
+    if (list.count > reader_left(reader) / ANSWER_BYTES_MIN)
         return false;
     struct answer_list probe = list;
     struct wire_answer answer;
@@ -150,6 +181,8 @@ read_answers(struct reader *reader, struct answer_list *out)
         if (!next_answer(&probe, &answer))
             return false;
     }
+    if (!reader_done(&probe.at))
+        return false;
     *out = list;
     return true;
 }

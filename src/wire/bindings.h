@@ -17,6 +17,9 @@
  * milliseconds. */
 #define KEY_ORDERS_MAX 15000u
 
+/* Most bytes of a value that comes with an answer, and of all values in one message. */
+enum { KEY_VALUE_BYTES_MAX = 8 << 10, KEY_VALUES_BYTES_MAX = 1 << 20 };
+
 struct wire_binding {
     struct object_name object; /* node 0: none. */
     struct object_name was;    /* KEY_MOVE: what it takes the place of; else none. */
@@ -50,9 +53,10 @@ enum key_order {
 /* wait_ms stands where a lookup has it (message.h). */
 struct key_orders {
     enum key_order order;
-    uint32_t wait_ms; /* KEY_FIND */
-    uint32_t from;    /* The node that says so; to a holder: that owns the keys. */
-    uint64_t epoch;   /* To the owner: of the members that it knows. */
+    uint32_t wait_ms;  /* KEY_FIND */
+    uint32_t from;     /* The node that says so; to a holder: that owns the keys. */
+    uint64_t epoch;    /* To the owner: of the members that it knows. */
+    bool wants_values; /* KEY_FIND: small ones shall come with the answers. */
     struct binding_list bindings;
 };
 /* `count` calls of encode_binding() follow. */
@@ -72,7 +76,9 @@ struct wire_answer {
         object;      /* KEY_FIND: what it is. To KEY_DROP and KEY_ASK: what the
                                   holder has instead of it; node 0: nothing. */
     uint32_t ttl_ds; /* KEY_MOVE, KEY_DROP, KEY_ASK: what is left of its time; 0: it is
-                        for ever. */
+                              for ever. */
+    struct ds_slice value; /* KEY_FIND: the object's bytes; empty: they are not sent. */
+    uint64_t checksum;     /* Of them; who gets them compares. */
 };
 struct answer_list {
     uint32_t count;

@@ -2,13 +2,11 @@
  * scripted. */
 #include "worker/directory.h"
 
-#include "meta/members.h"
-#include "worker/keys.h"
 #include "worker/objects.h"
 #include "worker/owners.h"
-#include "worker/peers_testing.h"
+#include "worker/pair_testing.h"
 
-enum { KEY_BYTES = 16, TTL_DS = 600 };
+enum { TTL_DS = 600 };
 
 /* What the other one was told, and what it answers. */
 static atomic_int drops_seen;
@@ -16,12 +14,6 @@ static atomic_int binds_seen;
 static _Atomic uint64_t dropped_generation;
 static _Atomic uint64_t older_generation; /* It has this one first; 0: none. */
 static atomic_bool has_nothing;           /* When it is asked. */
-
-static struct object_name
-object_of(uint32_t generation)
-{
-    return (struct object_name){NODE, INCARNATION, 5, generation};
-}
 
 static void
 answer_one(const struct key_orders *orders, const struct wire_binding *binding,
@@ -61,108 +53,14 @@ WELCOMING(takes_orders)
                       (struct ds_slice){0});
 }
 
-/* ---- The cluster ---- */
-
-struct pair {
-    struct fake_peer other;
-    struct caller member; /* Keeps the other one a member. */
-    struct caller as_other;
-    struct caller client;
-    char ours[KEY_BYTES];   /* A key that we own, */
-    char theirs[KEY_BYTES]; /* and one that the other owns. */
-};
-
 static void
-report_nothing(struct fixture *f, struct caller *as_other)
+open_pair(struct pair *pair, struct fixture *f)
 {
-    const struct member *other = membership_find(f->worker.membership, NODE);
-    struct key_report report = {.node = NODE,
-                                .incarnation = INCARNATION,
-                                .member_since = other->since,
-                                .epoch = owners_epoch(f->worker.owners),
-                                .is_last = true};
-    AUTO_WRITER(body);
-    encode_key_report_begin(&body, &report);
-    CHECK_OK(caller_call(as_other, MESSAGE_KEY_REPORT, bytes_of(&body)));
-}
-
-static bool
-is_owned_by(const struct fixture *f, const char *key, uint32_t node)
-{
-    return owners_find(&f->worker, slice_of_text(key)).node == node;
-}
-
-static void
-find_key(const struct fixture *f, uint32_t node, char out[KEY_BYTES])
-{
-    int i = 0;
-    do
-        snprintf(out, KEY_BYTES, "key%d", i++);
-    while (!is_owned_by(f, out, node));
-}
-
-static void
-pair_open(struct pair *pair, struct fixture *f)
-{
-    uint32_t own = store_header(f->worker.store)->node;
     atomic_store(&drops_seen, 0);
     atomic_store(&binds_seen, 0);
     atomic_store(&older_generation, 0);
     atomic_store(&has_nothing, false);
-    fake_peer_start_tcp(&pair->other, takes_orders);
-    join(f, &pair->member, &pair->other);
-    caller_open_tcp(&pair->as_other, f, f->address);
-    say_hello_as_member(&pair->as_other);
-    caller_open(&pair->client, f);
-    say_hello(&pair->client);
-    CHECK(!is_owned_by(f, "a", own) && !is_owned_by(f, "b", own)); /* Not known yet. */
-    report_nothing(f, &pair->as_other);
-    RUN_UNTIL(f, owners_is_current(&f->worker));
-    find_key(f, own, pair->ours);
-    find_key(f, NODE, pair->theirs);
-}
-
-static void
-pair_close(struct pair *pair)
-{
-    caller_close(&pair->client);
-    caller_close(&pair->as_other);
-    caller_close(&pair->member);
-    fake_peer_stop(&pair->other);
-}
-
-/* The other one orders something about one key. */
-static struct wire_answer
-order_one(struct pair *pair, struct key_orders orders, struct wire_binding binding)
-{
-    struct answer_list list;
-    struct wire_answer answer = {.answer = KEY_MOVED};
-    AUTO_WRITER(body);
-    encode_key_orders_begin(&body, &orders);
-    encode_binding(&body, &binding);
-    CHECK_OK(caller_call(&pair->as_other, MESSAGE_KEY_ORDERS, bytes_of(&body)));
-    CHECK(decode_answers(body_of(&pair->as_other), &list));
-    CHECK(next_answer(&list, &answer));
-    return answer;
-}
-
-static uint64_t
-epoch_of(const struct pair *pair)
-{
-    return owners_epoch(pair->as_other.fixture->worker.owners);
-}
-
-static struct wire_answer
-order(struct pair *pair, enum key_order order, const char *key,
-      struct object_name object, uint32_t from)
-{
-    struct key_orders orders = {.order = order,
-                                .from = from == 0 ? NODE : from,
-                                .epoch = epoch_of(pair),
-                                .bindings.count = 1};
-    return order_one(
-        pair, orders,
-        (struct wire_binding){.object = object, .key = slice_of_text(key)});
+    pair_open(pair, f, takes_orders);
 }
 
 static struct wire_answer
@@ -190,7 +88,7 @@ TEST(a_holder_drops_its_object_before_another_takes_its_place)
     FIXTURE(f, 64);
     struct pair pair;
     struct object_name none = {0};
-    pair_open(&pair, &f);
+    open_pair(&pair, &f);
     CHECK_INT(order(&pair, KEY_FIND, pair.ours, none, 0).answer, KEY_NO);
     CHECK_INT(order(&pair, KEY_BIND, pair.ours, object_of(1), 0).answer, KEY_YES);
     struct wire_answer found = order(&pair, KEY_FIND, pair.ours, none, 0);
@@ -212,7 +110,7 @@ TEST(a_holder_with_an_older_object_is_told_again)
 {
     FIXTURE(f, 64);
     struct pair pair;
-    pair_open(&pair, &f);
+    open_pair(&pair, &f);
     CHECK_INT(order(&pair, KEY_BIND, pair.ours, object_of(2), 0).answer, KEY_YES);
     atomic_store(&older_generation, 1);
     CHECK_OK(call_delete(&pair.client, pair.ours));
@@ -230,7 +128,7 @@ TEST(an_object_is_moved_if_it_still_is_its_keys)
     struct pair pair;
     struct object_view view;
     struct object_name none = {0}, moved = object_of(1);
-    pair_open(&pair, &f);
+    open_pair(&pair, &f);
     struct ds_slice key = slice_of_text(pair.ours);
     (void)put(&pair.client, pair.ours, 100);
     uint64_t now = clock_boot_ds();
@@ -257,7 +155,7 @@ TEST(an_object_of_another_node_is_moved_when_that_has_let_go)
     FIXTURE(f, 64);
     struct pair pair;
     struct object_name none = {0}, first = object_of(1), second = object_of(2);
-    pair_open(&pair, &f);
+    open_pair(&pair, &f);
     CHECK_INT(order(&pair, KEY_BIND, pair.ours, first, 0).answer, KEY_YES);
     atomic_store(&older_generation, 3);
     CHECK_INT(move(&pair, pair.ours, second, first).answer, KEY_NO);
@@ -278,7 +176,7 @@ TEST(an_object_is_moved_if_its_holder_still_has_it)
     FIXTURE(f, 64);
     struct pair pair;
     struct object_name none = {0}, moved = object_of(3);
-    pair_open(&pair, &f);
+    open_pair(&pair, &f);
     CHECK_INT(order(&pair, KEY_BIND, pair.ours, object_of(2), 0).answer, KEY_YES);
     atomic_store(&older_generation, 1);
     CHECK_INT(move(&pair, pair.ours, moved, object_of(1)).answer, KEY_YES);
@@ -296,7 +194,7 @@ TEST(an_object_of_no_member_is_not_bound_and_a_key_of_others_not_answered)
     FIXTURE(f, 64);
     struct pair pair;
     struct object_name none = {0}, stranger = {NODE, INCARNATION + 1, 1, 1};
-    pair_open(&pair, &f);
+    open_pair(&pair, &f);
     CHECK_INT(order(&pair, KEY_BIND, pair.ours, stranger, 0).answer, KEY_MOVED);
     CHECK_INT(order(&pair, KEY_FIND, pair.theirs, none, 0).answer, KEY_MOVED);
     CHECK_INT(order(&pair, KEY_UNBIND, pair.theirs, none, 0).answer, KEY_MOVED);
@@ -310,7 +208,7 @@ TEST(what_its_holder_does_not_have_is_absent)
 {
     FIXTURE(f, 64);
     struct pair pair;
-    pair_open(&pair, &f);
+    open_pair(&pair, &f);
 
     CHECK_INT(order(&pair, KEY_BIND, pair.ours, object_of(1), 0).answer, KEY_YES);
     CHECK_INT(order(&pair, KEY_BIND_IF_ABSENT, pair.ours, object_of(2), 0).answer,
@@ -331,7 +229,7 @@ TEST(an_order_of_the_past_is_not_obeyed)
 {
     FIXTURE(f, 64);
     struct pair pair;
-    pair_open(&pair, &f);
+    open_pair(&pair, &f);
 
     CHECK_INT(order(&pair, KEY_BIND, pair.ours, object_of(1), 0).answer, KEY_YES);
     uint64_t since = membership_find(f.worker.membership, NODE)->since;
@@ -353,7 +251,7 @@ TEST(an_object_is_sealed_when_the_owner_of_its_key_has_bound_it)
 {
     FIXTURE(f, 64);
     struct pair pair;
-    pair_open(&pair, &f);
+    open_pair(&pair, &f);
     (void)put(&pair.client, pair.theirs, 100);
     CHECK_INT(atomic_load(&binds_seen), 1);
     CHECK(is_found(&f, pair.theirs));
@@ -364,7 +262,7 @@ TEST(a_holder_obeys_the_owner_alone)
 {
     FIXTURE(f, 64);
     struct pair pair;
-    pair_open(&pair, &f);
+    open_pair(&pair, &f);
     struct wire_extent extent = put(&pair.client, pair.theirs, 100);
     struct object_ref ref = {extent.ref.slot, extent.ref.generation};
     struct object_name object = objects_name(&f.worker, ref), other = object;
@@ -390,7 +288,7 @@ TEST(without_a_lease_a_worker_owns_and_believes_nothing)
 {
     FIXTURE(f, 64);
     struct pair pair;
-    pair_open(&pair, &f);
+    open_pair(&pair, &f);
     (void)put(&pair.client, pair.ours, 100);
     CHECK(directory_is_here(&f.worker, slice_of_text(pair.ours)));
     owners_set_lease(&f.worker, clock_boot_ds());

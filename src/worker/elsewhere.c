@@ -28,22 +28,13 @@ find_lookup(const struct session *session, uint32_t sequence)
     return NULL;
 }
 
-static bool
-is_copied(struct worker *worker, const struct object_name *object)
-{
-    struct lookup by_name = {.flags = LOOKUP_BLOCKS};
-    struct object_view view;
-    uint8_t key[BLOCK_KEY_BYTES];
-    wire_object_key(object, key);
-    return lookup_find(worker, &by_name, slice(key, sizeof key), &view);
-}
-
 /* It is somewhere, but not here. */
 static bool
 is_missing(const struct key_item *item)
 {
+    struct object_view view;
     return item->is_done && item->answer.answer == KEY_YES &&
-           !is_copied(item->request->worker, &item->answer.object);
+           !lookup_find_named(item->request->worker, &item->answer.object, &view);
 }
 
 static void
@@ -218,6 +209,7 @@ elsewhere_start(struct session *session, const struct frame_header *header,
     if (status != DS_OK)
         return status;
     request->order = KEY_FIND;
+    request->wants_values = true;
     while (next_key(&keys, &key)) {
         struct key_item *item = keys_add(request, keys_in_body(request, body, key));
         item->is_done = !wire_user_key_is_legal(key);

@@ -7,6 +7,7 @@
 #include "os/clock.h"
 #include "worker/keys.h"
 #include "worker/objects.h"
+#include "worker/small_values.h"
 #include "worker/waiters.h"
 
 #include <stdlib.h>
@@ -88,14 +89,17 @@ find(struct worker *worker, struct ds_slice key, struct wire_answer *out)
 
 static void
 reply_found(struct session *session, const struct frame_header *header,
-            struct binding_list list)
+            const struct key_orders *orders)
 {
+    struct binding_list list = orders->bindings;
     struct wire_binding binding;
+    uint32_t left = orders->wants_values ? KEY_VALUES_BYTES_MAX : 0;
     AUTO_WRITER(writer);
     encode_answers_begin(&writer, list.count);
     while (next_binding(&list, &binding)) {
         struct wire_answer answer;
         find(session->worker, binding.key, &answer);
+        small_values_add(session->worker, &answer, &left);
         encode_answer(&writer, &answer);
     }
     session_reply(session, header, &writer);
@@ -141,7 +145,7 @@ key_orders_find(struct session *session, const struct frame_header *header,
     if (status != DS_OK)
         conn_reply_error(session->conn, header, &err);
     else if (count == 0)
-        reply_found(session, header, orders.bindings);
+        reply_found(session, header, &orders);
     free(missing);
 }
 

@@ -5,6 +5,7 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
+#include "worker/small_values.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -91,6 +92,14 @@ left_ms(const struct key_request *request)
     return now >= request->wait_until ? 0 : (uint32_t)(request->wait_until - now);
 }
 
+/* Who asks itself, to wait, has them. */
+static bool
+wants_values(const struct errand *errand)
+{
+    return errand->request->wants_values &&
+           !owners_is_self(errand->request->worker, &errand->owner);
+}
+
 static void
 encode(const struct peer_request *peer, struct writer *body)
 {
@@ -101,6 +110,7 @@ encode(const struct peer_request *peer, struct writer *body)
                                     (uint32_t)min_u64(left_ms(request), FIND_WAIT_MS),
                                 .from = owners_self(request->worker).node,
                                 .epoch = owners_epoch(request->worker->owners),
+                                .wants_values = wants_values(errand),
                                 .bindings.count = errand->count};
     encode_key_orders_begin(body, &orders);
     for (uint32_t i = 0; i < errand->count; i++) {
@@ -111,6 +121,15 @@ encode(const struct peer_request *peer, struct writer *body)
                                        .key = change->key};
         encode_binding(body, &binding);
     }
+}
+
+/* The answer outlives its message, a value does not. */
+static void
+take_value(const struct errand *errand, struct wire_answer *said)
+{
+    if (said->answer == KEY_YES && said->value.len > 0 && wants_values(errand))
+        small_values_take(errand->request->worker, said);
+    said->value = (struct ds_slice){0};
 }
 
 /* An owner that is another process by now may have forgotten what it did; and if we were no
@@ -133,6 +152,7 @@ end(struct worker *worker, struct peer_request *peer, const struct peer_answer *
             is_said = next_answer(&list, &said);
         if (!is_said || (now.node != 0 && !key_owner_equal(&now, &errand->owner)))
             said.answer = KEY_MOVED;
+        take_value(errand, &said);
         say(item, &said);
     }
     free(errand);

@@ -52,6 +52,7 @@ struct key_request {
     struct session *session; /* NULL: it was closed. */
     struct frame_header header;
     enum key_order order;
+    bool wants_values;   /* KEY_FIND: of those that are found; small ones are taken. */
     bool may_pass_on;    /* No: a worker asks, who wants to hear if it is not ours. */
     uint64_t wait_until; /* KEY_FIND waits so long for what is nowhere. */
     uint64_t give_up_at; /* And so long does anything wait for an owner. */

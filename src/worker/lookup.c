@@ -34,6 +34,16 @@ lookup_find(struct worker *worker, const struct lookup *message, struct ds_slice
     return store_find(worker->store, key, clock_boot_ds(), out);
 }
 
+bool
+lookup_find_named(struct worker *worker, const struct object_name *name,
+                  struct object_view *out)
+{
+    struct lookup by_name = {.flags = LOOKUP_BLOCKS};
+    uint8_t key[BLOCK_KEY_BYTES];
+    wire_object_key(name, key);
+    return lookup_find(worker, &by_name, slice(key, sizeof key), out);
+}
+
 /* Answers with what is there now. */
 static void
 answer(struct session *session, const struct frame_header *header, struct ds_slice body)

@@ -10,6 +10,10 @@
 bool lookup_find(struct worker *worker, const struct lookup *message,
                  struct ds_slice key, struct object_view *out);
 
+/* The object of that name, or a copy of it. */
+bool lookup_find_named(struct worker *worker, const struct object_name *name,
+                       struct object_view *out);
+
 /* Answers a lookup of users' keys, or parks it for `wait_ms`. A waiter_answer_fn: where the
  * keys are has changed, or time is up. */
 void lookup_user_keys(struct session *session, const struct frame_header *header,

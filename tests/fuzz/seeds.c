@@ -242,6 +242,14 @@ seed_bindings(void)
     seed_message("key_orders", writer);
 
     writer = message(22);
+    orders.order = KEY_FIND;
+    orders.wants_values = true;
+    encode_key_orders_begin(&writer, &orders);
+    encode_binding(&writer, &binding);
+    seed_message("key_find", writer);
+    orders.wants_values = false;
+
+    writer = message(22);
     orders.order = KEY_MOVE;
     binding.was = (struct object_name){.node = 8, .incarnation = 9, .generation = 3};
     encode_key_orders_begin(&writer, &orders);
@@ -254,6 +262,15 @@ seed_bindings(void)
     encode_answer(&writer, &answer);
     encode_answer(&writer, &(struct wire_answer){0});
     seed_message("answers", writer);
+
+    writer = message(23);
+    struct wire_answer with_value = answer;
+    with_value.value = slice_of_text("a small value");
+    with_value.checksum = 5;
+    encode_answers_begin(&writer, 2);
+    encode_answer(&writer, &with_value);
+    encode_answer(&writer, &answer);
+    seed_message("answers_values", writer);
 
     writer = message(24);
     struct key_report report = {.node = 4,
