@@ -56,7 +56,8 @@ struct key_orders {
     uint32_t wait_ms;  /* KEY_FIND */
     uint32_t from;     /* The node that says so; to a holder: that owns the keys. */
     uint64_t epoch;    /* To the owner: of the members that it knows. */
-    bool wants_values; /* KEY_FIND: small ones shall come with the answers. */
+    bool wants_values; /* KEY_FIND: small ones shall come with the answers, but those of
+                          objects that the bindings name: who asks has them. */
     struct binding_list bindings;
 };
 /* `count` calls of encode_binding() follow. */

@@ -15,10 +15,6 @@
 #include <string.h>
 #include <xxhash.h>
 
-/* Without --enable_data_replication a copy is there for as long as it takes those who asked
- * for it to pin it. */
-enum { READ_ONCE_S = 1 };
-
 /* Owner: the peers. */
 struct range {
     struct peer_request request;
@@ -294,9 +290,9 @@ take_part(struct worker *worker, struct copy *copy, struct ds_error *err)
 {
     const struct object_view *view = &copy->view;
     uint64_t found = checksum_of_pieces(copy->pieces, piece_count(copy));
-    struct objects_seal seal = {.ref = view->ref, .checksum = {true, found}};
-    if (!worker->flags->enable_data_replication)
-        seal.ttl_seconds = READ_ONCE_S;
+    struct objects_seal seal = {.ref = view->ref,
+                                .ttl_seconds = copies_ttl_s(worker),
+                                .checksum = {true, found}};
     if (copy->whole.known && copy->whole.value != found && !PLANTED(UNCOMPARED_COPY))
         return fail_damaged(worker, err);
     if (copy->take == NULL)

@@ -12,6 +12,7 @@
 #define WORKER_COPIES_H
 
 #include "wire/message.h"
+#include "worker/flags.h"
 #include "worker/worker.h"
 
 /* `key`, of a block's part (wire_block_key()), is not here. True: it is being fetched once
@@ -33,6 +34,14 @@ struct copy_take {
 /* As copies_fetch(), for a user's object; `done` tells what came of it. */
 bool copies_take(struct worker *worker, const struct object_name *object,
                  struct copy_take *take);
+
+/* How long a copy is kept; 0: for as long as there is room. Without
+ * --enable_data_replication for as long as it takes those who asked for it to pin it. */
+static inline uint32_t
+copies_ttl_s(const struct worker *worker)
+{
+    return worker->flags->enable_data_replication ? 0 : 1;
+}
 
 /* ---- Passing on what is arriving ---- */
 

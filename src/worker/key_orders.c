@@ -99,7 +99,7 @@ reply_found(struct session *session, const struct frame_header *header,
     while (next_binding(&list, &binding)) {
         struct wire_answer answer;
         find(session->worker, binding.key, &answer);
-        small_values_add(session->worker, &answer, &left);
+        small_values_add(session->worker, &binding.object, &answer, &left);
         encode_answer(&writer, &answer);
     }
     session_reply(session, header, &writer);

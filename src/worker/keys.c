@@ -119,16 +119,19 @@ encode(const struct peer_request *peer, struct writer *body)
                                        .was = change->was,
                                        .ttl_ds = change->ttl_ds,
                                        .key = change->key};
+        if (orders.wants_values)
+            binding.object = small_values_known(request->worker, change->key);
         encode_binding(body, &binding);
     }
 }
 
 /* The answer outlives its message, a value does not. */
 static void
-take_value(const struct errand *errand, struct wire_answer *said)
+take_value(const struct errand *errand, const struct key_item *item,
+           struct wire_answer *said)
 {
     if (said->answer == KEY_YES && said->value.len > 0 && wants_values(errand))
-        small_values_take(errand->request->worker, said);
+        small_values_take(errand->request->worker, item->change.key, said);
     said->value = (struct ds_slice){0};
 }
 
@@ -152,7 +155,7 @@ end(struct worker *worker, struct peer_request *peer, const struct peer_answer *
             is_said = next_answer(&list, &said);
         if (!is_said || (now.node != 0 && !key_owner_equal(&now, &errand->owner)))
             said.answer = KEY_MOVED;
-        take_value(errand, &said);
+        take_value(errand, item, &said);
         say(item, &said);
     }
     free(errand);

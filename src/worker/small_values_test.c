@@ -23,6 +23,7 @@ static _Atomic uint32_t our_node, our_incarnation;
 
 /* What it was asked. */
 static atomic_int finds_seen, wishes_seen, fetches_seen;
+static _Atomic uint64_t known_generation; /* To who asked last. */
 
 /* All bytes of an object are the same. */
 static const uint8_t *
@@ -34,12 +35,13 @@ bytes_of_object(uint64_t generation)
 }
 
 static struct wire_answer
-find_one(bool wants_values)
+find_one(const struct wire_binding *binding, bool wants_values)
 {
     uint32_t generation = atomic_load(&its_generation);
     struct wire_answer answer = {.answer = KEY_NO};
     atomic_fetch_add(&finds_seen, 1);
     atomic_fetch_add(&wishes_seen, wants_values);
+    atomic_store(&known_generation, binding->object.generation);
     if (generation == 0)
         return answer;
     size_t bytes = atomic_load(&sent_bytes);
@@ -76,7 +78,7 @@ answer_orders(int fd, const struct frame_header *header, struct key_orders *orde
     while (next_binding(&orders->bindings, &binding)) {
         struct wire_answer answer = {.answer = KEY_NO};
         if (orders->order == KEY_FIND)
-            answer = find_one(orders->wants_values);
+            answer = find_one(&binding, orders->wants_values);
         if (orders->order == KEY_UNBIND_IF_GONE)
             answer.answer = check_one();
         encode_answer(&out, &answer);
@@ -146,15 +148,24 @@ put_bytes(struct pair *pair, struct fixture *f, const char *key, size_t bytes,
                         (struct object_ref){extent.ref.slot, extent.ref.generation});
 }
 
+/* By one who has `has`. */
 static struct wire_answer
-find(struct pair *pair, const char *key, bool wants_values)
+find_having(struct pair *pair, const char *key, bool wants_values,
+            struct object_name has)
 {
     struct key_orders orders = {.order = KEY_FIND,
                                 .from = NODE,
                                 .epoch = epoch_of(pair),
                                 .wants_values = wants_values,
                                 .bindings.count = 1};
-    return order_one(pair, orders, (struct wire_binding){.key = slice_of_text(key)});
+    return order_one(pair, orders,
+                     (struct wire_binding){.object = has, .key = slice_of_text(key)});
+}
+
+static struct wire_answer
+find(struct pair *pair, const char *key, bool wants_values)
+{
+    return find_having(pair, key, wants_values, (struct object_name){0});
 }
 
 /* It is the value of that object. */
@@ -204,6 +215,22 @@ TEST(the_value_is_that_of_the_object_that_is_answered)
     CHECK_INT(answer.value.len, 0);
     CHECK_INT(order(&pair, KEY_UNBIND, pair.ours, object_of(9), 0).answer, KEY_NO);
     CHECK_INT(find(&pair, pair.ours, true).answer, KEY_NO);
+    pair_close(&pair);
+}
+
+TEST(who_has_the_object_is_not_sent_its_value)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    open_pair(&pair, &f);
+    struct object_name first = put_bytes(&pair, &f, pair.ours, 100, 'a');
+    struct wire_answer answer = find_having(&pair, pair.ours, true, first);
+    CHECK_INT(answer.answer, KEY_YES);
+    CHECK(object_name_equal(&answer.object, &first));
+    CHECK_INT(answer.value.len, 0);
+    struct object_name second = put_bytes(&pair, &f, pair.ours, 100, 'b');
+    answer = find_having(&pair, pair.ours, true, first);
+    check_value(&answer, second, 100, 'b');
     pair_close(&pair);
 }
 
@@ -313,11 +340,29 @@ TEST(a_value_that_comes_along_is_not_fetched)
     open_pair(&pair, &f);
     CHECK(is_found(&pair, pair.theirs));
     check_copy(&f, 1);
+    CHECK_INT(atomic_load(&known_generation), 0);
     CHECK(is_found(&pair, pair.theirs));
+    CHECK_INT(atomic_load(&known_generation), 1);
     CHECK_INT(stats_of(&f).copies, 1);
     CHECK_INT(f.worker.counters.seals, 1);
     CHECK_INT(atomic_load(&fetches_seen), 0);
     CHECK_INT(atomic_load(&finds_seen), 2);
+    pair_close(&pair);
+}
+
+TEST(without_replication_it_is_there_for_a_second)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    f.flags.enable_data_replication = false;
+    open_pair(&pair, &f);
+    for (int i = 0; i < 2; i++) {
+        CHECK(is_found(&pair, pair.theirs));
+        CHECK_INT(stats_of(&f).copies, 1);
+        store_tick(f.worker.store, clock_boot_ds() + 15);
+        CHECK_INT(stats_of(&f).copies, 0);
+    }
+    CHECK_INT(atomic_load(&fetches_seen), 0);
     pair_close(&pair);
 }
 
@@ -444,10 +489,12 @@ TEST(a_value_for_which_there_is_no_room_is_no_harm)
 
 TEST_MAIN(RUN(a_value_goes_with_the_answer_where_it_is_wanted),
           RUN(the_value_is_that_of_the_object_that_is_answered),
+          RUN(who_has_the_object_is_not_sent_its_value),
           RUN(a_value_of_another_node_goes_with_the_answer_where_a_copy_is_here),
           RUN(a_large_value_does_not_go_with_the_answer),
           RUN(what_goes_with_one_message_is_bounded),
           RUN(a_value_that_comes_along_is_not_fetched),
+          RUN(without_replication_it_is_there_for_a_second),
           RUN(a_value_that_does_not_come_along_is_fetched),
           RUN(a_value_that_is_damaged_is_fetched),
           RUN(a_value_of_too_many_bytes_is_no_harm),

@@ -24,6 +24,7 @@
 #include "worker/relays.h"
 #include "worker/reports.h"
 #include "worker/session.h"
+#include "worker/small_values.h"
 #include "worker/stats.h"
 #include "worker/takeover.h"
 
@@ -290,6 +291,7 @@ fini(struct worker *worker)
     reports_close(worker);
     arenas_close(worker);
     leaving_close(worker);
+    small_values_close(worker);
     directory_close(worker->directory);
     owners_close(worker->owners);
     hmap_fini(&worker->waiting_keys);

@@ -78,8 +78,9 @@ struct worker {
     struct list batch_spares;   /* copies_batch.c */
     uint32_t batch_spare_count;
     uint32_t batch_idle_ticks;
-    struct hmap relays;  /* relays.c */
-    struct list orphans; /* orphans.c */
+    struct hmap relays;               /* relays.c */
+    struct known_value *known_values; /* small_values.c; NULL: none came yet. */
+    struct list orphans;              /* orphans.c */
     uint32_t foreign_orphan_count;
     struct list orphan_readers; /* Sessions of controllers that asked for orphans. */
     struct list queues;         /* queues.c */
