@@ -151,7 +151,8 @@ static void
 choose(struct leaving *leaving)
 {
     if (leaving->taker.node == 0 && is_alone(leaving->worker)) {
-        end_with_nothing(leaving); /* Who was asked had just left as well. */
+        leaving->ends_alone = true; /* Who was asked had just left as well. */
+        end_with_nothing(leaving);
     } else if (leaving->taker.node == 0) {
         leaving_stay(leaving,
                      "no other member says that it has room for the %" PRIu64
@@ -310,6 +311,10 @@ leaving_tick(struct worker *worker)
                      "the metastore does not tell the others that %s has the blocks "
                      "of this node",
                      leaving->to);
+    } else if (leaving->phase == HAS_NOTHING && leaving->ends_alone &&
+               !is_alone(worker)) {
+        leaving_stay(leaving, "another member came that can take what only this node "
+                              "has; try again");
     } else if ((leaving->phase == LINGERS || leaving->phase == HAS_NOTHING) &&
                now_ms >= leaving->until_ms) {
         leaving->phase = GOES;

@@ -52,6 +52,7 @@ struct leaving {
     size_t capacity;
     size_t at;
     bool is_out_of_memory;
+    bool ends_alone;        /* It has something, but nobody was there to take it. */
     uint64_t taken_count;   /* Since the table was looked through; */
     uint64_t refused_count; /* and those that are still here. */
     bool is_under_way;

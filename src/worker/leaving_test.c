@@ -147,26 +147,37 @@ TEST(a_worker_alone_has_nothing_to_move)
     (void)put_block(&client);
 }
 
+/* The other one says that it leaves, or is there (again). */
+static void
+renew_other(struct pair *pair, uint32_t flags)
+{
+    char address[32];
+    AUTO_WRITER(body);
+    snprintf(address, sizeof address, "127.0.0.1:%u", pair->other.port);
+    struct member_renew renewal = {.flags = flags,
+                                   .who = {.node = NODE,
+                                           .incarnation = INCARNATION,
+                                           .address = slice_of_text(address)}};
+    encode_member_renew(&body, &renewal);
+    CHECK_OK(caller_call(&pair->member, MESSAGE_MEMBER_RENEW, bytes_of(&body)));
+}
+
 /* The others leave at the same time: nobody is there any more who could say what room it has,
  * and nobody to whom this worker would be of use. */
 TEST(a_worker_that_is_left_alone_has_nobody_to_move_to)
 {
     FIXTURE(f, 64);
     struct pair pair;
-    char address[32];
-    AUTO_WRITER(body);
     pair_open(&pair, &f, says_nothing);
     (void)put_block(&pair.client);
     tell(&pair.client, LEAVE_BEGIN);
     CHECK(says(&pair.client, "\"state\": \"moving\""));
-    snprintf(address, sizeof address, "127.0.0.1:%u", pair.other.port);
-    struct member_renew goodbye = {.flags = MEMBER_LEAVES,
-                                   .who = {.node = NODE,
-                                           .incarnation = INCARNATION,
-                                           .address = slice_of_text(address)}};
-    encode_member_renew(&body, &goodbye);
-    CHECK_OK(caller_call(&pair.member, MESSAGE_MEMBER_RENEW, bytes_of(&body)));
+    renew_other(&pair, MEMBER_LEAVES);
     RUN_UNTIL(&f, is_said(&pair.client, "\"state\": \"nothing\""));
+    renew_other(&pair, 0);
+    RUN_UNTIL(&f, is_said(&pair.client, "\"state\": \"staying\""));
+    CHECK(says(&pair.client, "another member came"));
+    (void)put_block(&pair.client);
     pair_close(&pair);
 }
 

@@ -42,6 +42,8 @@ struct owners {
     uint64_t lease_ds;   /* As granted; it is in the table unless was_away. */
     bool was_away;       /* And not all has been told, by us and to us, since. */
     uint64_t back_since; /* The epoch of our return for which we began anew. */
+    bool
+        others_went_on; /* Without us, before that: somebody was a member all the time. */
     struct lost_owners lost; /* While somebody may come back. */
 };
 
@@ -340,30 +342,42 @@ has_stayed(const struct known_member *known, const struct member *member)
     return member != NULL && member->since == known->who.since;
 }
 
+static bool
+has_anybody_stayed(const struct owners *owners, const struct next_members *next)
+{
+    bool has_anybody = false;
+    for (uint32_t i = 0; i < owners->count; i++) {
+        const struct known_member *known = &owners->members[i];
+        has_anybody = has_anybody || has_stayed(known, find_next(known, next));
+    }
+    return has_anybody;
+}
+
 /* Those that owned our keys while we were away, without us, and are other processes by now, or
- * gone: what was deleted then nobody tells us. Where nobody has stayed, nobody owned anything.
- * False when out of memory. */
+ * gone, before they told us what they knew: what was deleted then nobody tells us. False when
+ * out of memory. */
 static bool
 find_forgetful(const struct worker *worker, const struct next_members *next,
-               struct lost_owners *out)
+               uint64_t back_since, struct lost_owners *out)
 {
     const struct owners *owners = worker->owners;
     struct past_member *past = calloc((size_t)owners->count + 1, sizeof *past);
     uint32_t count = 0;
-    bool has_anybody_stayed = false;
+    bool is_any = false;
     for (uint32_t i = 0; past != NULL && i < owners->count; i++) {
         const struct known_member *known = &owners->members[i];
         const struct member *member = find_next(known, next);
-        if (known->who.node == own_node(worker))
+        if (known->who.node == own_node(worker) || known->who.since >= back_since)
             continue;
         bool is_other =
             has_stayed(known, member) && member->restarts != known->who.restarts;
-        past[count++] = (struct past_member){known->who.node, known->who.incarnation,
-                                             member == NULL || is_other};
-        has_anybody_stayed = has_anybody_stayed || has_stayed(known, member);
+        bool is_forgetful = (member == NULL || is_other) &&
+                            known->reported < back_since && !PLANTED(FORGOTTEN_OWNER);
+        past[count++] =
+            (struct past_member){known->who.node, known->who.incarnation, is_forgetful};
+        is_any = is_any || is_forgetful;
     }
-    bool is_noted =
-        past != NULL && (!has_anybody_stayed || lost_owners_add(out, past, count));
+    bool is_noted = past != NULL && (!is_any || lost_owners_add(out, past, count));
     free(past);
     return is_noted;
 }
@@ -441,11 +455,14 @@ owners_changed(struct worker *worker, const struct next_members *next)
     struct ring *ring = make_ring(members, count);
     uint64_t back_since = find_return(worker, next);
     bool is_anew = back_since != 0 && back_since != owners->back_since;
+    bool others_went_on =
+        is_anew ? has_anybody_stayed(owners, next) : owners->others_went_on;
     struct report_to to = {next->epoch, ring, members, count, back_since != 0};
     struct lost_owners forgetful;
     lost_owners_init(&forgetful);
     if (known == NULL || ring == NULL || !note_lost(worker, next) ||
-        (is_anew && !find_forgetful(worker, next, &forgetful)) ||
+        (back_since != 0 && others_went_on &&
+         !find_forgetful(worker, next, back_since, &forgetful)) ||
         !reports_members_changed(worker, &to)) {
         lost_owners_forget(&forgetful);
         free(known);
@@ -471,12 +488,14 @@ owners_changed(struct worker *worker, const struct next_members *next)
     owners->away_ms = max_u64(owners->away_ms, now + next->away_ms);
     if (is_anew) {
         owners->back_since = back_since;
+        owners->others_went_on = others_went_on;
         lost_owners_forget(&owners->lost);
         begin_anew(worker);
-        forget_own(worker, &forgetful, "who owned their keys meanwhile is gone");
-        lost_owners_forget(&forgetful);
         kept_journals_drop_all(worker);
     }
+    if (!list_is_empty(&forgetful.epochs))
+        forget_own(worker, &forgetful, "who owned their keys meanwhile is gone");
+    lost_owners_forget(&forgetful);
     directory_forget(worker, is_anew);
     return true;
 }
