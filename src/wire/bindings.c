@@ -98,6 +98,7 @@ encode_key_orders_begin(struct writer *writer, const struct key_orders *message)
     write_u32(writer, message->order);
     write_u32(writer, message->wait_ms);
     write_u32(writer, message->from);
+    write_u32(writer, message->restarts);
     write_u64(writer, message->epoch);
     write_u8(writer, message->wants_values);
     write_u32(writer, message->bindings.count);
@@ -110,6 +111,7 @@ decode_key_orders(struct ds_slice body, struct key_orders *out)
     uint32_t order = read_u32(&reader);
     struct key_orders message = {.wait_ms = read_u32(&reader)};
     message.from = read_u32(&reader);
+    message.restarts = read_u32(&reader);
     message.epoch = read_u64(&reader);
     uint8_t wants_values = read_u8(&reader);
     message.wants_values = wants_values != 0;

@@ -103,6 +103,7 @@ TEST(only_who_looks_for_keys_wants_their_values)
     struct key_orders got, sent = {.order = KEY_FIND,
                                    .wait_ms = 7,
                                    .from = 9,
+                                   .restarts = 5,
                                    .epoch = 11,
                                    .wants_values = true};
     AUTO_WRITER(w);
@@ -111,8 +112,9 @@ TEST(only_who_looks_for_keys_wants_their_values)
     CHECK(got.wants_values);
     CHECK_INT(got.wait_ms, 7);
     CHECK_INT(got.from, 9);
+    CHECK_INT(got.restarts, 5);
     CHECK_INT(got.epoch, 11);
-    w.data[20] = 2; /* Where it says so. */
+    w.data[24] = 2; /* Where it says so. */
     CHECK(!decode_key_orders(body_of(&w), &got));
     writer_clear(&w);
     sent.order = KEY_BIND;

@@ -56,8 +56,9 @@ struct key_change {
     struct list link; /* In binding->changes. */
     struct binding *binding;
     struct object_name asked; /* The holder's, of the request under way, */
-    uint32_t from;            /* which we make as the owner. */
-    bool only_asks;           /* Whether it is there, in place of telling to let go. */
+    uint32_t from;            /* which we make as the owner, this process of it. */
+    uint32_t from_restarts;
+    bool only_asks; /* Whether it is there, in place of telling to let go. */
     struct peer_request request;
 };
 

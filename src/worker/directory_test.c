@@ -237,6 +237,9 @@ TEST(an_order_of_the_past_is_not_obeyed)
         .order = KEY_UNBIND, .from = NODE, .epoch = since - 1, .bindings.count = 1};
     struct wire_binding binding = {.key = slice_of_text(pair.ours)};
     CHECK_INT(order_one(&pair, late, binding).answer, KEY_MOVED);
+    late.epoch = since;
+    late.restarts = 1; /* Of another process, which is not there yet, or no more. */
+    CHECK_INT(order_one(&pair, late, binding).answer, KEY_MOVED);
     struct wire_answer found =
         order(&pair, KEY_FIND, pair.ours, (struct object_name){0}, 0);
     CHECK_INT(found.answer, KEY_YES);
@@ -271,6 +274,10 @@ TEST(a_holder_obeys_the_owner_alone)
     CHECK(store_set_expiry(f.worker.store, slice_of_text(pair.theirs),
                            (uint32_t)now + TTL_DS, now));
     CHECK_INT(order(&pair, KEY_DROP, pair.theirs, object, NODE + 1).answer, KEY_MOVED);
+    struct key_orders late = {
+        .order = KEY_DROP, .from = NODE, .restarts = 1, .bindings.count = 1};
+    struct wire_binding binding = {.object = object, .key = slice_of_text(pair.theirs)};
+    CHECK_INT(order_one(&pair, late, binding).answer, KEY_MOVED);
     CHECK_INT(order(&pair, KEY_ASK, pair.theirs, object, NODE).answer, KEY_YES);
     struct wire_answer answer = order(&pair, KEY_DROP, pair.theirs, other, NODE);
     CHECK_INT(answer.answer, KEY_NO);

@@ -29,7 +29,7 @@ reply(struct key_request *request)
 
 static const struct key_request_ops change_ops = {.finish = reply};
 
-/* One of us two was no member for a while since that was sent. Who sent it has asked somebody
+/* One of us two was no member for a while since that was sent, or who sent it was killed. Who sent it has asked somebody
  * else by then, and been answered: done now, it would undo what came later. Or who sends it
  * knows of an epoch that we do not know, and has reported what it has: what we would bind now we
  * may have to forget with that epoch. */
@@ -38,7 +38,8 @@ is_of_another_time(const struct worker *worker, const struct key_orders *orders)
 {
     return worker->membership != NULL && !PLANTED(LATE_ORDER) &&
            (orders->epoch > owners_epoch(worker->owners) ||
-            !owners_stayed_since(worker, orders->from, orders->epoch));
+            !owners_stayed_since(worker, orders->from, orders->restarts,
+                                 orders->epoch));
 }
 
 static void
@@ -175,7 +176,7 @@ obey(struct worker *worker, enum key_order order, const struct wire_binding *bin
     return KEY_YES;
 }
 
-/* Who owns a key no more has no say in it. */
+/* Who owns a key no more has no say in it, nor has a process that was killed meanwhile. */
 static void
 answer_as_holder(struct worker *worker, const struct key_orders *orders,
                  const struct wire_binding *binding, struct wire_answer *out)
@@ -184,7 +185,8 @@ answer_as_holder(struct worker *worker, const struct key_orders *orders,
     struct object_view view = {0};
     enum object_is is = IS_NOTHING;
     *out = (struct wire_answer){.answer = KEY_MOVED};
-    if (owners_find(worker, binding->key).node != orders->from)
+    struct key_owner owner = owners_find(worker, binding->key);
+    if (owner.node != orders->from || owner.restarts != orders->restarts)
         return;
     uint64_t now = clock_boot_ds();
     bool has_one = store_find(worker->store, binding->key, now, &view);

@@ -105,10 +105,12 @@ encode(const struct peer_request *peer, struct writer *body)
 {
     const struct errand *errand = CONTAINER_OF(peer, const struct errand, peer);
     const struct key_request *request = errand->request;
+    struct key_owner self = owners_self(request->worker);
     struct key_orders orders = {.order = request->order,
                                 .wait_ms =
                                     (uint32_t)min_u64(left_ms(request), FIND_WAIT_MS),
-                                .from = owners_self(request->worker).node,
+                                .from = self.node,
+                                .restarts = self.restarts,
                                 .epoch = owners_epoch(request->worker->owners),
                                 .wants_values = wants_values(errand),
                                 .bindings.count = errand->count};

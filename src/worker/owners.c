@@ -550,11 +550,12 @@ owners_has_member(const struct owners *owners, const struct key_owner *member)
 }
 
 bool
-owners_stayed_since(const struct worker *worker, uint32_t node, uint64_t epoch)
+owners_stayed_since(const struct worker *worker, uint32_t node, uint32_t restarts,
+                    uint64_t epoch)
 {
     const struct known_member *known = find_member(worker->owners, node);
-    return known != NULL && epoch >= known->who.since &&
-           epoch >= owners_self(worker).since;
+    return known != NULL && known->who.restarts == restarts &&
+           epoch >= known->who.since && epoch >= owners_self(worker).since;
 }
 
 uint64_t

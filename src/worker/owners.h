@@ -107,8 +107,10 @@ uint64_t owners_epoch(const struct owners *owners); /* 0: none yet. */
 uint64_t owners_epoch_before(const struct owners *owners);
 const struct ring *owners_ring(const struct owners *owners);
 
-/* The node and we have both been members since that epoch, without a gap. */
-bool owners_stayed_since(const struct worker *worker, uint32_t node, uint64_t epoch);
+/* That process of the node is a member, and it and we have been since that epoch, without a
+ * gap. */
+bool owners_stayed_since(const struct worker *worker, uint32_t node, uint32_t restarts,
+                         uint64_t epoch);
 bool owners_has_member(const struct owners *owners, const struct key_owner *member);
 
 #endif
