@@ -417,6 +417,19 @@ directory_change(struct worker *worker, struct key_change *change)
     advance(worker, change->binding);
 }
 
+static bool
+is_bound_to(const struct binding *binding, const struct object_name *object)
+{
+    return is_bound(binding) && object_name_equal(&binding->object, object);
+}
+
+bool
+directory_knows(const struct worker *worker, const struct wire_binding *reported)
+{
+    const struct bindings *bindings = &worker->directory->bindings;
+    return is_bound_to(bindings_find(bindings, reported->key), &reported->object);
+}
+
 enum key_answer
 directory_take_report(struct worker *worker, const struct wire_binding *reported)
 {
@@ -425,8 +438,7 @@ directory_take_report(struct worker *worker, const struct wire_binding *reported
     if (!owners_is_our_share(worker, reported->key))
         return KEY_YES; /* Another node is told, too. */
     struct binding *binding = bindings_find(bindings, reported->key);
-    bool is_same =
-        is_bound(binding) && object_name_equal(&binding->object, &reported->object);
+    bool is_same = is_bound_to(binding, &reported->object);
     if (is_same) /* Who told us of it did not know that. */
         set_expiry(binding, reported->ttl_ds);
     if (is_bound(binding) && !PLANTED(STALE_BINDING))

@@ -66,6 +66,9 @@ struct key_change {
  * own table soon is done by its seal, at once. */
 void directory_change(struct worker *worker, struct key_change *change);
 
+/* The key is bound to this object, as far as we know. */
+bool directory_knows(const struct worker *worker, const struct wire_binding *binding);
+
 /* A holder has this object, as it reports. KEY_NO: the key is another one; KEY_MOVED: out of
  * memory. */
 enum key_answer

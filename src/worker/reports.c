@@ -429,7 +429,8 @@ take(struct worker *worker, const struct key_owner *from,
             directory_take_deleted(worker, binding.key);
         else if (binding.object.node != from->node)
             directory_take_known(worker, &binding);
-        else if (report->is_back && !owners_remember(worker, from, binding.key))
+        else if (report->is_back && !directory_knows(worker, &binding) &&
+                 !owners_remember(worker, from, binding.key))
             taken = KEY_NO; /* It may have been deleted, or changed. */
         else
             taken = directory_take_report(worker, &binding);
