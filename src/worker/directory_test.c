@@ -248,6 +248,23 @@ TEST(an_order_of_the_past_is_not_obeyed)
     pair_close(&pair);
 }
 
+/* It may have been on its way since before the key was deleted. */
+TEST(a_report_of_the_past_is_not_believed)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    struct object_name none = {0};
+    open_pair(&pair, &f);
+    struct wire_binding binding = {.object = object_of(1),
+                                   .key = slice_of_text(pair.ours)};
+    uint64_t epoch = owners_epoch(f.worker.owners);
+    report_of(&f, &pair.as_other, epoch - 1, &binding);
+    CHECK_INT(order(&pair, KEY_FIND, pair.ours, none, 0).answer, KEY_NO);
+    report_of(&f, &pair.as_other, epoch, &binding);
+    CHECK_INT(order(&pair, KEY_FIND, pair.ours, none, 0).answer, KEY_YES);
+    pair_close(&pair);
+}
+
 /* ---- As the holder ---- */
 
 TEST(an_object_is_sealed_when_the_owner_of_its_key_has_bound_it)
@@ -314,6 +331,7 @@ TEST_MAIN(RUN(a_holder_drops_its_object_before_another_takes_its_place),
           RUN(an_object_of_no_member_is_not_bound_and_a_key_of_others_not_answered),
           RUN(what_its_holder_does_not_have_is_absent),
           RUN(an_order_of_the_past_is_not_obeyed),
+          RUN(a_report_of_the_past_is_not_believed),
           RUN(an_object_is_sealed_when_the_owner_of_its_key_has_bound_it),
           RUN(a_holder_obeys_the_owner_alone),
           RUN(without_a_lease_a_worker_owns_and_believes_nothing))

@@ -125,11 +125,9 @@ bool
 lost_owners_none_since(struct lost_owners *lost, uint32_t node, uint32_t incarnation,
                        struct ds_slice key)
 {
-    struct lost_epoch *last = find_last(lost, node, incarnation);
-    if (last == NULL)
-        return true;
-    for (struct list *link = last->link.next; link != &lost->epochs;
-         link = link->next) {
+    const struct lost_epoch *last = find_last(lost, node, incarnation);
+    const struct list *before = last != NULL ? &last->link : &lost->epochs;
+    for (struct list *link = before->next; link != &lost->epochs; link = link->next) {
         if (was_gone(CONTAINER_OF(link, struct lost_epoch, link), key))
             return false;
     }

@@ -38,8 +38,8 @@ lost_owners_has(const struct lost_owners *lost, uint32_t node, uint32_t incarnat
 /* Who owned this key was gone in one of them. */
 bool lost_owners_had(struct lost_owners *lost, struct ds_slice key);
 
-/* Nobody who owned the key was gone in an epoch after the last in which that one was. False
- * also when out of memory. */
+/* Nobody who owned the key was gone in an epoch after the last in which that one was; in any, if
+ * that one never was. False also when out of memory. */
 bool lost_owners_none_since(struct lost_owners *lost, uint32_t node,
                             uint32_t incarnation, struct ds_slice key);
 

@@ -96,6 +96,11 @@ void owners_tick(struct worker *worker);
 void
 owners_reported(struct worker *worker, const struct key_owner *member, uint64_t epoch);
 
+/* What it reports for that epoch comes too late: it has reported for a later one, or we were no
+ * member in between. */
+bool owners_knows_later(const struct worker *worker, const struct key_owner *member,
+                        uint64_t epoch);
+
 /* A member that was away is about to report. False: others may know better, and have not
  * reported yet. */
 bool

@@ -28,17 +28,22 @@ struct pair {
     char theirs[KEY_BYTES]; /* and one that the other owns. */
 };
 
+/* The other one reports for that epoch what it has: this object, or nothing. */
 static inline void
-report_nothing(struct fixture *f, struct caller *as_other)
+report_of(struct fixture *f, struct caller *as_other, uint64_t epoch,
+          const struct wire_binding *binding)
 {
     const struct member *other = membership_find(f->worker.membership, NODE);
     struct key_report report = {.node = NODE,
                                 .incarnation = INCARNATION,
                                 .member_since = other->since,
-                                .epoch = owners_epoch(f->worker.owners),
-                                .is_last = true};
+                                .epoch = epoch,
+                                .is_last = true,
+                                .bindings.count = binding != NULL};
     AUTO_WRITER(body);
     encode_key_report_begin(&body, &report);
+    if (binding != NULL)
+        encode_binding(&body, binding);
     CHECK_OK(caller_call(as_other, MESSAGE_KEY_REPORT, bytes_of(&body)));
 }
 
@@ -68,7 +73,7 @@ pair_open(struct pair *pair, struct fixture *f, fake_handler_fn handler)
     caller_open(&pair->client, f);
     say_hello(&pair->client);
     CHECK(!is_owned_by(f, "a", own) && !is_owned_by(f, "b", own)); /* Not known yet. */
-    report_nothing(f, &pair->as_other);
+    report_of(f, &pair->as_other, owners_epoch(f->worker.owners), NULL);
     RUN_UNTIL(f, owners_is_current(&f->worker));
     find_key(f, own, pair->ours);
     find_key(f, NODE, pair->theirs);

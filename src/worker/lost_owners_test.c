@@ -1,0 +1,93 @@
+/* Which keys' owners are gone, of three nodes. */
+#include "worker/lost_owners.h"
+
+#include "base/slice.h"
+#include "meta/ring.h"
+#include "test.h"
+
+#include <stdio.h>
+
+enum { NODES = 3, KEY_BYTES = 16 };
+
+static const uint32_t nodes[NODES] = {10, 20, 30};
+
+/* A key of each. */
+static char keys[NODES][KEY_BYTES];
+
+static void
+find_keys(void)
+{
+    struct ring *ring;
+    CHECK_OK(ring_create(nodes, NODES, &ring, NULL));
+    for (uint32_t i = 0; i < NODES; i++) {
+        int n = 0;
+        do
+            snprintf(keys[i], KEY_BYTES, "key%d", n++);
+        while (ring_owner(ring, ring_position(slice_of_text(keys[i]))) != nodes[i]);
+    }
+    ring_destroy(ring);
+}
+
+/* An epoch after which one of them is gone. */
+static void
+lose(struct lost_owners *lost, uint32_t node)
+{
+    struct past_member members[NODES];
+    for (uint32_t i = 0; i < NODES; i++)
+        members[i] = (struct past_member){nodes[i], 1, nodes[i] == node};
+    CHECK(lost_owners_add(lost, members, NODES));
+}
+
+static bool
+none_since(struct lost_owners *lost, uint32_t node, uint32_t key)
+{
+    return lost_owners_none_since(lost, node, 1, slice_of_text(keys[key]));
+}
+
+TEST(the_keys_of_who_is_gone_had_a_lost_owner)
+{
+    struct lost_owners lost;
+    lost_owners_init(&lost);
+    find_keys();
+    CHECK(!lost_owners_had(&lost, slice_of_text(keys[0])));
+    lose(&lost, 10);
+    CHECK(lost_owners_had(&lost, slice_of_text(keys[0])));
+    CHECK(!lost_owners_had(&lost, slice_of_text(keys[1])));
+    CHECK(lost_owners_has(&lost, 10, 1));
+    CHECK(!lost_owners_has(&lost, 10, 2));
+    CHECK(!lost_owners_has(&lost, 20, 1));
+    lost_owners_forget(&lost);
+    CHECK(!lost_owners_had(&lost, slice_of_text(keys[0])));
+}
+
+/* What was deleted before it went it knows itself. */
+TEST(only_who_went_after_the_one_that_is_back_matters)
+{
+    struct lost_owners lost;
+    lost_owners_init(&lost);
+    find_keys();
+    lose(&lost, 10);
+    lose(&lost, 20);
+    CHECK(none_since(&lost, 20, 0));
+    CHECK(none_since(&lost, 20, 1));
+    CHECK(none_since(&lost, 10, 0));
+    CHECK(!none_since(&lost, 10, 1));
+    CHECK(none_since(&lost, 10, 2));
+    lost_owners_forget(&lost);
+}
+
+/* It had gone before we were there. */
+TEST(of_one_that_was_never_seen_to_go_all_matter)
+{
+    struct lost_owners lost;
+    lost_owners_init(&lost);
+    find_keys();
+    lose(&lost, 10);
+    CHECK(!none_since(&lost, 30, 0));
+    CHECK(none_since(&lost, 30, 1));
+    lost_owners_forget(&lost);
+}
+
+TEST_MAIN(RUN(the_keys_of_who_is_gone_had_a_lost_owner),
+          RUN(only_who_went_after_the_one_that_is_back_matters),
+          RUN(of_one_that_was_never_seen_to_go_all_matter))
