@@ -11,7 +11,12 @@
 #include "worker/membership.h"
 #include "worker/owners.h"
 
-enum { GAPS_MAX = 256, HELD_MAX = 256, OPEN_MAX = HELD_MAX + 4 * KEYS };
+enum {
+    STAYED_MS = 10000,
+    GAPS_MAX = 256,
+    HELD_MAX = 256,
+    OPEN_MAX = HELD_MAX + 4 * KEYS
+};
 
 struct held {
     uint32_t key;
@@ -48,9 +53,10 @@ static uint32_t gap_count;
 static struct tenure tenures[NODES_MAX];
 static uint64_t ended_count; /* Processes, with what they remembered. */
 
-/* Of the node that leaves. */
+/* Of the node that leaves, or was to: what its taker had begun by then it goes on with. */
 static struct {
     struct node *node; /* NULL: none does. */
+    uint64_t end_ns;   /* 0: it has not said yet that it stays. */
     struct held held[KEYS];
     uint32_t count;
 } leaving;
@@ -113,6 +119,13 @@ open_one(struct gap *gap, struct held what, enum operation operation)
     gap->opened[gap->opened_count++] = record_open(what.key, operation, what.value);
 }
 
+static bool
+is_moving(void)
+{
+    return leaving.node != NULL &&
+           (leaving.end_ns == 0 || virtual_now_ns() < leaving.end_ns);
+}
+
 /* Of a key that is being moved just then nobody may know any more: an owner that is killed,
  * or the taker is gone. */
 static void
@@ -121,7 +134,6 @@ lose_moving(struct gap *gap)
     for (uint32_t i = 0; i < leaving.count && gap->held_count < HELD_MAX; i++)
         gap->held[gap->held_count++] = leaving.held[i];
     gap->may_lose = true;
-    leaving.node = NULL;
 }
 
 static struct gap *
@@ -145,7 +157,7 @@ begin_gap(const struct node *node)
         if (gaps[i].end_ns == 0)
             gaps[i].is_multiple = gaps[i].may_lose = true;
     }
-    if (leaving.node != NULL && leaving.node != node)
+    if (is_moving() && leaving.node != node)
         lose_moving(gap);
     return gap;
 }
@@ -319,6 +331,7 @@ void
 losses_begin_leaving(struct node *node)
 {
     leaving.node = node;
+    leaving.end_ns = 0;
     leaving.count = find_held(node, leaving.held);
 }
 
@@ -331,7 +344,7 @@ losses_crash(const struct node *node)
     tenures[node->index].has_ended = true;
     if (own != NULL) /* It does not know any more who else was a member. */
         own->is_multiple = true;
-    if (leaving.node == NULL)
+    if (!is_moving())
         return;
     struct gap *gap = find_open(leaving.node);
     if (gap == NULL)
@@ -353,5 +366,5 @@ losses_left(struct node *node)
 void
 losses_stayed(void)
 {
-    leaving.node = NULL;
+    leaving.end_ns = virtual_now_ns() + STAYED_MS * VIRTUAL_MS;
 }
