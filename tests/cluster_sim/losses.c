@@ -57,6 +57,7 @@ static uint64_t ended_count; /* Processes, with what they remembered. */
 static struct {
     struct node *node; /* NULL: none does. */
     uint64_t end_ns;   /* 0: it has not said yet that it stays. */
+    bool is_alone;
     struct held held[KEYS];
     uint32_t count;
 } leaving;
@@ -299,9 +300,22 @@ look_at(struct node *node)
         look_for(node, &cluster.nodes[i]);
 }
 
+static bool
+has_others(const struct node *node)
+{
+    const struct membership *membership = node->worker.membership;
+    for (uint32_t i = 0; i < membership_count(membership); i++) {
+        if (membership_at(membership, i)->node != header_of(node)->node)
+            return true;
+    }
+    return false;
+}
+
 void
 losses_look(void)
 {
+    if (leaving.node != NULL && !leaving.node->worker.stopping)
+        leaving.is_alone = !has_others(leaving.node);
     for (uint32_t i = 0; i < cluster.count; i++) {
         if (cluster.nodes[i].is_up)
             look_at(&cluster.nodes[i]);
@@ -356,6 +370,11 @@ void
 losses_left(struct node *node)
 {
     struct gap *gap = find_open(node);
+    if (leaving.is_alone) { /* Nobody to move anything to. */
+        trace("node %u was alone", node->index);
+        losses_wipe(node);
+        return;
+    }
     if (gap != NULL) /* It said goodbye: others have all that it had. */
         gap->held_count = 0;
     lose_in_all();
