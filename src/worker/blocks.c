@@ -7,6 +7,7 @@
 #include "os/clock.h"
 #include "worker/arenas.h"
 #include "worker/leaving.h"
+#include "worker/membership.h"
 #include "worker/peers.h"
 
 #include <stdlib.h>
@@ -235,7 +236,7 @@ add_order(struct orders *orders, struct arena_id at, struct ds_block_id id,
 
 /* Does what is to be done here, and adds the rest to what other nodes are to do. Of what is
  * another's we may have a copy, or be just given it; of an arena that nobody has the blocks
- * are gone. */
+ * are gone, if it is known who belongs. */
 static void
 sort(struct worker *worker, struct orders *orders, struct ds_block_id id,
      uint32_t position, struct list *all)
@@ -246,6 +247,10 @@ sort(struct worker *worker, struct orders *orders, struct ds_block_id id,
         orders->was_there[position] = was_there;
     else if (at.node != 0)
         add_order(orders, at, id, position, all);
+    else if (!membership_knows(worker->membership))
+        (void)ds_fail(&orders->refusal, DS_NOT_READY,
+                      "this worker was started again and does not know yet which nodes "
+                      "there are; try again");
 }
 
 /* Unless whoever asked will have to ask again anyway. */

@@ -6,8 +6,10 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
+#include "worker/arenas.h"
 #include "worker/copies.h"
 #include "worker/elsewhere.h"
+#include "worker/membership.h"
 #include "worker/objects.h"
 #include "worker/transfer.h"
 #include "worker/waiters.h"
@@ -17,6 +19,10 @@
 /* Longer than a fetch between nodes takes that comes to an end at all; whoever asked gives
  * up sooner. */
 enum { FETCH_WAIT_MS = 60000 };
+
+/* A worker that was started again hears within milliseconds who belongs, unless the metastore
+ * is away, or was started again as well. */
+enum { MEMBERS_WAIT_MS = 20000 };
 
 /* A user's object that another node is to have a copy of goes by its name. */
 bool
@@ -181,6 +187,52 @@ lookup_blocks(struct session *session, const struct frame_header *header,
     return status;
 }
 
+/* It is on another node, if anywhere, and nobody has told us yet which nodes there are. */
+static bool
+is_nobodys_yet(struct worker *worker, const struct lookup *message, struct ds_slice key)
+{
+    struct object_view view;
+    return !membership_knows(worker->membership) && key.len == BLOCK_KEY_BYTES &&
+           !arena_id_equal(arenas_birth(key), arenas_own(worker)) &&
+           !lookup_find(worker, message, key, &view);
+}
+
+static bool
+has_nobodys_yet(struct worker *worker, const struct lookup *message)
+{
+    struct key_list keys = message->keys;
+    struct ds_slice key;
+    bool has_one = false;
+    while (!has_one && next_key(&keys, &key))
+        has_one = is_nobodys_yet(worker, message, key);
+    return has_one;
+}
+
+void
+lookup_client_blocks(struct session *session, const struct frame_header *header,
+                     struct ds_slice body, uint32_t wait_ms)
+{
+    struct lookup message;
+    struct ds_error err = {0};
+    bool decoded = decode_lookup(body, &message);
+    DS_ASSERT(decoded);
+    enum ds_status status;
+    if (!has_nobodys_yet(session->worker, &message))
+        status = lookup_blocks(session, header, body, lookup_answer, &err);
+    else if (wait_ms > 0)
+        status = waiters_park(session, header, body, wait_ms, NULL, 0,
+                              lookup_client_blocks, &err);
+    else
+        status =
+            ds_fail(&err, DS_NOT_READY,
+                    "this worker was started again and could not find out within "
+                    "%d s which nodes there are, as the metastore does not answer; "
+                    "try again",
+                    MEMBERS_WAIT_MS / 1000);
+    if (status != DS_OK)
+        conn_reply_error(session->conn, header, &err);
+}
+
 void
 handle_lookup(struct session *session, const struct frame_header *header,
               struct ds_slice body)
@@ -192,15 +244,14 @@ handle_lookup(struct session *session, const struct frame_header *header,
     }
     struct ds_error err = {0};
     session->worker->counters.lookups++;
-    enum ds_status status = DS_OK;
     if (message.keys.count > LOOKUP_KEYS_MAX)
-        status = ds_fail(&err, DS_INVALID,
-                         "%u keys in one request; at most %u are allowed, split it",
-                         message.keys.count, LOOKUP_KEYS_MAX);
+        (void)ds_fail(&err, DS_INVALID,
+                      "%u keys in one request; at most %u are allowed, split it",
+                      message.keys.count, LOOKUP_KEYS_MAX);
     else if ((message.flags & LOOKUP_BLOCKS) != 0)
-        status = lookup_blocks(session, header, body, lookup_answer, &err);
+        lookup_client_blocks(session, header, body, MEMBERS_WAIT_MS);
     else
         lookup_user_keys(session, header, body, message.wait_ms);
-    if (status != DS_OK)
+    if (err.status != DS_OK)
         conn_reply_error(session->conn, header, &err);
 }

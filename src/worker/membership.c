@@ -13,6 +13,7 @@
 #include "wire/message.h"
 #include "worker/arenas.h"
 #include "worker/election.h"
+#include "worker/lookup.h"
 #include "worker/owners.h"
 #include "worker/peers.h"
 #include "worker/queues.h"
@@ -125,6 +126,12 @@ membership_at(const struct membership *membership, uint32_t index)
 {
     DS_ASSERT(index < membership->count);
     return &membership->members[index];
+}
+
+bool
+membership_knows(const struct membership *membership)
+{
+    return membership == NULL || membership->count > 0;
 }
 
 uint32_t
@@ -275,6 +282,7 @@ take_members(struct membership *membership, struct member_list *list)
     log_info("worker members=%" PRIu32 " epoch=%" PRIu64, count, list->epoch);
     peers_members_changed(worker->peers);
     owners_look_again(worker);
+    waiters_look_again(worker, lookup_client_blocks);
     return true;
 }
 

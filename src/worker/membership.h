@@ -80,6 +80,10 @@ void membership_be_ready(struct membership *membership);
  * for a member. Tenths of a second of CLOCK_BOOTTIME; 0: never. */
 uint64_t membership_confirmed_ds(const struct membership *membership);
 
+/* It is known who belongs, or nobody else does (NULL): not so while a process that was just
+ * started has not heard from the metastore. */
+bool membership_knows(const struct membership *membership);
+
 /* This worker as well; 0 for NULL. */
 uint32_t membership_count(const struct membership *membership);
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 from cluster import NEEDS_HOSTS, BlockProgram, Cluster, await_that
@@ -120,5 +121,38 @@ def test_a_killed_worker_is_asked_again(cluster: Cluster) -> None:
     assert reader.ask("check", first, 5, 1000) == "right"
     os.kill(cluster.child(cluster.hosts[1]), signal.SIGKILL)
     assert reader.ask("check", second, 6, 3 * MB) == "right"
+    origin.end()
+    reader.end()
+
+
+def test_a_worker_that_was_killed_loses_nothing_before_it_knows_its_cluster(
+    cluster: Cluster,
+) -> None:
+    """It cannot say that a block is gone while the metastore does not answer."""
+    second, third = cluster.hosts[1:]
+    origin, reader = BlockProgram(cluster, third), BlockProgram(cluster, second)
+    block = origin.ask("put", 5, 1000)
+    metastore = cluster.child(cluster.head)
+    os.kill(metastore, signal.SIGSTOP)
+    try:
+        os.kill(cluster.child(second), signal.SIGKILL)
+        reader.tell("check", block, 5, 1000)
+        time.sleep(1.0)  # It asks its worker meanwhile.
+    finally:
+        os.kill(metastore, signal.SIGCONT)
+    assert reader.hear() == "right"
+    origin.end()
+    reader.end()
+
+
+def test_a_killed_head_still_finds_what_is_elsewhere(cluster: Cluster) -> None:
+    origin = BlockProgram(cluster, cluster.hosts[1])
+    reader = BlockProgram(cluster, cluster.head)
+    first, second = origin.ask("put", 5, 1000), origin.ask("put", 6, 3 * MB)
+    os.kill(cluster.child(cluster.head), signal.SIGKILL)
+    assert reader.ask("check", first, 5, 1000) == "right"
+    assert reader.ask("check", second, 6, 3 * MB) == "right"
+    reader.ask("delete", first)
+    assert origin.ask("check", first, 5, 1000) == "gone"
     origin.end()
     reader.end()
