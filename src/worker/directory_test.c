@@ -248,7 +248,8 @@ TEST(an_order_of_the_past_is_not_obeyed)
     pair_close(&pair);
 }
 
-/* It may have been on its way since before the key was deleted. */
+/* It may have been on its way since before the key was deleted: of who reported already, and
+ * has been a member since, we know all. */
 TEST(a_report_of_the_past_is_not_believed)
 {
     FIXTURE(f, 64);
@@ -260,6 +261,9 @@ TEST(a_report_of_the_past_is_not_believed)
     uint64_t epoch = owners_epoch(f.worker.owners);
     report_of(&f, &pair.as_other, epoch - 1, &binding);
     CHECK_INT(order(&pair, KEY_FIND, pair.ours, none, 0).answer, KEY_NO);
+    report_of(&f, &pair.as_other, epoch, &binding);
+    CHECK_INT(order(&pair, KEY_FIND, pair.ours, none, 0).answer, KEY_NO);
+    CHECK_INT(order(&pair, KEY_BIND, pair.ours, object_of(1), 0).answer, KEY_YES);
     report_of(&f, &pair.as_other, epoch, &binding);
     CHECK_INT(order(&pair, KEY_FIND, pair.ours, none, 0).answer, KEY_YES);
     pair_close(&pair);

@@ -117,6 +117,15 @@ owners_is_our_share(const struct worker *worker, struct ds_slice key)
 }
 
 bool
+owners_knew(const struct worker *worker, struct ds_slice key)
+{
+    const struct owners *owners = worker->owners;
+    return owners->ready_ring != NULL && !owners->was_away &&
+           owners_is_our_share(worker, key) &&
+           ring_owner(owners->ready_ring, ring_position(key)) == own_node(worker);
+}
+
+bool
 owners_may_be_served(const struct worker *worker)
 {
     return clock_monotonic_ms() < worker->owners->lapse_ms;

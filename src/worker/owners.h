@@ -52,6 +52,9 @@ struct key_owner owners_self(const struct worker *worker);
 /* The ring says so; whether we know yet what the key is, is another question. */
 bool owners_is_our_share(const struct worker *worker, struct ds_slice key);
 
+/* It is ours, and was before the members changed last: we knew what it is. */
+bool owners_knew(const struct worker *worker, struct ds_slice key);
+
 /* What is in our own table may be believed: nobody changed it elsewhere. */
 bool owners_is_current(const struct worker *worker);
 

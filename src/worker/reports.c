@@ -415,6 +415,19 @@ is_known(const struct worker *worker, const struct key_report *report,
            owners_has_member(worker->owners, from);
 }
 
+/* Its key may have been deleted, or changed, since. Of a member whose keys we have known all
+ * the time, nothing is news: what we do not know is of before a change that it obeyed behind
+ * the report. */
+static bool
+is_of_past(const struct worker *worker, const struct key_owner *from,
+           const struct key_report *report, const struct wire_binding *binding)
+{
+    if (directory_knows(worker, binding))
+        return false;
+    return report->is_back ? !owners_remember(worker, from, binding->key)
+                           : owners_knew(worker, binding->key);
+}
+
 /* False when out of memory. */
 static bool
 take(struct worker *worker, const struct key_owner *from,
@@ -429,9 +442,8 @@ take(struct worker *worker, const struct key_owner *from,
             directory_take_deleted(worker, binding.key);
         else if (binding.object.node != from->node)
             directory_take_known(worker, &binding);
-        else if (report->is_back && !directory_knows(worker, &binding) &&
-                 !owners_remember(worker, from, binding.key))
-            taken = KEY_NO; /* It may have been deleted, or changed. */
+        else if (is_of_past(worker, from, report, &binding))
+            taken = KEY_NO;
         else
             taken = directory_take_report(worker, &binding);
         if (taken == KEY_MOVED)
