@@ -157,6 +157,9 @@ def _check_controller(conf: DictConfig) -> None:
         raise ValueError(
             f"controller.journal_fsync must be true or false, not {fsync!r}"
         )
+    copies = conf.controller.get("journal_copies")
+    if type(copies) is not int or not 0 <= copies <= 2:
+        raise ValueError(f"controller.journal_copies must be 0, 1 or 2, not {copies!r}")
     sampler = conf.controller.get("sampler")
     if isinstance(sampler, str) and sampler not in _SAMPLERS:
         raise ValueError(f"Could not find sampler {sampler}")

@@ -35,10 +35,12 @@ _LOG_TAIL_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """How it is kept. `folder` None: beside the socket."""
+    """How it is kept. `folder` None: beside the socket. `copies`: on how many other
+    nodes, of those that there are."""
 
     fsync: bool = False
     folder: str | None = None
+    copies: int = 2
 
     @classmethod
     def of(cls, conf: DictConfig) -> Journal:
@@ -50,7 +52,8 @@ class Journal:
                     f"controller.journal_dir must be an existing folder, not {folder!r}"
                 )
             folder = os.path.abspath(folder)
-        return cls(bool(conf.controller.journal_fsync), folder)
+        controller = conf.controller
+        return cls(controller.journal_fsync, folder, controller.journal_copies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,7 @@ def _command(options: ControllerOptions) -> list[str]:
     if options.journal.folder is not None:
         name = f"transfer_queue-{options.session}.journal"
         command += ["--journal", f"{options.journal.folder}/{name}"]
+    command += ["--journal_copies", str(options.journal.copies)]
     if options.listen.host is not None:
         command += ["--host", options.listen.host, "--port", str(options.listen.port)]
         if options.listen.encrypts:

@@ -49,7 +49,7 @@ def test_a_queue_may_survive_power_cuts(site: Site) -> None:
         from pathlib import Path
         disk = Path("disk")
         disk.mkdir()
-        keeping = {"journal_fsync": True, "journal_dir": "disk"}
+        keeping = {"journal_fsync": True, "journal_dir": "disk", "journal_copies": 1}
         tq.init({**conf(), "controller": keeping})
         tq.kv_put("key", "p", tag={"score": 1})
         (journal,) = disk.iterdir()
@@ -65,6 +65,8 @@ def test_a_queue_may_survive_power_cuts(site: Site) -> None:
             and words[2].startswith(os.environ["XDG_RUNTIME_DIR"].encode())
         ]
         assert mine and all(b"--fsync" in words for words in mine), mine
+        copies = [words[words.index(b"--journal_copies") + 1] for words in mine]
+        assert set(copies) == {b"1"}, mine
         tq.close()
         assert list(disk.iterdir()) == []
         """

@@ -108,6 +108,12 @@ def test_fsync_is_true_or_false(value: Any) -> None:
         _config.merge({"controller": {"journal_fsync": value}})
 
 
+@pytest.mark.parametrize("value", [3, -1, 1.0, "2", True, None])
+def test_copies_of_the_journal_are_two_at_most(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"journal_copies must be 0, 1 or 2"):
+        _config.merge({"controller": {"journal_copies": value}})
+
+
 @pytest.mark.parametrize("value", [1, "/no/such/folder", __file__])
 def test_the_journals_folder_must_be_there(value: Any) -> None:
     conf = _config.merge({"controller": {"journal_dir": value}})
