@@ -16,11 +16,12 @@ struct bindings {
     size_t deleted_count;
 };
 
-/* Owner: the bindings. The caller may change `object` and `expires_ds`, and keep its own
+/* Owner: the bindings. The caller may change `object`, `as_of` and `expires_ds`, and keep its own
  * elements in `changes`. */
 struct binding {
     struct hmap_node hash;
     struct object_name object; /* node 0: it is bound to nothing. */
+    uint64_t as_of;            /* The epoch in which that was said last. */
     uint32_t expires_ds;       /* 0: never. */
     bool is_deleted;     /* And that is remembered, for a holder that comes back. */
     struct list changes; /* Those that are under way, one after the other. */

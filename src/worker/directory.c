@@ -1,4 +1,4 @@
-#include "worker/directory.h"
+#include "worker/directory_internal.h"
 
 #include "base/check.h"
 #include "base/log.h"
@@ -12,13 +12,6 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-
-/* So many deleted keys are remembered, of some 100 bytes each. */
-enum { DELETED_MAX = 1000000 };
-
-struct directory {
-    struct bindings bindings;
-};
 
 static uint32_t
 own_node(const struct worker *worker)
@@ -44,12 +37,6 @@ directory_is_here(const struct worker *worker, struct ds_slice key)
 /* ---- What a key of ours is ---- */
 
 static bool
-is_bound(const struct binding *binding)
-{
-    return binding != NULL && binding->object.node != 0;
-}
-
-static bool
 has_expired(const struct binding *binding)
 {
     return binding->expires_ds != 0 && clock_boot_ds() >= binding->expires_ds;
@@ -67,7 +54,7 @@ directory_find(struct worker *worker, struct ds_slice key, struct wire_answer *o
     const struct binding *binding = bindings_find(&worker->directory->bindings, key);
     struct object_view view;
     *out = (struct wire_answer){.answer = KEY_NO};
-    if (is_bound(binding)) {
+    if (directory_is_bound(binding)) {
         if (has_expired(binding))
             return;
         out->object = binding->object;
@@ -154,12 +141,6 @@ ask_whether_there(struct worker *worker, struct key_change *change)
         finish(worker, change, KEY_MOVED);
 }
 
-static void
-set_expiry(struct binding *binding, uint32_t ttl_ds)
-{
-    binding->expires_ds = objects_expiry_ds(ttl_ds, clock_boot_ds());
-}
-
 /* Nobody else holds it any more. */
 static void
 bind_now(struct worker *worker, struct key_change *change)
@@ -168,28 +149,20 @@ bind_now(struct worker *worker, struct key_change *change)
     bool is_local = change->object.node == own_node(worker);
     if (!is_local)
         (void)store_delete(worker->store, change->key, clock_boot_ds());
-    binding->object = is_local ? (struct object_name){0} : change->object;
+    directory_set_object(worker, binding,
+                         is_local ? (struct object_name){0} : change->object);
     bindings_set_deleted(&worker->directory->bindings, binding, false);
-    set_expiry(binding, change->ttl_ds);
+    directory_set_expiry(binding, change->ttl_ds);
     finish(worker, change, KEY_YES);
     if (!is_local)
         waiters_key_appeared(worker, binding_key(binding));
 }
 
 static void
-remember_deleted(struct worker *worker, struct binding *binding)
-{
-    struct bindings *bindings = &worker->directory->bindings;
-    if (owners_may_come_back(worker) && bindings->deleted_count < DELETED_MAX &&
-        !PLANTED(FORGOTTEN_DELETION))
-        bindings_set_deleted(bindings, binding, true);
-}
-
-static void
 unbind(struct worker *worker, struct key_change *change, enum key_answer answer)
 {
     change->binding->object = (struct object_name){0};
-    remember_deleted(worker, change->binding);
+    directory_remember_deleted(worker, change->binding);
     finish(worker, change, answer);
 }
 
@@ -207,11 +180,11 @@ begin_bind(struct worker *worker, struct key_change *change)
         finish(worker, change, KEY_MOVED);
     else if (now.answer != KEY_NO && object_name_equal(&now.object, &change->object))
         finish(worker, change, KEY_YES); /* It was said before. */
-    else if (is_taken && !is_bound(binding))
+    else if (is_taken && !directory_is_bound(binding))
         finish(worker, change, KEY_NO);
     else if (is_taken) /* Its node may have been killed before it sealed it. */
         ask_whether_there(worker, change);
-    else if (!is_bound(binding) || is_its_own || PLANTED(UNASKED_HOLDER) ||
+    else if (!directory_is_bound(binding) || is_its_own || PLANTED(UNASKED_HOLDER) ||
              !ask_holder(worker, change))
         bind_now(worker, change);
 }
@@ -222,7 +195,7 @@ left_ds(struct worker *worker, const struct key_change *change)
 {
     struct object_view view;
     uint64_t now = clock_boot_ds();
-    if (is_bound(change->binding))
+    if (directory_is_bound(change->binding))
         return objects_left_ds(change->binding->expires_ds, now);
     bool is_here = store_find(worker->store, change->key, now, &view);
     return is_here ? objects_left_ds(view.expires_ds, now) : 0;
@@ -239,7 +212,7 @@ begin_move(struct worker *worker, struct key_change *change)
         change->object.node == own_node(worker) || is_member(worker, &change->object);
     bool is_his = is_same_holder(&now.object, &change->was);
     bool may_be_was = object_name_equal(&now.object, &change->was) ||
-                      (is_his && is_bound(change->binding));
+                      (is_his && directory_is_bound(change->binding));
     change->ttl_ds = left_ds(worker, change);
     change->only_asks = !object_name_equal(&change->binding->object, &change->was) &&
                         !PLANTED(BLIND_MOVE);
@@ -249,14 +222,14 @@ begin_move(struct worker *worker, struct key_change *change)
         finish(worker, change, KEY_YES); /* It was said before. */
     else if (now.answer != KEY_YES || (!may_be_was && !PLANTED(BLIND_MOVE)))
         finish(worker, change, KEY_NO);
-    else if (!is_bound(change->binding) || !ask_holder(worker, change))
+    else if (!directory_is_bound(change->binding) || !ask_holder(worker, change))
         bind_now(worker, change);
 }
 
 static void
 begin_unbind(struct worker *worker, struct key_change *change)
 {
-    bool is_table = !is_bound(change->binding) || PLANTED(UNTOLD_DELETE);
+    bool is_table = !directory_is_bound(change->binding) || PLANTED(UNTOLD_DELETE);
     bool was_there =
         is_table && store_delete(worker->store, change->key, clock_boot_ds());
     worker->counters.deletes += was_there;
@@ -271,7 +244,7 @@ begin_expire(struct worker *worker, struct key_change *change)
 {
     uint64_t now = clock_boot_ds();
     uint32_t expires = objects_expiry_ds(change->ttl_ds, now);
-    if (!is_bound(change->binding))
+    if (!directory_is_bound(change->binding))
         finish(worker, change,
                store_set_expiry(worker->store, change->key, expires, now) ? KEY_YES
                                                                           : KEY_NO);
@@ -287,7 +260,7 @@ begin_check(struct worker *worker, struct key_change *change)
     directory_find(worker, change->key, &now);
     bool is_same =
         now.answer == KEY_YES && object_name_equal(&now.object, &change->object);
-    if (!is_same || !is_bound(change->binding))
+    if (!is_same || !directory_is_bound(change->binding))
         finish(worker, change, is_same ? KEY_YES : KEY_NO);
     else
         ask_whether_there(worker, change);
@@ -352,13 +325,15 @@ take_answer(struct worker *worker, struct key_change *change,
     bool is_there = said->answer == KEY_YES;
     if (change->order == KEY_EXPIRE) {
         if (is_there)
-            set_expiry(binding, change->ttl_ds);
+            directory_set_expiry(binding, change->ttl_ds);
         finish(worker, change, said->answer);
         return;
     }
     if (!is_there && said->object.node != 0) {
-        binding->object = said->object; /* As before a bind that came to nothing. */
-        set_expiry(binding, said->ttl_ds);
+        directory_set_object(worker, binding,
+                             said->object); /* As before a bind that came to
+                                                      nothing. */
+        directory_set_expiry(binding, said->ttl_ds);
         if (change->order == KEY_MOVE && object_name_equal(&said->object, &change->was))
             return; /* It begins again. */
         if (change->only_asks || change->order == KEY_MOVE ||
@@ -415,143 +390,6 @@ directory_change(struct worker *worker, struct key_change *change)
     }
     list_push_back(&change->binding->changes, &change->link);
     advance(worker, change->binding);
-}
-
-static bool
-is_bound_to(const struct binding *binding, const struct object_name *object)
-{
-    return is_bound(binding) && object_name_equal(&binding->object, object);
-}
-
-bool
-directory_knows(const struct worker *worker, const struct wire_binding *reported)
-{
-    const struct bindings *bindings = &worker->directory->bindings;
-    return is_bound_to(bindings_find(bindings, reported->key), &reported->object);
-}
-
-enum key_answer
-directory_take_report(struct worker *worker, const struct wire_binding *reported)
-{
-    struct bindings *bindings = &worker->directory->bindings;
-    struct object_view view;
-    if (!owners_is_our_share(worker, reported->key))
-        return KEY_YES; /* Another node is told, too. */
-    struct binding *binding = bindings_find(bindings, reported->key);
-    bool is_same = is_bound_to(binding, &reported->object);
-    if (is_same) /* Who told us of it did not know that. */
-        set_expiry(binding, reported->ttl_ds);
-    if (is_bound(binding) && !PLANTED(STALE_BINDING))
-        return is_same ? KEY_YES : KEY_NO;
-    if (binding != NULL && binding->is_deleted)
-        return KEY_NO;
-    if (store_find(worker->store, reported->key, clock_boot_ds(), &view)) {
-        if (!owners_was_away(worker))
-            return KEY_NO;
-        (void)store_delete(worker->store, reported->key, clock_boot_ds());
-    }
-    binding = bindings_get(bindings, reported->key);
-    if (binding == NULL)
-        return KEY_MOVED;
-    binding->object = reported->object;
-    set_expiry(binding, reported->ttl_ds);
-    waiters_key_appeared(worker, reported->key);
-    return KEY_YES;
-}
-
-void
-directory_forget(struct worker *worker, bool is_all)
-{
-    struct directory *directory = worker->directory;
-    HMAP_FOREACH (node, &directory->bindings.map) {
-        struct binding *binding = CONTAINER_OF(node, struct binding, hash);
-        if (!is_all && owners_is_our_share(worker, binding_key(binding)))
-            continue;
-        binding->object = (struct object_name){0};
-        bindings_set_deleted(&directory->bindings, binding, false);
-        bindings_settle(&directory->bindings, binding);
-    }
-}
-
-void
-directory_take_deleted(struct worker *worker, struct ds_slice key)
-{
-    struct binding *binding = owners_is_our_share(worker, key)
-                                  ? bindings_get(&worker->directory->bindings, key)
-                                  : NULL;
-    if (binding == NULL)
-        return;
-    if (owners_was_away(worker) && !is_bound(binding))
-        (void)store_delete(worker->store, key, clock_boot_ds());
-    if (!is_bound(binding))
-        remember_deleted(worker, binding);
-    bindings_settle(&worker->directory->bindings, binding);
-}
-
-/* An older one of ours is none any more; of a key that is ours by now. */
-void
-directory_take_known(struct worker *worker, const struct wire_binding *known)
-{
-    struct bindings *bindings = &worker->directory->bindings;
-    struct binding *binding = owners_is_our_share(worker, known->key)
-                                  ? bindings_get(bindings, known->key)
-                                  : NULL;
-    struct object_view view;
-    bool is_ours = known->object.node == own_node(worker);
-    if (binding == NULL)
-        return;
-    bool has_one = !is_bound(binding) &&
-                   store_find(worker->store, known->key, clock_boot_ds(), &view);
-    struct object_name here = has_one ? objects_name(worker, view.ref) : known->object;
-    bool is_older =
-        owners_was_away(worker) && !object_name_equal(&here, &known->object);
-    if (has_one && is_older)
-        (void)store_delete(worker->store, known->key, clock_boot_ds());
-    if (!is_bound(binding) && !is_ours && (!has_one || is_older))
-        binding->object = known->object;
-    bindings_settle(bindings, binding);
-}
-
-void
-directory_each_known(const struct worker *worker, directory_key_fn fn, void *arg)
-{
-    const struct bindings *bindings = &worker->directory->bindings;
-    if (!owners_may_come_back(worker))
-        return;
-    HMAP_FOREACH (node, &bindings->map) {
-        const struct binding *binding = CONTAINER_OF(node, struct binding, hash);
-        if (binding->is_deleted || is_bound(binding))
-            fn(binding_key(binding), &binding->object, arg);
-    }
-}
-
-void
-directory_forget_deleted(struct worker *worker)
-{
-    struct bindings *bindings = &worker->directory->bindings;
-    if (bindings->deleted_count == 0)
-        return;
-    HMAP_FOREACH (node, &bindings->map) {
-        struct binding *binding = CONTAINER_OF(node, struct binding, hash);
-        bindings_set_deleted(bindings, binding, false);
-        bindings_settle(bindings, binding);
-    }
-}
-
-/* Of those that nobody has asked for: their holder's clock may be a little behind. */
-void
-directory_forget_expired(struct worker *worker)
-{
-    enum { GRACE_DS = 50 };
-    uint64_t now = clock_boot_ds();
-    HMAP_FOREACH (node, &worker->directory->bindings.map) {
-        struct binding *binding = CONTAINER_OF(node, struct binding, hash);
-        if (binding->expires_ds == 0 || binding->expires_ds + GRACE_DS > now ||
-            !list_is_empty(&binding->changes))
-            continue;
-        binding->object = (struct object_name){0};
-        bindings_settle(&worker->directory->bindings, binding);
-    }
 }
 
 size_t

@@ -22,6 +22,7 @@
 #include "worker/peers.h"
 
 struct directory;
+struct key_owner; /* worker/owners.h */
 struct worker;
 
 /* DS_NO_MEMORY */
@@ -86,6 +87,10 @@ typedef void (*directory_key_fn)(struct ds_slice key, const struct object_name *
 void directory_each_known(const struct worker *worker, directory_key_fn fn, void *arg);
 void directory_forget_deleted(struct worker *worker);
 void directory_forget_expired(struct worker *worker);
+
+/* A member that was away has reported all that it has. What it was said to have before, and does
+ * not have, is gone. */
+void directory_forget_unsaid(struct worker *worker, const struct key_owner *holder);
 
 /* Forgets what others own now, or all. */
 void directory_forget(struct worker *worker, bool is_all);

@@ -490,6 +490,9 @@ handle_key_report(struct session *session, const struct frame_header *header,
     encode_report_reply_begin(&writer, wants_all, count);
     write_bytes(&writer, slice(refused.data, refused.len));
     session_reply(session, header, &writer);
-    if (!is_of_past && !wants_all && report.is_last)
-        owners_reported(worker, &from, report.epoch);
+    if (is_of_past || wants_all || !report.is_last)
+        return;
+    if (report.is_back && report.epoch == owners_epoch(worker->owners))
+        directory_forget_unsaid(worker, &from);
+    owners_reported(worker, &from, report.epoch);
 }
