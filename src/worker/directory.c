@@ -166,6 +166,16 @@ unbind(struct worker *worker, struct key_change *change, enum key_answer answer)
     finish(worker, change, answer);
 }
 
+/* It was said before. */
+static void
+say_again(struct worker *worker, struct key_change *change)
+{
+    struct binding *binding = change->binding;
+    if (directory_is_bound(binding))
+        directory_set_object(worker, binding, binding->object);
+    finish(worker, change, KEY_YES);
+}
+
 static void
 begin_bind(struct worker *worker, struct key_change *change)
 {
@@ -179,7 +189,7 @@ begin_bind(struct worker *worker, struct key_change *change)
     if (!is_of_member) /* It does not know yet that it is none, and asks again then. */
         finish(worker, change, KEY_MOVED);
     else if (now.answer != KEY_NO && object_name_equal(&now.object, &change->object))
-        finish(worker, change, KEY_YES); /* It was said before. */
+        say_again(worker, change);
     else if (is_taken && !directory_is_bound(binding))
         finish(worker, change, KEY_NO);
     else if (is_taken) /* Its node may have been killed before it sealed it. */
@@ -219,7 +229,7 @@ begin_move(struct worker *worker, struct key_change *change)
     if (!is_of_member || (is_his && now.answer == KEY_LOST))
         finish(worker, change, KEY_MOVED); /* Its holder may be back at once. */
     else if (now.answer == KEY_YES && object_name_equal(&now.object, &change->object))
-        finish(worker, change, KEY_YES); /* It was said before. */
+        say_again(worker, change);
     else if (now.answer != KEY_YES || (!may_be_was && !PLANTED(BLIND_MOVE)))
         finish(worker, change, KEY_NO);
     else if (!directory_is_bound(change->binding) || !ask_holder(worker, change))
