@@ -148,7 +148,7 @@ is_anybodys(struct worker *worker, struct orphan *orphan, uint64_t now_ms)
     uint16_t queue = queue_of(orphan);
     if (queue == 0 || orphan->is_foreign)
         return queue == 0 || orphan->is_anybodys;
-    if (queues_have_tag(worker, queue) ||
+    if (queues_have_tag(worker, queue) || !membership_knows(worker->membership) ||
         membership_find_tag(worker->membership, queue) != NULL)
         orphan->unserved_at_ms = 0;
     else if (orphan->unserved_at_ms == 0)

@@ -259,8 +259,10 @@ fail_to_find(const struct worker *worker, struct ds_slice name, bool has_ended,
     const char *text = (const char *)name.data;
     if (has_ended)
         return ds_fail(err, DS_NOT_FOUND, "queue %.*s has ended", (int)name.len, text);
-    if (membership_count(worker->membership) > 1 ||
-        kept_journals_find(worker, name) != NULL) /* We are alone, and will do so. */
+    bool may_go_on =
+        kept_journals_find(worker, name) != NULL; /* We are alone, and will. */
+    if (may_go_on || !membership_knows(worker->membership) ||
+        membership_count(worker->membership) > 1)
         return ds_fail(err, DS_NOT_READY,
                        "no worker of this cluster knows of a controller of queue %.*s "
                        "now",

@@ -2,6 +2,7 @@
 
 #include "wire/journals.h"
 #include "worker/fixture.h"
+#include "worker/membership.h"
 
 static enum ds_status
 call_with_place(struct caller *caller, enum message_type type, const char *name,
@@ -75,6 +76,28 @@ TEST(a_queue_is_found_as_long_as_its_controller_is_connected)
     caller_close(&other);
 }
 
+static void
+on_joined(struct worker *worker)
+{
+    (void)worker;
+}
+
+/* It may be on any of the nodes that are not known yet. */
+TEST(of_no_queue_it_is_said_that_it_is_nowhere_before_it_is_known_who_belongs)
+{
+    FIXTURE(f, 64);
+    CALLER(client, &f);
+    AUTO_WRITER(body);
+    say_hello(&client);
+    encode_queue_place(&body, &(struct queue_place){.name = slice_of_text("train")});
+    caller_send(&client, MESSAGE_QUEUE_FIND, bytes_of(&body));
+    CHECK_OK(membership_open(&f.worker, on_joined, &f.worker.membership, NULL));
+    CHECK(caller_receive(&client));
+    CHECK_INT(client.reply.status, DS_NOT_READY);
+    RUN_UNTIL(&f, call_with_place(&client, MESSAGE_QUEUE_FIND, "train", "") ==
+                      DS_NOT_FOUND); /* The worker is alone. */
+}
+
 TEST(where_other_nodes_find_a_queue_is_said_too)
 {
     FIXTURE(f, 64);
@@ -132,6 +155,7 @@ TEST(what_names_no_queue_ends_the_connection)
 }
 
 TEST_MAIN(RUN(a_queue_is_found_as_long_as_its_controller_is_connected),
+          RUN(of_no_queue_it_is_said_that_it_is_nowhere_before_it_is_known_who_belongs),
           RUN(where_other_nodes_find_a_queue_is_said_too),
           RUN(the_controller_that_came_last_is_the_one),
           RUN(what_names_no_queue_ends_the_connection))
