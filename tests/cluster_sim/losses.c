@@ -35,6 +35,7 @@ struct gap {
     bool is_multiple; /* Another one was open as well. */
     bool may_lose;    /* An owner is gone who knew what was deleted meanwhile. */
     bool is_back;     /* It is a member again, but not all is whole. */
+    bool has_moved; /* What is held was being moved when an owner or the taker ended. */
 };
 
 /* What others know of the node's membership. */
@@ -134,7 +135,7 @@ lose_moving(struct gap *gap)
 {
     for (uint32_t i = 0; i < leaving.count && gap->held_count < HELD_MAX; i++)
         gap->held[gap->held_count++] = leaving.held[i];
-    gap->may_lose = true;
+    gap->may_lose = gap->has_moved = true;
 }
 
 static struct gap *
@@ -375,7 +376,7 @@ losses_left(struct node *node)
         losses_wipe(node);
         return;
     }
-    if (gap != NULL) /* It said goodbye: others have all that it had. */
+    if (gap != NULL && !gap->has_moved) /* It said goodbye: others have all. */
         gap->held_count = 0;
     lose_in_all();
     tenures[node->index] = (struct tenure){0};
