@@ -76,9 +76,11 @@ enum key_answer
 directory_take_report(struct worker *worker, const struct wire_binding *binding);
 
 /* An owner before us deleted it, and somebody may come back with what it was. Or bound it to
- * this object, which its holder may not have sealed, and so does not report. */
-void directory_take_deleted(struct worker *worker, struct ds_slice key);
-void directory_take_known(struct worker *worker, const struct wire_binding *known);
+ * this object, which its holder may not have sealed, and so does not report. False when out of
+ * memory. */
+DS_MUST_USE bool directory_take_deleted(struct worker *worker, struct ds_slice key);
+DS_MUST_USE bool
+directory_take_known(struct worker *worker, const struct wire_binding *known);
 
 /* While somebody may come back: each key of ours that others hold, or that was deleted, which
  * has no object. */

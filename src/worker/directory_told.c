@@ -119,33 +119,42 @@ directory_forget(struct worker *worker, bool is_all)
     }
 }
 
-void
+/* What others owned is told by them once, and again when that was not answered: by then the
+ * key may be another. */
+static bool
+is_news(const struct worker *worker, struct ds_slice key)
+{
+    return owners_is_our_share(worker, key) && !owners_knew(worker, key);
+}
+
+bool
 directory_take_deleted(struct worker *worker, struct ds_slice key)
 {
-    struct binding *binding = owners_is_our_share(worker, key)
-                                  ? bindings_get(&worker->directory->bindings, key)
-                                  : NULL;
+    if (!is_news(worker, key))
+        return true;
+    struct binding *binding = bindings_get(&worker->directory->bindings, key);
     if (binding == NULL)
-        return;
+        return false;
     if (owners_was_away(worker) && !directory_is_bound(binding))
         (void)store_delete(worker->store, key, clock_boot_ds());
     if (!directory_is_bound(binding))
         directory_remember_deleted(worker, binding);
     bindings_settle(&worker->directory->bindings, binding);
+    return true;
 }
 
-/* An older one of ours is none any more; of a key that is ours by now. */
-void
+/* An older one of ours is none any more. Its holder may have let go of it and said so already. */
+bool
 directory_take_known(struct worker *worker, const struct wire_binding *known)
 {
     struct bindings *bindings = &worker->directory->bindings;
-    struct binding *binding = owners_is_our_share(worker, known->key)
-                                  ? bindings_get(bindings, known->key)
-                                  : NULL;
     struct object_view view;
+    if (!is_news(worker, known->key))
+        return true;
+    struct binding *binding = bindings_get(bindings, known->key);
     bool is_ours = known->object.node == store_header(worker->store)->node;
     if (binding == NULL)
-        return;
+        return false;
     bool has_one = !directory_is_bound(binding) &&
                    store_find(worker->store, known->key, clock_boot_ds(), &view);
     struct object_name here = has_one ? objects_name(worker, view.ref) : known->object;
@@ -153,9 +162,12 @@ directory_take_known(struct worker *worker, const struct wire_binding *known)
         owners_was_away(worker) && !object_name_equal(&here, &known->object);
     if (has_one && is_older)
         (void)store_delete(worker->store, known->key, clock_boot_ds());
-    if (!directory_is_bound(binding) && !is_ours && (!has_one || is_older))
-        directory_set_object(worker, binding, known->object);
+    if (!directory_is_bound(binding) && !is_ours && (!has_one || is_older)) {
+        binding->object = known->object;
+        binding->as_of = 0;
+    }
     bindings_settle(bindings, binding);
+    return true;
 }
 
 void

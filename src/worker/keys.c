@@ -399,9 +399,7 @@ keys_check(const struct key_request *request, struct ds_error *err)
 static bool
 seals_here(const struct key_request *request)
 {
-    return request->may_pass_on &&
-           (request->order == KEY_BIND || request->order == KEY_BIND_IF_ABSENT ||
-            request->order == KEY_MOVE);
+    return request->may_pass_on && is_binding(request);
 }
 
 bool

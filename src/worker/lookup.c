@@ -209,8 +209,8 @@ has_nobodys_yet(struct worker *worker, const struct lookup *message)
 }
 
 void
-lookup_client_blocks(struct session *session, const struct frame_header *header,
-                     struct ds_slice body, uint32_t wait_ms)
+lookup_known_blocks(struct session *session, const struct frame_header *header,
+                    struct ds_slice body, uint32_t wait_ms)
 {
     struct lookup message;
     struct ds_error err = {0};
@@ -221,7 +221,7 @@ lookup_client_blocks(struct session *session, const struct frame_header *header,
         status = lookup_blocks(session, header, body, lookup_answer, &err);
     else if (wait_ms > 0)
         status = waiters_park(session, header, body, wait_ms, NULL, 0,
-                              lookup_client_blocks, &err);
+                              lookup_known_blocks, &err);
     else
         status =
             ds_fail(&err, DS_NOT_READY,
@@ -249,7 +249,8 @@ handle_lookup(struct session *session, const struct frame_header *header,
                       "%u keys in one request; at most %u are allowed, split it",
                       message.keys.count, LOOKUP_KEYS_MAX);
     else if ((message.flags & LOOKUP_BLOCKS) != 0)
-        lookup_client_blocks(session, header, body, MEMBERS_WAIT_MS);
+        lookup_known_blocks(session, header, body,
+                            session->client == NULL ? 0 : MEMBERS_WAIT_MS);
     else
         lookup_user_keys(session, header, body, message.wait_ms);
     if (err.status != DS_OK)

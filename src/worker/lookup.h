@@ -20,10 +20,11 @@ void lookup_user_keys(struct session *session, const struct frame_header *header
                       struct ds_slice body, uint32_t wait_ms);
 
 /* Answers a lookup of blocks, and of objects by their names, when what can be fetched has been;
- * what may be on another node waits `wait_ms` until it is known which ones there are. A
+ * what may be on another node waits `wait_ms` until it is known which ones there are: as long as
+ * a client has time, and not at all for another worker, which asks elsewhere then. A
  * waiter_answer_fn, as above. */
-void lookup_client_blocks(struct session *session, const struct frame_header *header,
-                          struct ds_slice body, uint32_t wait_ms);
+void lookup_known_blocks(struct session *session, const struct frame_header *header,
+                         struct ds_slice body, uint32_t wait_ms);
 
 /* Calls `on_there` when all that can be fetched from other nodes has been.
  *   DS_NO_MEMORY

@@ -282,7 +282,7 @@ take_members(struct membership *membership, struct member_list *list)
     log_info("worker members=%" PRIu32 " epoch=%" PRIu64, count, list->epoch);
     peers_members_changed(worker->peers);
     owners_look_again(worker);
-    waiters_look_again(worker, lookup_client_blocks);
+    waiters_look_again(worker, lookup_known_blocks);
     return true;
 }
 

@@ -252,12 +252,13 @@ owners_changed(struct worker *worker, const struct next_members *next)
     uint64_t back_since = owners_find_return(worker, next);
     bool is_anew = back_since != 0 && back_since != owners->back_since;
     struct report_to to = {next->epoch, ring, members, count, back_since != 0};
+    AUTO_WRITER(ours);
     struct lost_owners forgetful;
     lost_owners_init(&forgetful);
     if (known == NULL || ring == NULL || !owners_note_lost(worker, next) ||
         (back_since != 0 &&
          !owners_find_forgetful(worker, next, back_since, &forgetful)) ||
-        !reports_members_changed(worker, &to)) {
+        !reports_members_changed(worker, &to, &ours)) {
         lost_owners_forget(&forgetful);
         free(known);
         ring_destroy(ring);
@@ -288,6 +289,8 @@ owners_changed(struct worker *worker, const struct next_members *next)
     owners_forget_theirs(worker, &forgetful);
     lost_owners_forget(&forgetful);
     directory_forget(worker, is_anew);
+    if (!reports_take_ours(worker, &ours))
+        log_warn("worker is out of memory for keys that were deleted, or are bound");
     return true;
 }
 

@@ -125,20 +125,20 @@ owners_note_lost(const struct worker *worker, const struct next_members *next)
 }
 
 /* A process that was started again does not know what the one before remembered of who was
- * away then. Who was away itself, or has been a member for no longer than the one that is back,
- * does not know better than that. */
+ * away then. Who was away itself does not know better than the one that is back, and whoever
+ * became a member after that was told by those that know. */
 bool
 owners_remember(const struct worker *worker, const struct key_owner *member,
                 struct ds_slice key)
 {
     struct owners *owners = worker->owners;
-    bool is_no_better = owners->was_away || owners_self(worker).since >= member->since;
+    bool came_later = owners_self(worker).since >= member->since;
     bool has_seen_it_go =
         lost_owners_has(&owners->lost, member->node, member->incarnation);
-    return is_no_better || PLANTED(FORGOTTEN_OWNER) ||
-           ((has_seen_it_go || worker->restarts == 0) &&
-            lost_owners_none_since(&owners->lost, member->node, member->incarnation,
-                                   key));
+    bool may_know = came_later || has_seen_it_go || worker->restarts == 0;
+    return owners->was_away || PLANTED(FORGOTTEN_OWNER) ||
+           (may_know && lost_owners_none_since(&owners->lost, member->node,
+                                               member->incarnation, key));
 }
 
 /* ---- We are back ---- */

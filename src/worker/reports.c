@@ -84,6 +84,7 @@ struct collection {
     const struct ring *ring;
     struct report **reports;
     size_t count;
+    struct writer *ours; /* What falls to us again; NULL: we know it. */
     bool has_failed;
 };
 
@@ -129,14 +130,15 @@ collect_known(struct ds_slice key, const struct object_name *object, void *arg)
     struct collection *collection = arg;
     struct report *report =
         find_report(collection, ring_owner(collection->ring, ring_position(key)));
-    if (report == NULL)
-        return;
+    struct writer *known = report != NULL ? &report->known : collection->ours;
     uint8_t name[BLOCK_KEY_BYTES] = {0};
+    if (known == NULL)
+        return;
     if (object->node != 0)
         wire_object_key(object, name);
-    write_bytes(&report->known, slice(name, sizeof name));
-    write_short_bytes(&report->known, key);
-    collection->has_failed = collection->has_failed || report->known.failed;
+    write_bytes(known, slice(name, sizeof name));
+    write_short_bytes(known, key);
+    collection->has_failed = collection->has_failed || known->failed;
 }
 
 /* ---- Telling ---- */
@@ -158,6 +160,16 @@ describe(const struct report *report, struct object_ref ref, struct wire_binding
     return true;
 }
 
+/* What we know of one key more. */
+static struct wire_binding
+read_known(struct reader *reader)
+{
+    struct wire_binding known = {.object = {0}};
+    (void)wire_object_name(read_bytes(reader, BLOCK_KEY_BYTES), &known.object);
+    known.key = read_short_bytes(reader);
+    return known;
+}
+
 static struct part
 encode_bindings(const struct report *report, struct writer *body)
 {
@@ -174,9 +186,7 @@ encode_bindings(const struct report *report, struct writer *body)
     (void)read_bytes(&reader, report->known_at);
     while (part.refs_end == report->count && part.count < PART_KEYS_MAX &&
            reader_left(&reader) > 0) {
-        binding = (struct wire_binding){.object = {0}};
-        (void)wire_object_name(read_bytes(&reader, BLOCK_KEY_BYTES), &binding.object);
-        binding.key = read_short_bytes(&reader);
+        binding = read_known(&reader);
         encode_binding(body, &binding);
         part.count++;
         part.known_end = report->known.len - reader_left(&reader);
@@ -227,7 +237,7 @@ let_go(struct worker *worker, struct answer_list refused)
     }
     if (count > 0)
         log_warn("worker lets go of %" PRIu32
-                 " objects whose keys were changed while it was no member",
+                 " objects whose keys were changed without it",
                  count);
 }
 
@@ -365,8 +375,24 @@ take_over(struct worker *worker, const struct collection *collection)
         list_push_back(&worker->reports, &collection->reports[i]->link);
 }
 
+/* What we knew of keys that were ours, and have not told yet, is told to whose they are now. */
+static void
+collect_untold(struct collection *collection)
+{
+    LIST_FOREACH (link, &collection->worker->reports) {
+        const struct report *old = CONTAINER_OF(link, const struct report, link);
+        struct reader reader = reader_of(old->known.data, old->known.len);
+        (void)read_bytes(&reader, old->known_at);
+        while (!old->is_over && reader_left(&reader) > 0) {
+            struct wire_binding known = read_known(&reader);
+            collect_known(known.key, &known.object, collection);
+        }
+    }
+}
+
 bool
-reports_members_changed(struct worker *worker, const struct report_to *to)
+reports_members_changed(struct worker *worker, const struct report_to *to,
+                        struct writer *out_ours)
 {
     struct collection collection = {.worker = worker, .ring = to->ring};
     collection.has_failed = !add_reports(&collection, to);
@@ -374,12 +400,35 @@ reports_members_changed(struct worker *worker, const struct report_to *to)
         store_each(worker->store, collect, &collection);
     if (!collection.has_failed && collection.count > 0 && !to->of_all)
         directory_each_known(worker, collect_known, &collection);
+    collection.ours = out_ours;
+    if (!collection.has_failed && !to->of_all)
+        collect_untold(&collection);
     if (!collection.has_failed)
         take_over(worker, &collection);
     for (size_t i = 0; collection.has_failed && i < collection.count; i++)
         report_free(collection.reports[i]);
     free(collection.reports);
     return !collection.has_failed;
+}
+
+/* What is known of a key, of no object or one of another node. False when out of memory. */
+static bool
+take_known(struct worker *worker, const struct wire_binding *known)
+{
+    return known->object.node == 0 ? directory_take_deleted(worker, known->key)
+                                   : directory_take_known(worker, known);
+}
+
+bool
+reports_take_ours(struct worker *worker, const struct writer *ours)
+{
+    struct reader reader = reader_of(ours->data, ours->len);
+    bool is_taken = true;
+    while (reader_left(&reader) > 0) {
+        struct wire_binding known = read_known(&reader);
+        is_taken = take_known(worker, &known) && is_taken;
+    }
+    return is_taken;
 }
 
 void
@@ -438,10 +487,8 @@ take(struct worker *worker, const struct key_owner *from,
     while (next_binding(&list, &binding)) {
         struct wire_answer answer = {.answer = KEY_NO, .object = binding.object};
         enum key_answer taken = KEY_YES;
-        if (binding.object.node == 0)
-            directory_take_deleted(worker, binding.key);
-        else if (binding.object.node != from->node)
-            directory_take_known(worker, &binding);
+        if (binding.object.node != from->node)
+            taken = take_known(worker, &binding) ? KEY_YES : KEY_MOVED;
         else if (is_of_past(worker, from, report, &binding))
             taken = KEY_NO;
         else

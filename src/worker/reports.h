@@ -24,8 +24,14 @@ struct report_to {
     bool of_all; /* We were no member for a while: nobody knows what we have. */
 };
 
-/* False when out of memory. */
-bool reports_members_changed(struct worker *worker, const struct report_to *to);
+/* What had not been told yet of keys that are ours again is written to `out_ours`. False when out
+ * of memory. */
+DS_MUST_USE bool
+reports_members_changed(struct worker *worker, const struct report_to *to,
+                        struct writer *out_ours);
+
+/* As if another one told us, when the ring is the new one. False when out of memory. */
+DS_MUST_USE bool reports_take_ours(struct worker *worker, const struct writer *ours);
 
 /* Those that could not be sent are sent again. */
 void reports_tick(struct worker *worker);
