@@ -56,7 +56,7 @@ struct key_orders {
     uint32_t wait_ms;  /* KEY_FIND */
     uint32_t from;     /* The node that says so; to a holder: that owns the keys; */
     uint32_t restarts; /* and of its process, so many came before it. */
-    uint64_t epoch;    /* To the owner: of the members that it knows. */
+    uint64_t epoch;    /* Of the members that it knows. */
     bool wants_values; /* KEY_FIND: small ones shall come with the answers, but those of
                           objects that the bindings name: who asks has them. */
     struct binding_list bindings;

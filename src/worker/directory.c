@@ -90,8 +90,10 @@ encode_ask(const struct peer_request *request, struct writer *body)
 {
     const struct key_change *change =
         CONTAINER_OF(request, const struct key_change, request);
-    struct key_orders orders = {
-        .from = change->from, .restarts = change->from_restarts, .bindings.count = 1};
+    struct key_orders orders = {.from = change->from,
+                                .restarts = change->from_restarts,
+                                .epoch = change->from_epoch,
+                                .bindings.count = 1};
     orders.order = change->order == KEY_EXPIRE ? KEY_SET_EXPIRY
                    : change->only_asks         ? KEY_ASK
                                                : KEY_DROP;
@@ -125,6 +127,7 @@ ask_holder(struct worker *worker, struct key_change *change)
     list_init(&change->request.link);
     change->from = own_node(worker);
     change->from_restarts = (uint32_t)worker->restarts;
+    change->from_epoch = owners_epoch(worker->owners);
     if (!peers_ask(worker->peers, &change->request)) {
         change->request.ops = NULL;
         finish(worker, change, KEY_MOVED);

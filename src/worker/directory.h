@@ -59,6 +59,7 @@ struct key_change {
     struct object_name asked; /* The holder's, of the request under way, */
     uint32_t from;            /* which we make as the owner, this process of it. */
     uint32_t from_restarts;
+    uint64_t from_epoch;
     bool only_asks; /* Whether it is there, in place of telling to let go. */
     struct peer_request request;
 };

@@ -299,6 +299,8 @@ TEST(a_holder_obeys_the_owner_alone)
         .order = KEY_DROP, .from = NODE, .restarts = 1, .bindings.count = 1};
     struct wire_binding binding = {.object = object, .key = slice_of_text(pair.theirs)};
     CHECK_INT(order_one(&pair, late, binding).answer, KEY_MOVED);
+    late.restarts = 0; /* Of before it became a member. */
+    CHECK_INT(order_one(&pair, late, binding).answer, KEY_MOVED);
     CHECK_INT(order(&pair, KEY_ASK, pair.theirs, object, NODE).answer, KEY_YES);
     struct wire_answer answer = order(&pair, KEY_DROP, pair.theirs, other, NODE);
     CHECK_INT(answer.answer, KEY_NO);

@@ -29,17 +29,23 @@ reply(struct key_request *request)
 
 static const struct key_request_ops change_ops = {.finish = reply};
 
-/* One of us two was no member for a while since that was sent, or who sent it was killed. Who sent it has asked somebody
- * else by then, and been answered: done now, it would undo what came later. Or who sends it
- * knows of an epoch that we do not know, and has reported what it has: what we would bind now we
- * may have to forget with that epoch. */
+/* One of us two was no member for a while since that was sent, or who sent it was killed. It has
+ * asked somebody else by then, and been answered: done now, it would undo what came later. */
+static bool
+is_of_the_past(const struct worker *worker, const struct key_orders *orders)
+{
+    return worker->membership != NULL && !PLANTED(LATE_ORDER) &&
+           !owners_stayed_since(worker, orders->from, orders->restarts, orders->epoch);
+}
+
+/* Or who sends it knows of an epoch that we do not know, and has reported what it has: what we
+ * would bind now we may have to forget with that epoch. */
 static bool
 is_of_another_time(const struct worker *worker, const struct key_orders *orders)
 {
-    return worker->membership != NULL && !PLANTED(LATE_ORDER) &&
-           (orders->epoch > owners_epoch(worker->owners) ||
-            !owners_stayed_since(worker, orders->from, orders->restarts,
-                                 orders->epoch));
+    bool is_ahead = orders->epoch > owners_epoch(worker->owners);
+    return (is_ahead && worker->membership != NULL && !PLANTED(LATE_ORDER)) ||
+           is_of_the_past(worker, orders);
 }
 
 static void
@@ -176,7 +182,7 @@ obey(struct worker *worker, enum key_order order, const struct wire_binding *bin
     return KEY_YES;
 }
 
-/* Who owns a key no more has no say in it, nor has a process that was killed meanwhile. */
+/* Who owns a key no more has no say in it. */
 static void
 answer_as_holder(struct worker *worker, const struct key_orders *orders,
                  const struct wire_binding *binding, struct wire_answer *out)
@@ -185,8 +191,8 @@ answer_as_holder(struct worker *worker, const struct key_orders *orders,
     struct object_view view = {0};
     enum object_is is = IS_NOTHING;
     *out = (struct wire_answer){.answer = KEY_MOVED};
-    struct key_owner owner = owners_find(worker, binding->key);
-    if (owner.node != orders->from || owner.restarts != orders->restarts)
+    if (owners_find(worker, binding->key).node != orders->from ||
+        is_of_the_past(worker, orders))
         return;
     uint64_t now = clock_boot_ds();
     bool has_one = store_find(worker->store, binding->key, now, &view);
