@@ -64,20 +64,20 @@ find(const struct lost_epoch *epoch, uint32_t node)
 }
 
 static bool
-is_gone(const struct lost_epoch *epoch, uint32_t node, uint32_t incarnation)
+has_left(const struct lost_epoch *epoch, uint32_t node, uint32_t incarnation)
 {
     const struct past_member *member = find(epoch, node);
-    return member != NULL && member->incarnation == incarnation && member->is_gone;
+    return member != NULL && member->incarnation == incarnation && member->has_left;
 }
 
-/* The last epoch in which it was gone; NULL: it never was. */
+/* The last epoch in which it had left; NULL: it never had. */
 static struct lost_epoch *
 find_last(const struct lost_owners *lost, uint32_t node, uint32_t incarnation)
 {
     struct lost_epoch *last = NULL;
     LIST_FOREACH (link, &lost->epochs) {
         struct lost_epoch *epoch = CONTAINER_OF(link, struct lost_epoch, link);
-        if (is_gone(epoch, node, incarnation))
+        if (has_left(epoch, node, incarnation))
             last = epoch;
     }
     return last;

@@ -16,7 +16,8 @@
 struct past_member {
     uint32_t node;
     uint32_t incarnation;
-    bool is_gone;
+    bool is_gone;  /* With what it remembered: it has left, or is another process. */
+    bool has_left; /* It was no member then, and may come back. */
 };
 
 /* Of each epoch in which somebody was gone, the latest last. */
@@ -31,15 +32,15 @@ void lost_owners_forget(struct lost_owners *lost);
 DS_MUST_USE bool lost_owners_add(struct lost_owners *lost,
                                  const struct past_member *members, uint32_t count);
 
-/* That one was gone once. */
+/* That one has left once. */
 bool
 lost_owners_has(const struct lost_owners *lost, uint32_t node, uint32_t incarnation);
 
 /* Who owned this key was gone in one of them. */
 bool lost_owners_had(struct lost_owners *lost, struct ds_slice key);
 
-/* Nobody who owned the key was gone in an epoch after the last in which that one was; in any, if
- * that one never was. False also when out of memory. */
+/* Nobody who owned the key was gone in an epoch after the last in which that one had left; in any,
+ * if that one never had. False also when out of memory. */
 bool lost_owners_none_since(struct lost_owners *lost, uint32_t node,
                             uint32_t incarnation, struct ds_slice key);
 

@@ -28,14 +28,21 @@ find_keys(void)
     ring_destroy(ring);
 }
 
-/* An epoch after which one of them is gone. */
+/* An epoch after which one of them is gone: it has left, or is another process. */
 static void
-lose(struct lost_owners *lost, uint32_t node)
+lose_as(struct lost_owners *lost, uint32_t node, bool has_left)
 {
     struct past_member members[NODES];
     for (uint32_t i = 0; i < NODES; i++)
-        members[i] = (struct past_member){nodes[i], 1, nodes[i] == node};
+        members[i] = (struct past_member){nodes[i], 1, nodes[i] == node,
+                                          nodes[i] == node && has_left};
     CHECK(lost_owners_add(lost, members, NODES));
+}
+
+static void
+lose(struct lost_owners *lost, uint32_t node)
+{
+    lose_as(lost, node, true);
 }
 
 static bool
@@ -88,6 +95,24 @@ TEST(of_one_that_was_never_seen_to_go_all_matter)
     lost_owners_forget(&lost);
 }
 
+/* It missed nothing while another process took its place. */
+TEST(who_was_only_started_again_did_not_leave)
+{
+    struct lost_owners lost;
+    lost_owners_init(&lost);
+    find_keys();
+    lose_as(&lost, 10, false);
+    CHECK(lost_owners_had(&lost, slice_of_text(keys[0])));
+    CHECK(!lost_owners_has(&lost, 10, 1));
+    lose(&lost, 20);
+    lose_as(&lost, 30, false);
+    lose_as(&lost, 20, false);
+    CHECK(lost_owners_has(&lost, 20, 1));
+    CHECK(!none_since(&lost, 20, 2));
+    lost_owners_forget(&lost);
+}
+
 TEST_MAIN(RUN(the_keys_of_who_is_gone_had_a_lost_owner),
           RUN(only_who_went_after_the_one_that_is_back_matters),
+          RUN(who_was_only_started_again_did_not_leave),
           RUN(of_one_that_was_never_seen_to_go_all_matter))

@@ -58,9 +58,11 @@ is_self(const struct worker *worker, const struct known_member *member)
 }
 
 static struct past_member
-past_of(const struct known_member *member, bool is_gone)
+past_of(struct then_and_now both, bool is_gone)
 {
-    return (struct past_member){member->who.node, member->who.incarnation, is_gone};
+    const struct key_owner *who = &both.then->who;
+    return (struct past_member){who->node, who->incarnation, is_gone,
+                                is_gone && !has_stayed(both)};
 }
 
 /* Of a ring in which some owners are gone. Nothing is noted where none is. False when out of
@@ -83,9 +85,8 @@ note_of_ring(const struct worker *worker, const struct next_members *next,
 {
     struct owners *owners = worker->owners;
     for (uint32_t i = 0; i < owners->count; i++) {
-        const struct known_member *member = &owners->members[i];
-        past[i] = past_of(member,
-                          !is_self(worker, member) && !is_same(compare(member, next)));
+        struct then_and_now both = compare(&owners->members[i], next);
+        past[i] = past_of(both, !is_self(worker, both.then) && !is_same(both));
     }
     return note(&owners->lost, past, owners->count);
 }
@@ -103,10 +104,11 @@ note_unreported(const struct worker *worker, const struct next_members *next,
         before = owners_self(worker).since;
     for (uint32_t i = 0; i < owners->count; i++) {
         const struct known_member *member = &owners->members[i];
+        struct then_and_now both = compare(member, next);
         bool is_gone = !is_self(worker, member) && member->reported < owners->epoch &&
-                       !is_same(compare(member, next));
+                       !is_same(both);
         if (member->who.since < before)
-            past[count++] = past_of(member, is_gone);
+            past[count++] = past_of(both, is_gone);
     }
     return note(&owners->lost, past, count);
 }
@@ -181,7 +183,7 @@ owners_find_forgetful(const struct worker *worker, const struct next_members *ne
         bool is_gone = both.now == NULL || (has_stayed(both) && !is_same(both));
         bool has_told = member->reported >= back_since || PLANTED(FORGOTTEN_OWNER);
         if (!is_self(worker, member) && member->who.since < back_since)
-            past[count++] = past_of(member, is_gone && !has_told);
+            past[count++] = past_of(both, is_gone && !has_told);
     }
     bool is_noted = past != NULL && (!owners->others_went_on || note(out, past, count));
     free(past);
