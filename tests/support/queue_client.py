@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from raw_peer import PROTOCOL_VERSION
 
 MAGIC = 0x31575344
 HEADER = struct.Struct("<IHHIIQ")
@@ -30,7 +31,7 @@ BLOCK_DELETE, BLOCK_ADOPT, ORPHANS, QUEUE_CALL = 15, 16, 17, 19
 QUEUE_SERVE = 23
 INVALID, NOT_FOUND, FULL, NOT_READY, IO, MISMATCH = 1, 2, 4, 6, 7, 10
 
-HELLO_BODY = struct.pack("<IIIIQIHQI", 1, 17, 0, 0, 0, 0, 0, 0, 0)
+HELLO_BODY = struct.pack("<IIIIQIHQI", 1, PROTOCOL_VERSION, 0, 0, 0, 0, 0, 0, 0)
 WELCOME = struct.Struct("<IIIQQQQQQ")
 
 

@@ -6,6 +6,7 @@ Independent of the client library: what it sends is up to the test.
 from __future__ import annotations
 
 import array
+import re
 import select
 import socket
 import struct
@@ -18,7 +19,17 @@ HEADER = struct.Struct("<IHHIIQ")
 BODY_BYTES_MAX = 16 << 20
 PAYLOAD_BYTES_MAX = (1 << 64) - 1
 LAYOUT_VERSION = 4
-PROTOCOL_VERSION = 18
+
+
+def _read_protocol_version() -> int:
+    """It changes often, and what this says of it would be forgotten."""
+    header = Path(__file__).parents[2] / "src" / "wire" / "frame.h"
+    found = re.search(r"#define PROTOCOL_VERSION +(\d+)u", header.read_text())
+    assert found is not None, header
+    return int(found.group(1))
+
+
+PROTOCOL_VERSION = _read_protocol_version()
 
 DISCOVER = 1
 HELLO = 2
