@@ -187,24 +187,20 @@ lookup_blocks(struct session *session, const struct frame_header *header,
     return status;
 }
 
-/* It is on another node, if anywhere, and nobody has told us yet which nodes there are. */
-static bool
-is_nobodys_yet(struct worker *worker, const struct lookup *message, struct ds_slice key)
-{
-    struct object_view view;
-    return !membership_knows(worker->membership) && key.len == BLOCK_KEY_BYTES &&
-           !arena_id_equal(arenas_birth(key), arenas_own(worker)) &&
-           !lookup_find(worker, message, key, &view);
-}
-
+/* One of them is on another node, if anywhere, and nobody has told us yet which nodes there are. */
 static bool
 has_nobodys_yet(struct worker *worker, const struct lookup *message)
 {
     struct key_list keys = message->keys;
     struct ds_slice key;
+    struct object_view view;
     bool has_one = false;
+    if (membership_knows(worker->membership))
+        return false;
     while (!has_one && next_key(&keys, &key))
-        has_one = is_nobodys_yet(worker, message, key);
+        has_one = key.len == BLOCK_KEY_BYTES &&
+                  !arena_id_equal(arenas_birth(key), arenas_own(worker)) &&
+                  !lookup_find(worker, message, key, &view);
     return has_one;
 }
 

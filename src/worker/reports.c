@@ -519,16 +519,15 @@ handle_key_report(struct session *session, const struct frame_header *header,
     }
     struct key_owner from = {report.node, report.incarnation, report.restarts,
                              report.member_since};
-    bool is_of_past = owners_knows_later(worker, &from, report.epoch);
-    bool wants_all = !is_of_past && report.since != 0 &&
+    bool is_late = owners_knows_later(worker, &from, report.epoch);
+    bool wants_all = !is_late && report.since != 0 &&
                      report.since < owners_epoch_before(worker->owners);
     if (!is_known(worker, &report, &from) ||
-        (report.is_back && !is_of_past && !owners_listen(worker, &from, report.epoch)))
+        (report.is_back && !is_late && !owners_listen(worker, &from, report.epoch)))
         (void)ds_fail(
             &err, DS_NOT_READY,
             "this worker does not know that epoch yet, or hears others first");
-    else if (!is_of_past && !wants_all &&
-             !take(worker, &from, &report, &refused, &count))
+    else if (!is_late && !wants_all && !take(worker, &from, &report, &refused, &count))
         (void)ds_fail(&err, DS_NO_MEMORY, "out of memory for bindings");
     if (err.status != DS_OK) {
         conn_reply_error(session->conn, header, &err); /* It is told again. */
@@ -537,7 +536,7 @@ handle_key_report(struct session *session, const struct frame_header *header,
     encode_report_reply_begin(&writer, wants_all, count);
     write_bytes(&writer, slice(refused.data, refused.len));
     session_reply(session, header, &writer);
-    if (is_of_past || wants_all || !report.is_last)
+    if (is_late || wants_all || !report.is_last)
         return;
     if (report.is_back && report.epoch == owners_epoch(worker->owners))
         directory_forget_unsaid(worker, &from);
