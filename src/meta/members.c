@@ -232,12 +232,13 @@ learn_past(struct members *members, struct members_past past, uint64_t now_ms)
 }
 
 static void
-note_old(struct members *members, struct entry *entry, struct members_past past)
+note_old(struct members *members, struct entry *entry, struct members_past past,
+         uint64_t since)
 {
     if (!members->settling || entry->is_old || past.epoch != members->epoch)
         return;
     entry->is_old = true;
-    entry->member.since = members->epoch;
+    entry->member.since = since == 0 ? members->epoch : min_u64(since, members->epoch);
     members->old_found++;
 }
 
@@ -289,7 +290,7 @@ members_renew(struct members *members, const struct member *who,
     entry->renewed_ms = now_ms;
     if (is_new)
         entry->member.since = next_epoch(members);
-    note_old(members, entry, past);
+    note_old(members, entry, past, who->since);
     settle_if(members, members->old_found >= members->old_count);
     status = note(members, &entry->member.queues, who->queues, err);
     if (status == DS_OK)

@@ -396,6 +396,27 @@ TEST(while_it_settles_only_who_knows_the_last_epoch_may_serve)
     members_destroy(members);
 }
 
+TEST(after_a_restart_a_member_says_since_when_it_belonged)
+{
+    struct members_past past = {.epoch = 7, .count = 3};
+    struct members *members = open_members(past, 0);
+    struct member first = worker(1), second = worker(2), third = worker(3);
+    first.since = 4;
+    third.since = 8; /* Cannot be. */
+    CHECK_OK(members_renew(members, &first, past, 0, NULL));
+    CHECK_OK(members_renew(members, &second, past, 0, NULL)); /* Does not know it. */
+    CHECK_OK(members_renew(members, &third, past, 0, NULL));
+    CHECK_INT(members_epoch(members), 8);
+    CHECK_INT(members_at(members, 0)->since, 4);
+    CHECK_INT(members_at(members, 1)->since, 7);
+    CHECK_INT(members_at(members, 2)->since, 7);
+    struct member fourth = worker(4);
+    fourth.since = 4; /* Who comes later was none for a while. */
+    CHECK_OK(members_renew(members, &fourth, past, 10, NULL));
+    CHECK_INT(members_at(members, 3)->since, 9);
+    members_destroy(members);
+}
+
 TEST_MAIN(
     RUN(who_comes_after_another_waits_longer_and_tells_epochs_that_nobody_else_can),
     RUN(one_that_comes_twice_while_it_settles_is_counted_once),
@@ -409,6 +430,7 @@ TEST_MAIN(
     RUN(a_node_id_that_is_taken_is_refused),
     RUN(who_comes_to_an_address_replaces_who_was_there),
     RUN(who_has_no_node_or_no_address_is_refused),
+    RUN(after_a_restart_a_member_says_since_when_it_belonged),
     RUN(after_a_restart_nobody_is_told_before_all_are_back),
     RUN(after_a_restart_who_does_not_come_back_is_gone_after_a_lease),
     RUN(a_forgotten_epoch_is_learnt_from_those_that_belonged_to_it),

@@ -374,8 +374,9 @@ struct wire_member {
     uint32_t node;
     uint32_t incarnation;
     uint32_t restarts; /* Of its process; what was only in that one's memory is gone. */
-    uint64_t since; /* The epoch since which it has belonged without a gap; not used in
-                          a renewal. */
+    uint64_t
+        since; /* The epoch since which it has belonged without a gap; in a renewal, as
+                          far as it was told, or 0. */
     struct ds_slice address; /* "host:port" of printable ASCII without '"' and '\\', */
     struct ds_slice queues;  /* Places of the queues whose controllers it has, encoded
                                 one behind the other; u16 bytes. */

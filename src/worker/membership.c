@@ -192,6 +192,7 @@ renew(struct membership *membership, uint32_t flags)
     if (membership->lease_ms > 0)
         wait_ms = (uint32_t)min_u64(membership->lease_ms / 3, RENEW_MS_MAX);
     membership->renewed_ds = clock_boot_ds();
+    const struct member *self = membership_find(membership, table->node);
     AUTO_WRITER(queues);
     AUTO_WRITER(arenas);
     queues_encode(worker, &queues, QUEUES_BYTES_MAX);
@@ -200,6 +201,7 @@ renew(struct membership *membership, uint32_t flags)
         .who = {.node = table->node,
                 .incarnation = table->incarnation,
                 .restarts = (uint32_t)worker->restarts,
+                .since = self != NULL ? self->since : 0,
                 .address = slice_of_text(worker->flags->worker_address),
                 .queues = slice(queues.data, queues.len),
                 .arenas = slice(arenas.data, arenas.len)},
@@ -326,11 +328,14 @@ handle_members_reply(struct membership *membership, const struct frame_header *h
     renew(membership, 0);
 }
 
+/* An answer that comes later would be a reason to renew. */
 static void
 finish_leaving(struct membership *membership)
 {
     void (*on_left)(struct worker * worker) = membership->on_left;
     membership->on_left = NULL;
+    if (membership->conn != NULL)
+        conn_close(membership->conn, NULL);
     if (on_left != NULL)
         on_left(membership->worker);
 }
@@ -343,7 +348,8 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
     (void)fds;
     (void)fd_count;
     if (membership->on_left != NULL) {
-        finish_leaving(membership);
+        if (header->sequence == membership->sequence)
+            finish_leaving(membership);
         return;
     }
     if (header->sequence == membership->sequence)

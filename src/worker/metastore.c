@@ -197,6 +197,7 @@ member_of(const struct wire_member *wire)
         .node = wire->node,
         .incarnation = wire->incarnation,
         .restarts = wire->restarts,
+        .since = wire->since,
         .queues = wire->queues,
         .arenas = wire->arenas,
     };
@@ -470,7 +471,15 @@ hang_up(struct metastore *metastore)
     DS_ASSERT(list_is_empty(&metastore->parked));
 }
 
-/* Without any others there is nobody whom a wrong answer could harm. */
+/* Others that have said goodbye are not harmed by a wrong answer; of those that were lost, one
+ * may only be cut off. */
+static bool
+is_needed_later(const struct metastore *metastore)
+{
+    return !metastore->worker->is_leaving || metastore->saved.count > 0 ||
+           members_away_ms(metastore->members, clock_monotonic_ms()) > 0;
+}
+
 void
 metastore_close(struct metastore *metastore)
 {
@@ -478,7 +487,7 @@ metastore_close(struct metastore *metastore)
         return;
     hang_up(metastore);
     save(metastore);
-    if (metastore->worker->is_leaving && metastore->saved.count == 0)
+    if (!is_needed_later(metastore))
         files_remove(metastore->path);
     members_destroy(metastore->members);
     free(metastore);
@@ -488,6 +497,19 @@ bool
 metastore_is_settling(const struct metastore *metastore)
 {
     return members_is_settling(metastore->members);
+}
+
+bool
+metastore_has_told_all(const struct metastore *metastore)
+{
+    uint64_t epoch = members_epoch(metastore->members);
+    size_t told = 0;
+    LIST_FOREACH (link, &metastore->parked) {
+        if (CONTAINER_OF(link, struct renewal, link)->epoch == epoch)
+            told++;
+    }
+    return metastore_is_settling(metastore) ||
+           told >= members_count(metastore->members);
 }
 
 /* Whoever had the metastore before us is most likely lost. If it only lost the metastore, it

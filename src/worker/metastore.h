@@ -35,6 +35,10 @@ void metastore_close(struct metastore *metastore);
 /* It was started again, and waits for those that belonged before. */
 bool metastore_is_settling(const struct metastore *metastore);
 
+/* Each member has heard of the last change, and waits for the next. One that has not would say
+ * to the metastore after this one that it knew other members, and begin anew there. */
+bool metastore_has_told_all(const struct metastore *metastore);
+
 void metastore_tick(struct metastore *metastore, uint64_t now_ms);
 
 /* The session is closing. */

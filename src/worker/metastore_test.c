@@ -1,8 +1,13 @@
 #include "worker/metastore.h"
 
+#include "os/files.h"
 #include "worker/fixture.h"
+#include "worker/membership.h"
 
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { A_WHILE_MS = 60000 };
 
@@ -230,7 +235,77 @@ TEST(a_metastore_that_is_started_again_waits_for_its_members)
     caller_close(&first);
 }
 
-TEST_MAIN(RUN(members_hear_which_queues_others_have),
+static void
+on_joined(struct worker *worker)
+{
+    (void)worker;
+}
+
+/* The second one is on its way to ask again when the worker is told to stop. */
+TEST(who_stops_stays_until_the_others_know_it)
+{
+    FIXTURE(f, 64);
+    struct caller second;
+    struct member_renew two = renewal_of(2);
+    CHECK_OK(membership_open(&f.worker, on_joined, &f.worker.membership, NULL));
+    RUN_UNTIL(&f, membership_count(f.worker.membership) == 1);
+    caller_open_metastore(&second, &f);
+    CHECK_INT(renew(&second, &two).count, 2);
+    RUN_UNTIL(&f, membership_count(f.worker.membership) == 2);
+    worker_end(&f.worker);
+    RUN_UNTIL(&f, f.worker.farewell_until_ms != 0);
+    f.worker.farewell_until_ms = UINT64_MAX; /* However slow this test is. */
+    CHECK_INT(renew(&second, &two).count, 1);
+    for (int i = 0; i < 100; i++)
+        turn(&f);
+    CHECK(!f.worker.stopping);
+    send_renewal(&second, &two);
+    RUN_UNTIL(&f, f.worker.stopping);
+    caller_close(&second);
+}
+
+static bool
+has_file(const struct fixture *f, const char *text)
+{
+    char path[PATH_MAX + 32], got[64] = "";
+    snprintf(path, sizeof path, "%s/metastore.epoch", f->resources.home);
+    return files_read(path, got, sizeof got) && strncmp(got, text, strlen(text)) == 0;
+}
+
+static void
+stop_for_good(struct fixture *f)
+{
+    f->worker.is_leaving = true;
+    fixture_stop(f);
+}
+
+/* One that was lost may only be cut off, and come back with what it knew. */
+TEST(epochs_are_forgotten_where_the_last_one_said_goodbye)
+{
+    FIXTURE(f, 64);
+    struct caller caller;
+    struct member_renew one = renewal_of(1);
+    caller_open_metastore(&caller, &f);
+    CHECK_INT(renew(&caller, &one).count, 1);
+    caller_close(&caller);
+    RUN_UNTIL(&f, has_file(&f, "2 0"));
+    stop_for_good(&f);
+    CHECK(has_file(&f, "2 0"));
+
+    fixture_start_again(&f);
+    caller_open_metastore(&caller, &f);
+    (void)renew(&caller, &one);
+    one.flags = MEMBER_LEAVES;
+    (void)renew(&caller, &one);
+    stop_for_good(&f);
+    CHECK(!has_file(&f, ""));
+    fixture_start_again(&f);
+    caller_close(&caller);
+}
+
+TEST_MAIN(RUN(epochs_are_forgotten_where_the_last_one_said_goodbye),
+          RUN(who_stops_stays_until_the_others_know_it),
+          RUN(members_hear_which_queues_others_have),
           RUN(members_hear_who_comes_and_who_leaves),
           RUN(a_renewal_is_answered_when_it_has_waited_long_enough),
           RUN(who_is_gone_without_a_word_is_told_to_the_others),

@@ -35,7 +35,12 @@
 
 /* ---- Loop callbacks ---- */
 
-enum { EXPIRED_TICKS = 100 }; /* Between two looks for bindings that have expired. */
+enum {
+    EXPIRED_TICKS = 100, /* Between two looks for bindings that have expired. */
+    FAREWELL_MS = 1000,
+};
+
+static void farewell(struct worker *worker, uint64_t now_ms);
 
 static void
 on_tick(uv_timer_t *timer)
@@ -46,6 +51,8 @@ on_tick(uv_timer_t *timer)
     orphans_tick(worker, now);
     clients_tick(worker, now);
     election_tick(worker->election);
+    if (worker->farewell_until_ms != 0)
+        farewell(worker, now);
     if (worker->stopping)
         return;
     if (worker->metastore != NULL)
@@ -120,13 +127,30 @@ stop(struct worker *worker)
     uv_close((uv_handle_t *)&worker->interrupt, NULL);
 }
 
+/* Whoever has the metastore stays until the others know the last members. */
 static void
-on_left(struct worker *worker)
+farewell(struct worker *worker, uint64_t now_ms)
 {
+    bool is_heard = worker->metastore == NULL ||
+                    metastore_has_told_all(worker->metastore) ||
+                    now_ms >= worker->farewell_until_ms;
+    if (!is_heard)
+        return;
+    worker->farewell_until_ms = 0;
     if (worker->election != NULL)
         election_resign(worker->election, stop);
     else
         stop(worker);
+}
+
+static void
+on_left(struct worker *worker)
+{
+    uint64_t now_ms = clock_monotonic_ms();
+    worker->farewell_until_ms = now_ms + FAREWELL_MS;
+    if (worker->metastore != NULL)
+        metastore_tick(worker->metastore, now_ms);
+    farewell(worker, now_ms);
 }
 
 /* The others hear of it before we are gone. */

@@ -101,7 +101,8 @@ struct worker {
 
     uv_timer_t tick;
     uint64_t tick_count;
-    uv_timer_t room_tick; /* Active while somebody waits for room. */
+    uint64_t farewell_until_ms; /* 0: it does not wait until all heard of its end. */
+    uv_timer_t room_tick;       /* Active while somebody waits for room. */
     uv_signal_t terminate;
     uv_signal_t interrupt;
     bool waits_to_join; /* Is not ready before it belongs to its cluster. */
