@@ -127,7 +127,7 @@ write_header(struct journal *journal, struct ds_error *err)
     journal_header_encode(&journal->header, bytes);
     enum ds_status status =
         append_file_write(journal->file, 0, slice(bytes, sizeof bytes), err);
-    if (status == DS_OK && journal->options->sync)
+    if (status == DS_OK && journal->header.syncs)
         status = append_file_sync(journal->file, err);
     return status;
 }
@@ -136,7 +136,7 @@ write_header(struct journal *journal, struct ds_error *err)
 static void
 rest_before_compacting(struct journal *journal, uint64_t from)
 {
-    uint64_t step = journal->options->compact_bytes;
+    uint64_t step = journal->header.compact_bytes;
     journal->long_at = from + max_u64(step == 0 ? JOURNAL_COMPACT_BYTES : step,
                                       2 * journal->snapshot_bytes);
 }
@@ -144,16 +144,28 @@ rest_before_compacting(struct journal *journal, uint64_t from)
 static enum ds_status
 begin(struct journal *journal, uint64_t first_sequence, struct ds_error *err)
 {
-    journal->header = (struct journal_header){
-        .id = random_u64(),
-        .session = journal_session(slice_of_text(journal->options->session)),
-        .first_sequence = first_sequence,
-    };
+    journal->header.id = random_u64();
+    journal->header.session = journal_session(slice_of_text(journal->options->session));
+    journal->header.first_sequence = first_sequence;
     journal->next_sequence = first_sequence;
     journal->end = JOURNAL_HEADER_BYTES;
     rest_before_compacting(journal, journal->end);
     enum ds_status status = append_file_reserve(journal->file, journal->end, err);
     return status == DS_OK ? write_header(journal, err) : status;
+}
+
+/* True: the header says something else now. */
+static bool
+take_options(struct journal *journal)
+{
+    const struct journal_options *options = journal->options;
+    struct journal_header before = journal->header;
+    struct journal_header *header = &journal->header;
+    header->syncs = options->sync || (options->goes_on && before.syncs);
+    if (options->compact_bytes != 0 || !options->goes_on)
+        header->compact_bytes = options->compact_bytes;
+    return header->syncs != before.syncs ||
+           header->compact_bytes != before.compact_bytes;
 }
 
 /* Cuts off what follows the last whole record. */
@@ -194,8 +206,10 @@ begin_or_resume(struct journal *journal, struct replay *replay, struct ds_slice 
 {
     struct ds_error reason = {0};
     enum ds_status status = journal_header_decode(content, &journal->header, &reason);
-    if (status == DS_NOT_FOUND)
+    if (status == DS_NOT_FOUND) {
+        (void)take_options(journal);
         return begin(journal, 1, err);
+    }
     if (status != DS_OK)
         return ds_fail(err, status,
                        "the journal '%s': %s. Keep the file for inspection, or remove "
@@ -203,7 +217,9 @@ begin_or_resume(struct journal *journal, struct replay *replay, struct ds_slice 
                        journal->options->path, reason.message);
     *out_is_foreign = journal->header.session !=
                       journal_session(slice_of_text(journal->options->session));
-    return resume(journal, replay, content, err);
+    bool is_other = take_options(journal);
+    status = resume(journal, replay, content, err);
+    return status == DS_OK && is_other ? write_header(journal, err) : status;
 }
 
 enum ds_status
@@ -335,7 +351,7 @@ journal_flush(struct journal *journal, struct ds_error *err)
     if (journal->pending.len == 0)
         return DS_OK;
     enum ds_status status = write_pending(journal, err);
-    if (status == DS_OK && journal->options->sync)
+    if (status == DS_OK && journal->header.syncs)
         status = append_file_sync(journal->file, err);
     return status;
 }
@@ -367,7 +383,7 @@ write_snapshot(struct journal *fresh, uint64_t first_sequence, const char *path,
         status = begin(fresh, first_sequence, err);
     if (status == DS_OK)
         status = snapshot_write(source, take_record, fresh, err);
-    if (status == DS_OK && fresh->options->sync)
+    if (status == DS_OK && fresh->header.syncs)
         status = append_file_sync(fresh->file, err);
     if (status == DS_OK)
         status = append_file_rename(fresh->file, fresh->options->path, err);
@@ -409,7 +425,7 @@ finish_compacting(struct journal *journal, struct journal *fresh, enum ds_status
     }
     log_info("controller journal compacted file=%s bytes=%ju before=%ju",
              journal->options->path, (uintmax_t)journal->end, (uintmax_t)before);
-    return journal->options->sync ? append_file_sync_name(journal->file, err) : DS_OK;
+    return journal->header.syncs ? append_file_sync_name(journal->file, err) : DS_OK;
 }
 
 enum ds_status
@@ -417,7 +433,7 @@ journal_compact(struct journal *journal, const struct snapshot_source *source,
                 struct ds_error *err)
 {
     DS_ASSERT(journal->pending.len == 0);
-    struct journal fresh = {.options = journal->options};
+    struct journal fresh = {.options = journal->options, .header = journal->header};
     struct ds_error reason = {.message = "out of memory"};
     enum ds_status status = DS_NO_MEMORY;
     remove_unfinished(journal->options->path);

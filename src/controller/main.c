@@ -425,6 +425,7 @@ main(int argc, char **argv)
     if (result >= 0)
         return result;
     choose_journal(&options, beside, sizeof beside);
+    options.journal.goes_on = options.term > QUEUE_TERM_FIRST;
     struct logfile *log = NULL;
     struct ds_error err = {0};
     struct auth_key key;

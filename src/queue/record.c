@@ -46,6 +46,8 @@ journal_header_encode(const struct journal_header *header,
     put_u64(out + 16, header->id);
     put_u64(out + 24, header->session);
     put_u64(out + 32, header->first_sequence);
+    put_u64(out + 40, header->syncs);
+    put_u64(out + 48, header->compact_bytes);
     put_u64(out + HEADER_CHECKSUM_AT, hash_bytes(out, HEADER_CHECKSUM_AT));
 }
 
@@ -67,7 +69,8 @@ journal_header_decode(struct ds_slice file, struct journal_header *out,
     struct journal_header header = {.id = read_u64(&reader)};
     header.session = read_u64(&reader);
     header.first_sequence = read_u64(&reader);
-    (void)read_bytes(&reader, HEADER_CHECKSUM_AT - 40);
+    header.syncs = read_u64(&reader) != 0;
+    header.compact_bytes = read_u64(&reader);
     if (read_u64(&reader) != hash_bytes(bytes, HEADER_CHECKSUM_AT))
         return ds_fail(err, DS_CORRUPT, "its header is damaged");
     *out = header;

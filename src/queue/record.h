@@ -32,6 +32,9 @@ struct journal_header {
     uint64_t id;             /* Random. */
     uint64_t session;        /* Whose journal it is: a hash of a text. */
     uint64_t first_sequence; /* Of the records. */
+    bool syncs;              /* Also a power cut loses nothing that was acknowledged. */
+    uint64_t compact_bytes;  /* It is written anew when it has grown by so many; 0: by
+                                what its controller takes by itself. */
 };
 
 /* The number that stands for a session's name. */

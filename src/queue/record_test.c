@@ -33,8 +33,11 @@ record_of(uint64_t i)
 static struct sample
 sample_begin(void)
 {
-    struct sample sample = {
-        .header = {.id = 0x123456789abcdef0, .session = 3, .first_sequence = 100}};
+    struct sample sample = {.header = {.id = 0x123456789abcdef0,
+                                       .session = 3,
+                                       .first_sequence = 100,
+                                       .syncs = true,
+                                       .compact_bytes = 5000}};
     uint8_t header[JOURNAL_HEADER_BYTES];
     journal_header_encode(&sample.header, header);
     write_bytes(&sample.file, slice(header, sizeof header));
@@ -189,6 +192,8 @@ TEST(the_header_comes_back)
     CHECK_INT(header.id, sample.header.id);
     CHECK_INT(header.session, 3);
     CHECK_INT(header.first_sequence, 100);
+    CHECK(header.syncs);
+    CHECK_INT(header.compact_bytes, 5000);
 }
 
 TEST(what_is_no_header_is_refused)

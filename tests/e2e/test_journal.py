@@ -128,6 +128,33 @@ def test_a_new_supervisor_goes_on_where_the_old_one_was_killed(folder: Path) -> 
         assert client.call("kv_list", None) == {"p": {"a": {"t": 0}}}
 
 
+def durability_of(folder: Path) -> tuple[int, int]:
+    """Whether it is synced, and when it is written anew, as its header says."""
+    syncs, compact_bytes = struct.unpack_from(
+        "<QQ", journal_of(folder).read_bytes(), 40
+    )
+    return syncs, compact_bytes
+
+
+def test_who_goes_on_with_a_queue_keeps_its_journal_as_it_was(folder: Path) -> None:
+    """A worker that starts another controller does not know the first one's options."""
+    asked = ("--fsync", "--journal_compact_bytes", "20000")
+    first = Controller(folder, *asked)
+    with first.client() as client:
+        put(client, ["a"], 1)
+    kill_all(first)
+    second = Controller(folder, "--term", "2")
+    assert durability_of(folder) == (1, 20000)
+    with second.client() as client:
+        for i in range(400):
+            put(client, [f"{i % 5}"], i + 2)
+    assert "controller journal compacted" in second.log.read_text()
+    assert durability_of(folder) == (1, 20000)
+    kill_all(second)
+    with running_controller(folder):  # By its owner, who says what it wants.
+        assert durability_of(folder) == (0, 0)
+
+
 def test_who_waits_for_a_connection_gets_it_from_the_next_process(folder: Path) -> None:
     """The socket is the supervisor's: no connect is refused while nobody runs."""
     with running_controller(folder) as controller:
