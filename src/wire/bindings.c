@@ -198,6 +198,80 @@ decode_answers(struct ds_slice body, struct answer_list *out)
 
 /* ---- KEY_REPORT ---- */
 
+enum { PAST_MEMBER_BYTES = 9, IS_GONE = 1, HAS_LEFT = 2 };
+
+void
+encode_past_epoch_begin(struct writer *writer, uint32_t count)
+{
+    write_u32(writer, count);
+}
+
+void
+encode_past_member(struct writer *writer, const struct past_member *member)
+{
+    write_u32(writer, member->node);
+    write_u32(writer, member->incarnation);
+    write_u8(writer, (uint8_t)((member->is_gone ? IS_GONE : 0) |
+                               (member->has_left ? HAS_LEFT : 0)));
+}
+
+bool
+next_past_epoch(struct reader *list, struct past_epoch *out)
+{
+    if (reader_left(list) == 0)
+        return false;
+    uint32_t count = read_u32(list);
+    if (count > reader_left(list) / PAST_MEMBER_BYTES) {
+        list->failed = true;
+        return false;
+    }
+    struct ds_slice members = read_bytes(list, count * (size_t)PAST_MEMBER_BYTES);
+    *out = (struct past_epoch){count, reader_of(members.data, members.len)};
+    return !list->failed;
+}
+
+bool
+next_past_member(struct past_epoch *epoch, struct past_member *out)
+{
+    if (epoch->count == 0)
+        return false;
+    epoch->count--;
+    *out = (struct past_member){.node = read_u32(&epoch->at)};
+    out->incarnation = read_u32(&epoch->at);
+    uint8_t flags = read_u8(&epoch->at);
+    out->is_gone = (flags & IS_GONE) != 0;
+    out->has_left = (flags & HAS_LEFT) != 0;
+    return !epoch->at.failed && flags <= (IS_GONE | HAS_LEFT);
+}
+
+/* Whoever looks for a member believes in the order of their nodes. */
+static bool
+is_in_order(struct past_epoch epoch)
+{
+    struct past_member member;
+    uint64_t least = 0;
+    while (epoch.count > 0) {
+        if (!next_past_member(&epoch, &member) || member.node < least)
+            return false;
+        least = (uint64_t)member.node + 1;
+    }
+    return true;
+}
+
+static bool
+read_lost(struct reader *reader, struct ds_slice *out)
+{
+    uint32_t bytes = read_u32(reader);
+    struct past_epoch epoch;
+    *out = read_bytes(reader, bytes);
+    struct reader list = reader_of(out->data, out->len);
+    while (next_past_epoch(&list, &epoch)) {
+        if (!is_in_order(epoch))
+            return false;
+    }
+    return !reader->failed && !list.failed;
+}
+
 void
 encode_key_report_begin(struct writer *writer, const struct key_report *message)
 {
@@ -208,6 +282,8 @@ encode_key_report_begin(struct writer *writer, const struct key_report *message)
     write_u64(writer, message->epoch);
     write_u64(writer, message->since);
     write_u8(writer, (uint8_t)(message->is_last | message->is_back << 1));
+    write_u32(writer, (uint32_t)message->lost.len);
+    write_bytes(writer, message->lost);
     write_u32(writer, message->bindings.count);
 }
 
@@ -224,7 +300,8 @@ decode_key_report(struct ds_slice body, struct key_report *out)
     uint8_t flags = read_u8(&reader);
     message.is_last = (flags & 1) != 0;
     message.is_back = (flags & 2) != 0;
-    if (flags > 3 || !read_bindings(&reader, false, &message.bindings))
+    if (flags > 3 || !read_lost(&reader, &message.lost) ||
+        !read_bindings(&reader, false, &message.bindings))
         return false;
     *out = message;
     return true;

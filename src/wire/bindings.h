@@ -91,6 +91,26 @@ void encode_answer(struct writer *writer, const struct wire_answer *answer);
 bool decode_answers(struct ds_slice body, struct answer_list *out);
 bool next_answer(struct answer_list *list, struct wire_answer *out);
 
+/* A member of an epoch that is past. */
+struct past_member {
+    uint32_t node;
+    uint32_t incarnation;
+    bool
+        is_gone; /* After it, with what it remembered: it has left, or is another process. */
+    bool has_left; /* It was no member then, and may come back. */
+};
+/* An epoch after which somebody was gone: its members in the order of their nodes. None: nobody
+ * knows who they were. */
+struct past_epoch {
+    uint32_t count;
+    struct reader at;
+};
+/* `count` calls of encode_past_member() follow. */
+void encode_past_epoch_begin(struct writer *writer, uint32_t count);
+void encode_past_member(struct writer *writer, const struct past_member *member);
+bool next_past_epoch(struct reader *list, struct past_epoch *out);
+bool next_past_member(struct past_epoch *epoch, struct past_member *out);
+
 /* What a holder has of its receiver's keys: those that were not its receiver's, or not
  * that process's, in epoch `since`; all, if that is 0. And what it knows of such keys as their
  * owner, while somebody is away who may have older ones: those without an object it deleted,
@@ -104,8 +124,12 @@ struct key_report {
     uint64_t since;
     bool is_back; /* It was no member for a while: others may know better. */
     bool is_last; /* The report is whole with this message. */
+    struct ds_slice
+        lost; /* Epochs for next_past_epoch(), the latest first: of whom it has seen
+                             go. Only for who has just come. */
     struct binding_list bindings;
 };
+/* `count` calls of encode_binding() follow. */
 void encode_key_report_begin(struct writer *writer, const struct key_report *message);
 bool decode_key_report(struct ds_slice body, struct key_report *out);
 

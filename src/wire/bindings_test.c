@@ -122,7 +122,34 @@ TEST(only_who_looks_for_keys_wants_their_values)
     CHECK(!decode_key_orders(body_of(&w), &got));
 }
 
-TEST_MAIN(RUN(answers_come_back_with_their_values),
+/* A report that says who belonged to one epoch: these two. */
+static bool
+is_a_report(struct past_member first, struct past_member second, uint32_t count)
+{
+    AUTO_WRITER(lost);
+    AUTO_WRITER(w);
+    struct key_report got;
+    encode_past_epoch_begin(&lost, count);
+    encode_past_member(&lost, &first);
+    encode_past_member(&lost, &second);
+    struct key_report report = {.node = 4, .lost = slice(lost.data, lost.len)};
+    encode_key_report_begin(&w, &report);
+    return decode_key_report(body_of(&w), &got);
+}
+
+TEST(who_belonged_to_an_epoch_is_in_the_order_of_their_nodes)
+{
+    struct past_member low = {3, 9, true, false}, high = {5, 8, false, false};
+    CHECK(is_a_report(low, high, 2));
+    CHECK(!is_a_report(high, low, 2));
+    CHECK(!is_a_report(low, low, 2));
+    CHECK(!is_a_report(low, high, 1));
+    CHECK(!is_a_report(low, high, 3));
+    CHECK(!is_a_report(low, high, UINT32_MAX));
+}
+
+TEST_MAIN(RUN(who_belonged_to_an_epoch_is_in_the_order_of_their_nodes),
+          RUN(answers_come_back_with_their_values),
           RUN(answers_that_are_cut_short_are_refused),
           RUN(a_value_is_small_and_of_an_object_that_is_there),
           RUN(an_empty_value_is_refused),

@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* So much is told at most; of what was before, only that nobody knows it. */
+enum { TOLD_BYTES_MAX = 1 << 20 };
+
 /* Owner: the list. */
 struct lost_epoch {
     struct list link;
@@ -15,37 +18,104 @@ struct lost_epoch {
     struct past_member members[];
 };
 
+static struct lost_epoch *
+epoch_of(const struct list *link)
+{
+    return CONTAINER_OF(link, struct lost_epoch, link);
+}
+
+static struct lost_epoch *
+epoch_new(uint32_t count)
+{
+    struct lost_epoch *epoch =
+        calloc(1, sizeof *epoch + count * sizeof epoch->members[0]);
+    if (epoch != NULL)
+        epoch->count = count;
+    return epoch;
+}
+
+static void
+forget(struct list *epochs)
+{
+    LIST_FOREACH (link, epochs) {
+        ring_destroy(epoch_of(link)->ring);
+        free(epoch_of(link));
+    }
+    list_init(epochs);
+}
+
 void
 lost_owners_init(struct lost_owners *lost)
 {
-    list_init(&lost->epochs);
+    list_init(&lost->told);
+    list_init(&lost->seen);
 }
 
 void
 lost_owners_forget(struct lost_owners *lost)
 {
-    LIST_FOREACH (link, &lost->epochs) {
-        struct lost_epoch *epoch = CONTAINER_OF(link, struct lost_epoch, link);
-        list_remove(link);
-        ring_destroy(epoch->ring);
-        free(epoch);
-    }
+    forget(&lost->told);
+    forget(&lost->seen);
 }
 
 bool
 lost_owners_add(struct lost_owners *lost, const struct past_member *members,
                 uint32_t count)
 {
-    struct lost_epoch *epoch =
-        calloc(1, sizeof *epoch + count * sizeof epoch->members[0]);
+    struct lost_epoch *epoch = epoch_new(count);
     if (epoch == NULL)
         return false;
-    epoch->count = count;
     if (count > 0)
         memcpy(epoch->members, members, count * sizeof members[0]);
-    list_push_back(&lost->epochs, &epoch->link);
+    list_push_back(&lost->seen, &epoch->link);
     return true;
 }
+
+/* ---- Told to others ---- */
+
+/* The latest first. False: it is too much, and nothing before is told. */
+static bool
+encode(const struct list *epochs, struct writer *out, size_t end)
+{
+    for (const struct list *link = epochs->prev; link != epochs; link = link->prev) {
+        const struct lost_epoch *epoch = epoch_of(link);
+        bool is_too_much = out->len > end;
+        uint32_t count = is_too_much ? 0 : epoch->count;
+        encode_past_epoch_begin(out, count);
+        for (uint32_t i = 0; i < count; i++)
+            encode_past_member(out, &epoch->members[i]);
+        if (is_too_much)
+            return false;
+    }
+    return true;
+}
+
+void
+lost_owners_encode(const struct lost_owners *lost, struct writer *out)
+{
+    size_t end = out->len + TOLD_BYTES_MAX;
+    if (encode(&lost->seen, out, end))
+        (void)encode(&lost->told, out, end);
+}
+
+bool
+lost_owners_hear(struct lost_owners *lost, struct ds_slice told)
+{
+    struct reader list = reader_of(told.data, told.len);
+    struct past_epoch past;
+    forget(&lost->told);
+    while (next_past_epoch(&list, &past)) {
+        struct lost_epoch *epoch = epoch_new(past.count);
+        if (epoch == NULL)
+            return false;
+        for (uint32_t i = 0; next_past_member(&past, &epoch->members[i]);)
+            i++;
+        list_push_front(&lost->told, &epoch->link);
+    }
+    return true;
+}
+
+/* ---- Asked ---- */
 
 /* NULL: it is none of them. */
 static const struct past_member *
@@ -71,14 +141,16 @@ has_left(const struct lost_epoch *epoch, uint32_t node, uint32_t incarnation)
 }
 
 /* The last epoch in which it had left; NULL: it never had. */
-static struct lost_epoch *
+static const struct lost_epoch *
 find_last(const struct lost_owners *lost, uint32_t node, uint32_t incarnation)
 {
-    struct lost_epoch *last = NULL;
-    LIST_FOREACH (link, &lost->epochs) {
-        struct lost_epoch *epoch = CONTAINER_OF(link, struct lost_epoch, link);
-        if (has_left(epoch, node, incarnation))
-            last = epoch;
+    const struct list *lists[] = {&lost->told, &lost->seen};
+    const struct lost_epoch *last = NULL;
+    for (int i = 0; i < 2; i++) {
+        LIST_FOREACH (link, lists[i]) {
+            if (has_left(epoch_of(link), node, incarnation))
+                last = epoch_of(link);
+        }
     }
     return last;
 }
@@ -104,7 +176,7 @@ make_ring(struct lost_epoch *epoch)
 static bool
 was_gone(struct lost_epoch *epoch, struct ds_slice key)
 {
-    if (epoch->ring == NULL && !make_ring(epoch))
+    if (epoch->count == 0 || (epoch->ring == NULL && !make_ring(epoch)))
         return true;
     const struct past_member *owner =
         find(epoch, ring_owner(epoch->ring, ring_position(key)));
@@ -114,22 +186,22 @@ was_gone(struct lost_epoch *epoch, struct ds_slice key)
 bool
 lost_owners_had(struct lost_owners *lost, struct ds_slice key)
 {
-    LIST_FOREACH (link, &lost->epochs) {
-        if (was_gone(CONTAINER_OF(link, struct lost_epoch, link), key))
-            return true;
-    }
-    return false;
+    return !lost_owners_none_since(lost, 0, 0, key);
 }
 
 bool
 lost_owners_none_since(struct lost_owners *lost, uint32_t node, uint32_t incarnation,
                        struct ds_slice key)
 {
+    const struct list *lists[] = {&lost->told, &lost->seen};
     const struct lost_epoch *last = find_last(lost, node, incarnation);
-    const struct list *before = last != NULL ? &last->link : &lost->epochs;
-    for (struct list *link = before->next; link != &lost->epochs; link = link->next) {
-        if (was_gone(CONTAINER_OF(link, struct lost_epoch, link), key))
-            return false;
+    bool is_after = last == NULL;
+    for (int i = 0; i < 2; i++) {
+        LIST_FOREACH (link, lists[i]) {
+            if (is_after && was_gone(epoch_of(link), key))
+                return false;
+            is_after = is_after || epoch_of(link) == last;
+        }
     }
     return true;
 }

@@ -7,22 +7,18 @@
 #define WORKER_LOST_OWNERS_H
 
 #include "base/list.h"
+#include "wire/bindings.h"
 
 #include <datasystem/datasystem.h>
 
 #include <stdbool.h>
 #include <stdint.h>
 
-struct past_member {
-    uint32_t node;
-    uint32_t incarnation;
-    bool is_gone;  /* With what it remembered: it has left, or is another process. */
-    bool has_left; /* It was no member then, and may come back. */
-};
-
-/* Of each epoch in which somebody was gone, the latest last. */
+/* Of each epoch in which somebody was gone, the latest last: those that another one told of,
+ * and behind them those that we have seen. */
 struct lost_owners {
-    struct list epochs;
+    struct list told;
+    struct list seen;
 };
 
 void lost_owners_init(struct lost_owners *lost);
@@ -31,6 +27,13 @@ void lost_owners_forget(struct lost_owners *lost);
 /* The members of the epoch before, in the order of their nodes. False when out of memory. */
 DS_MUST_USE bool lost_owners_add(struct lost_owners *lost,
                                  const struct past_member *members, uint32_t count);
+
+/* For one that has just come, which does not know them. */
+void lost_owners_encode(const struct lost_owners *lost, struct writer *out);
+
+/* What was told, decoded with its message, was before all that we have seen ourselves. It takes
+ * the place of what was told before. False when out of memory. */
+DS_MUST_USE bool lost_owners_hear(struct lost_owners *lost, struct ds_slice told);
 
 /* That one has left once. */
 bool

@@ -112,7 +112,60 @@ TEST(who_was_only_started_again_did_not_leave)
     lost_owners_forget(&lost);
 }
 
-TEST_MAIN(RUN(the_keys_of_who_is_gone_had_a_lost_owner),
+static void
+tell(const struct lost_owners *from, struct lost_owners *to)
+{
+    AUTO_WRITER(told);
+    lost_owners_encode(from, &told);
+    CHECK(lost_owners_hear(to, slice(told.data, told.len)));
+}
+
+/* Told twice: it is the same. */
+TEST(who_came_later_is_told_of_those_that_went_before)
+{
+    struct lost_owners elder, joiner;
+    lost_owners_init(&elder);
+    lost_owners_init(&joiner);
+    find_keys();
+    lose(&elder, 10);
+    lose(&elder, 20);
+    lose(&joiner, 30); /* Behind both. */
+    for (int i = 0; i < 2; i++) {
+        tell(&elder, &joiner);
+        CHECK(lost_owners_has(&joiner, 10, 1));
+        CHECK(none_since(&joiner, 10, 0));
+        CHECK(!none_since(&joiner, 10, 1));
+        CHECK(!none_since(&joiner, 10, 2));
+        CHECK(none_since(&joiner, 20, 1));
+        CHECK(none_since(&joiner, 30, 2));
+    }
+    lost_owners_forget(&elder);
+    lost_owners_forget(&joiner);
+}
+
+/* Hours of a cluster whose nodes come and go. */
+TEST(of_too_many_epochs_the_latest_are_told)
+{
+    struct lost_owners elder, joiner;
+    lost_owners_init(&elder);
+    lost_owners_init(&joiner);
+    find_keys();
+    lose(&elder, 20);
+    for (int i = 0; i < 100000; i++)
+        lose(&elder, 30);
+    lose(&elder, 10);
+    tell(&elder, &joiner);
+    CHECK(none_since(&joiner, 10, 1));
+    CHECK(none_since(&joiner, 30, 1));
+    CHECK(!lost_owners_has(&joiner, 20, 1));
+    CHECK(!none_since(&joiner, 20, 1)); /* It may have been anybody's before. */
+    lost_owners_forget(&elder);
+    lost_owners_forget(&joiner);
+}
+
+TEST_MAIN(RUN(who_came_later_is_told_of_those_that_went_before),
+          RUN(of_too_many_epochs_the_latest_are_told),
+          RUN(the_keys_of_who_is_gone_had_a_lost_owner),
           RUN(only_who_went_after_the_one_that_is_back_matters),
           RUN(who_was_only_started_again_did_not_leave),
           RUN(of_one_that_was_never_seen_to_go_all_matter))

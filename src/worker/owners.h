@@ -25,6 +25,7 @@ struct member; /* meta/members.h */
 struct owners;
 struct ring; /* meta/ring.h */
 struct worker;
+struct writer; /* wire/cursor.h */
 
 /* DS_NO_MEMORY */
 DS_MUST_USE enum ds_status owners_open(struct owners **out, struct ds_error *err);
@@ -98,6 +99,11 @@ void owners_tick(struct worker *worker);
 /* The member has reported all it has, as of that epoch. */
 void
 owners_reported(struct worker *worker, const struct key_owner *member, uint64_t epoch);
+
+/* Who has just come hears of whoever has been here the longest whom that one has seen go
+ * (KEY_REPORT); others write and take nothing. owners_hear_lost(): false when out of memory. */
+void owners_tell_lost(const struct worker *worker, struct writer *out);
+DS_MUST_USE bool owners_hear_lost(struct worker *worker, struct ds_slice lost);
 
 /* What it reports for that epoch comes too late: it has reported for a later one, or we were no
  * member in between. */

@@ -3,7 +3,8 @@
  * key then, and whether that one still is there to say so, or has handed on what it knew.
  *
  *      another is back  ──► it reports what it has ──► taken, or refused, as who owned the key
- *                           meanwhile is gone (owners_remember)
+ *                           meanwhile is gone (owners_remember), which one that came since was
+ *                           told (owners_tell_lost)
  *      we are back      ──► what is ours by the ring goes, if who owned it meanwhile is gone
  *                           before it told us what it knew (owners_find_forgetful)
  *
@@ -143,6 +144,39 @@ owners_remember(const struct worker *worker, const struct key_owner *member,
                                                member->incarnation, key));
 }
 
+/* A process that was started again has not seen all. */
+static bool
+is_eldest(const struct worker *worker)
+{
+    const struct owners *owners = worker->owners;
+    const struct known_member *eldest = NULL;
+    for (uint32_t i = 0; i < owners->count; i++) {
+        const struct known_member *member = &owners->members[i];
+        if (member->who.restarts == 0 &&
+            (eldest == NULL || member->who.since < eldest->who.since))
+            eldest = member;
+    }
+    return eldest != NULL && is_self(worker, eldest);
+}
+
+void
+owners_tell_lost(const struct worker *worker, struct writer *out)
+{
+    if (is_eldest(worker))
+        lost_owners_encode(&worker->owners->lost, out);
+}
+
+/* Who was away, or whose process before knew it, judges in another way (owners_remember). */
+bool
+owners_hear_lost(struct worker *worker, struct ds_slice lost)
+{
+    struct owners *owners = worker->owners;
+    if (lost.len == 0 || owners->was_away || worker->restarts > 0 ||
+        !owners_may_come_back(worker) || PLANTED(FORGOTTEN_OWNER))
+        return true;
+    return lost_owners_hear(&owners->lost, lost);
+}
+
 /* ---- We are back ---- */
 
 uint64_t
@@ -227,7 +261,7 @@ forget_stale(struct worker *worker, struct lost_owners *of, const char *reason)
 void
 owners_forget_theirs(struct worker *worker, struct lost_owners *forgetful)
 {
-    if (!list_is_empty(&forgetful->epochs))
+    if (!list_is_empty(&forgetful->seen))
         forget_stale(worker, forgetful, "who owned their keys meanwhile is gone");
 }
 

@@ -206,7 +206,11 @@ encode(const struct peer_request *request, struct writer *body)
     struct report *report = CONTAINER_OF(request, struct report, request);
     struct key_owner from = owners_self(report->worker);
     AUTO_WRITER(bindings);
+    AUTO_WRITER(lost);
     report->part = encode_bindings(report, &bindings);
+    bool is_last = is_whole(report, &report->part);
+    if (is_last && report->since == 0 && !report->is_back)
+        owners_tell_lost(report->worker, &lost);
     struct key_report message = {.node = from.node,
                                  .incarnation = from.incarnation,
                                  .restarts = from.restarts,
@@ -214,11 +218,12 @@ encode(const struct peer_request *request, struct writer *body)
                                  .epoch = report->epoch,
                                  .since = report->since,
                                  .is_back = report->is_back,
-                                 .is_last = is_whole(report, &report->part),
+                                 .is_last = is_last,
+                                 .lost = slice(lost.data, lost.len),
                                  .bindings.count = report->part.count};
     encode_key_report_begin(body, &message);
     write_bytes(body, slice(bindings.data, bindings.len));
-    body->failed = body->failed || bindings.failed;
+    body->failed = body->failed || bindings.failed || lost.failed;
 }
 
 /* Their keys are other objects by now: ours are of the past. */
@@ -527,7 +532,9 @@ handle_key_report(struct session *session, const struct frame_header *header,
         (void)ds_fail(
             &err, DS_NOT_READY,
             "this worker does not know that epoch yet, or hears others first");
-    else if (!is_late && !wants_all && !take(worker, &from, &report, &refused, &count))
+    else if (!is_late && !wants_all &&
+             (!take(worker, &from, &report, &refused, &count) ||
+              !owners_hear_lost(worker, report.lost)))
         (void)ds_fail(&err, DS_NO_MEMORY, "out of memory for bindings");
     if (err.status != DS_OK) {
         conn_reply_error(session->conn, header, &err); /* It is told again. */

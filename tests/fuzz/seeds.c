@@ -272,6 +272,11 @@ seed_bindings(void)
     encode_answer(&writer, &answer);
     seed_message("answers_values", writer);
 
+    AUTO_WRITER(lost);
+    encode_past_epoch_begin(&lost, 2);
+    encode_past_member(&lost, &(struct past_member){4, 5, false, false});
+    encode_past_member(&lost, &(struct past_member){6, 7, true, true});
+    encode_past_epoch_begin(&lost, 0);
     writer = message(24);
     struct key_report report = {.node = 4,
                                 .incarnation = 5,
@@ -280,6 +285,7 @@ seed_bindings(void)
                                 .epoch = 9,
                                 .since = 8,
                                 .is_last = true,
+                                .lost = slice(lost.data, lost.len),
                                 .bindings.count = 1};
     encode_key_report_begin(&writer, &report);
     encode_binding(&writer, &binding);
