@@ -338,7 +338,8 @@ ds_block_seal(struct ds_client *client, struct ds_buffer *const *parts, size_t c
               struct ds_block_id *out_id, struct ds_error *err);
 
 /* Open `count` parts of blocks: part[i] of ids[i]; out[i] is NULL where the block is
- * gone. DS_NOT_FOUND if all are. Up to DS_BATCH_KEYS_MAX. */
+ * gone. DS_NOT_FOUND if all are. DS_FULL if one is on another node, and the client's has no
+ * room for a copy now. Up to DS_BATCH_KEYS_MAX. */
 DS_API DS_MUST_USE enum ds_status
 ds_block_get(struct ds_client *client, const struct ds_block_id *ids,
              const uint32_t *parts, size_t count, struct ds_buffer **out,

@@ -33,6 +33,7 @@ _log = logging.getLogger("transfer_queue.kv")
 
 _LOST_AFTER_S = 1.0  # The queue names the same missing block for so long: it is lost.
 _ASK_AGAIN_S = 0.005
+_ASK_FOR_ROOM_S = 0.1  # Each time something comes over the network for nothing.
 _WAIT_BEFORE_COMPACTING_S = 0.1
 _COMPACTED_BYTES_LEAST = 64 << 20  # So that not every small put has to wait.
 _FULL = 4  # DS_FULL of include/datasystem/status.h.
@@ -91,7 +92,12 @@ def get_rows(
     select: Sequence[str] | None,
     deadline: Deadline,
 ) -> TensorDict:
-    """The rows that exist, in the order of `keys`."""
+    """The rows that exist, in the order of `keys`.
+
+    What other nodes have is copied to this one first, which waits for room.
+    """
+    from yr.datasystem import DatasystemError
+
     settle_in_child()
     missing: frozenset[bytes] = frozenset()
     missing_since = 0.0
@@ -108,6 +114,10 @@ def get_rows(
             if deadline.expired or now - missing_since > _LOST_AFTER_S:
                 raise _lost(partition_id, keys, missing) from None
             time.sleep(min(_ASK_AGAIN_S, deadline.remaining_s))
+        except DatasystemError as error:
+            if error.status != _FULL or deadline.expired:
+                raise
+            time.sleep(min(_ASK_FOR_ROOM_S, deadline.remaining_s))
 
 
 def clear_rows(

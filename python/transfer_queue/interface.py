@@ -306,7 +306,8 @@ def kv_batch_get(
 
     Rows that do not exist are left out, and so are selected fields that are not
     produced for all the rows. No row at all, or no field common to them, is a
-    ValueError.
+    ValueError. What is on other nodes is copied to this one: waits for room, up to
+    `controller.timeout_s`, then a RuntimeError that names what takes it.
     """
     checked = _checked_keys(keys)
     select = _as_list(select_fields)

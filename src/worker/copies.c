@@ -214,6 +214,19 @@ drop_notes(struct copy *copy)
     copy->has_arrived = NULL;
 }
 
+/* Who asked hears it, in place of that it is gone. */
+static void
+refuse(const struct worker *worker, struct copy *copy, const struct ds_error *err)
+{
+    free(copy->refusal);
+    copy->refusal = calloc(1, sizeof *copy->refusal);
+    if (copy->refusal != NULL)
+        (void)ds_fail(copy->refusal, err->status,
+                      "the worker at %s has no room for a copy of what another node "
+                      "has: %s",
+                      worker->flags->worker_address, err->message);
+}
+
 bool
 copy_begin_arriving(struct worker *worker, struct copy *copy, uint64_t bytes)
 {
@@ -231,6 +244,7 @@ copy_begin_arriving(struct worker *worker, struct copy *copy, uint64_t bytes)
     }
     log_warn("worker cannot copy a block's part bytes=%ju reason=\"%s\"",
              (uintmax_t)bytes, err.message);
+    refuse(worker, copy, &err);
     return false;
 }
 
@@ -340,6 +354,8 @@ begin_again(struct worker *worker, struct copy *copy)
     copy->is_direct = is_same;
     copy->asked = 0;
     copy->whole = (struct wire_checksum){0};
+    free(copy->refusal);
+    copy->refusal = NULL;
     copy->has_failed = !copy_ask_next(worker, copy);
     return !copy->has_failed;
 }
@@ -356,18 +372,28 @@ range_key(const uint8_t key[BLOCK_KEY_BYTES], uint64_t offset,
     return slice(out, RANGE_KEY_BYTES);
 }
 
+/* Of what is here, or, if there is no place for it, not to be expected. */
+static void
+wake_for(struct worker *worker, const struct copy *copy, struct ds_slice key)
+{
+    if (copy->has_failed && copy->refusal != NULL)
+        waiters_key_refused(worker, key, copy->refusal);
+    else
+        waiters_key_appeared(worker, key);
+}
+
 static void
 wake_for_range(struct worker *worker, const struct copy *copy, uint64_t offset)
 {
     uint8_t key[RANGE_KEY_BYTES];
-    waiters_key_appeared(worker, range_key(copy->key, offset, key));
+    wake_for(worker, copy, range_key(copy->key, offset, key));
 }
 
 /* Who waits for it, or for a range of it, looks again. */
 static void
 wake(struct worker *worker, const struct copy *copy)
 {
-    waiters_key_appeared(worker, slice(copy->key, BLOCK_KEY_BYTES));
+    wake_for(worker, copy, slice(copy->key, BLOCK_KEY_BYTES));
     for (size_t i = 0; i < range_count(copy); i++)
         wake_for_range(worker, copy, i * RANGE_BYTES);
 }
@@ -427,6 +453,7 @@ copy_finish(struct worker *worker, struct copy *copy)
         if (!PLANTED(UNTOLD_WAITER))
             wake(worker, copy);
     }
+    free(copy->refusal);
     free(copy);
     if (take != NULL)
         take->done(worker, take);

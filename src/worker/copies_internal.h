@@ -29,6 +29,7 @@ struct copy {
     uint64_t *pieces;  /* Owned; checksums of what has arrived. */
     bool *has_arrived; /* Owned; of each range. */
     struct wire_checksum whole;
+    struct ds_error *refusal; /* Owned; why there is no place for it here. Or NULL. */
     uint64_t asked;
     uint32_t under_way;
     bool is_direct;  /* It was not to be had from a relay. */

@@ -409,11 +409,63 @@ TEST(a_worker_that_does_not_give_it_is_no_harm)
     check_is_gone(sends_less_than_it_says);
     check_is_gone(sends_bytes_of_nothing);
     check_is_gone(says_that_it_is_empty);
-    check_is_gone(says_that_it_is_huge);
     check_is_gone(sends_nonsense);
     check_is_gone(refuses);
     check_is_gone(hangs_up);
     check_is_gone(speaks_another_version);
+}
+
+static void
+check_has_no_room(struct caller *client, const char *need)
+{
+    char text[512];
+    send_block_lookup(client, INCARNATION);
+    CHECK(caller_receive(client));
+    CHECK_INT(client->reply.status, DS_FULL);
+    struct ds_slice body = body_of(client);
+    snprintf(text, sizeof text, "%.*s", (int)body.len, (const char *)body.data);
+    CHECK_CONTAINS(text, "no room for a copy");
+    CHECK_CONTAINS(text, need);
+    CHECK_INT(stats_of(client->fixture).writing, 0);
+}
+
+/* It is there, and will be read when there is room: nobody is told that it is gone. */
+TEST(who_has_no_room_for_a_copy_says_so)
+{
+    FIXTURE(f, 64);
+    struct fake_peer other;
+    struct caller member;
+    struct ds_block_id id;
+    struct wire_ref ref;
+    CALLER(client, &f);
+    fill_part();
+    fake_peer_start_tcp(&other, has_it);
+    join(&f, &member, &other);
+    say_hello(&client);
+    CHECK_OK(call_block_create(&client, 60 << 20, &id, &ref));
+    CHECK_OK(call_seal(&client, ref));
+    for (int i = 0; i < 2; i++)
+        check_has_no_room(&client, "need 5.0 MiB");
+    AUTO_WRITER(ids);
+    encode_block_ids(&ids, &id, 1);
+    CHECK_OK(caller_call(&client, MESSAGE_BLOCK_DELETE, bytes_of(&ids)));
+    CHECK(is_found(&client, INCARNATION));
+    caller_close(&member);
+    fake_peer_stop(&other);
+}
+
+TEST(what_is_larger_than_the_arena_has_no_room_in_it)
+{
+    FIXTURE(f, 64);
+    struct fake_peer other;
+    struct caller member;
+    CALLER(client, &f);
+    fake_peer_start_tcp(&other, says_that_it_is_huge);
+    join(&f, &member, &other);
+    say_hello(&client);
+    check_has_no_room(&client, "");
+    caller_close(&member);
+    fake_peer_stop(&other);
 }
 
 static size_t
@@ -518,6 +570,8 @@ TEST_MAIN(RUN(a_part_is_fetched_once_and_kept_as_a_copy),
           RUN(one_checksum_of_all_ranges_is_enough_and_compared),
           RUN(a_range_whose_connection_ended_is_asked_for_again),
           RUN(a_worker_that_does_not_give_it_is_no_harm),
+          RUN(who_has_no_room_for_a_copy_says_so),
+          RUN(what_is_larger_than_the_arena_has_no_room_in_it),
           RUN(first_parts_of_many_blocks_come_together),
           RUN(nonsense_about_many_blocks_is_no_harm),
           RUN(a_worker_that_says_nothing_is_given_up_when_it_is_no_member))

@@ -149,11 +149,13 @@ on_copied(struct session *session, const struct frame_header *header,
     if (missing_count == 0) {
         lookup_answer(session, header, body, left_ms);
         keys_free(request);
+    } else if (session->refusal != NULL) {
+        fail(request, session->refusal);
     } else if (request->detail >= COPIES_MAX) {
         (void)ds_fail(
-            &err, DS_FULL,
-            "what is on other nodes cannot be copied to this one: there is no "
-            "room for it, or no way to them; its worker's log has the reason");
+            &err, DS_NOT_READY,
+            "what is on other nodes does not arrive at this one; its worker's "
+            "log has the reason");
         fail(request, &err);
     } else if (clock_monotonic_ms() >= request->give_up_at) {
         (void)ds_fail(&err, DS_TIMEOUT, "keys change faster than they can be read");

@@ -50,7 +50,19 @@ lookup_find_named(struct worker *worker, const struct object_name *name,
     return lookup_find(worker, &by_name, slice(key, sizeof key), out);
 }
 
-/* Answers with what is there now. */
+static bool
+lacks_one(struct worker *worker, const struct lookup *message)
+{
+    struct key_list keys = message->keys;
+    struct ds_slice key;
+    struct object_view view;
+    bool is_found = true;
+    while (is_found && next_key(&keys, &key))
+        is_found = lookup_find(worker, message, key, &view);
+    return !is_found;
+}
+
+/* Answers with what is there now, or why something that is elsewhere is not. */
 static void
 answer(struct session *session, const struct frame_header *header, struct ds_slice body)
 {
@@ -58,6 +70,10 @@ answer(struct session *session, const struct frame_header *header, struct ds_sli
     struct lookup message;
     bool decoded = decode_lookup(body, &message);
     DS_ASSERT(decoded); /* It was, before it was parked. */
+    if (session->refusal != NULL && lacks_one(session->worker, &message)) {
+        conn_reply_error(session->conn, header, session->refusal);
+        return;
+    }
     if (header->type == MESSAGE_FETCH) {
         fetch_answer(session, header, &message);
         return;

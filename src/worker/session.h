@@ -23,7 +23,10 @@ struct session {
     uint32_t creator;      /* Of objects made here: region + 1, or 0. */
     uint16_t queue;        /* Tag of the queue that blocks made here are of. */
 
-    struct list waiters;        /* Its parked lookups. */
+    struct list waiters; /* Its parked lookups. */
+    const struct ds_error
+        *refusal; /* While one of them is answered: why a key did not come;
+                                       NULL: nobody says. */
     struct list parked_creates; /* Its parked creates. */
     uint32_t parked_count;      /* Both together, and the memory they take. */
     size_t parked_bytes;

@@ -33,6 +33,7 @@ struct waiter {
     uv_timer_t timer;
     uint8_t *body;
     size_t body_bytes;
+    struct ds_error *refusal; /* Owned; NULL: none of its keys was refused. */
     size_t missing_count;
     size_t place_count; /* One per different key, at most `room`. */
     size_t room;
@@ -110,6 +111,7 @@ waiter_bytes(size_t room, size_t body_bytes)
 static void
 waiter_free(struct waiter *waiter)
 {
+    free(waiter->refusal);
     free(waiter->body);
     free(waiter);
 }
@@ -140,8 +142,11 @@ waiter_end(struct waiter *waiter)
 static void
 waiter_answer(struct waiter *waiter, uint32_t left_ms)
 {
-    waiter->answer(waiter->session, &waiter->header,
-                   slice(waiter->body, waiter->body_bytes), left_ms);
+    struct session *session = waiter->session;
+    session->refusal = waiter->refusal;
+    waiter->answer(session, &waiter->header, slice(waiter->body, waiter->body_bytes),
+                   left_ms);
+    session->refusal = NULL;
     waiter_end(waiter);
 }
 
@@ -234,8 +239,19 @@ waiters_park(struct session *session, const struct frame_header *header,
     return DS_OK;
 }
 
-void
-waiters_key_appeared(struct worker *worker, struct ds_slice key)
+/* The first reason stays. Without memory there is none. */
+static void
+note_refusal(struct waiter *waiter, const struct ds_error *why)
+{
+    if (why == NULL || waiter->refusal != NULL)
+        return;
+    waiter->refusal = malloc(sizeof *why);
+    if (waiter->refusal != NULL)
+        *waiter->refusal = *why;
+}
+
+static void
+key_is_settled(struct worker *worker, struct ds_slice key, const struct ds_error *why)
 {
     if (worker->waiting_keys.count == 0)
         return;
@@ -248,9 +264,23 @@ waiters_key_appeared(struct worker *worker, struct ds_slice key)
         struct waiter *waiter = place->waiter;
         last = awaited->places.next == awaited->places.prev;
         place_leave(worker, place); /* The last takes `awaited` along. */
+        note_refusal(waiter, why);
         if (--waiter->missing_count == 0)
             waiter_answer(waiter, 0);
     } while (!last);
+}
+
+void
+waiters_key_appeared(struct worker *worker, struct ds_slice key)
+{
+    key_is_settled(worker, key, NULL);
+}
+
+void
+waiters_key_refused(struct worker *worker, struct ds_slice key,
+                    const struct ds_error *why)
+{
+    key_is_settled(worker, key, why);
 }
 
 /* Who waits again is not among the old ones. */

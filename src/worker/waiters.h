@@ -20,6 +20,10 @@ waiters_park(struct session *session, const struct frame_header *header,
 
 void waiters_key_appeared(struct worker *worker, struct ds_slice key);
 
+/* It does not come: who waits for it finds `why` in its session when it is answered. */
+void waiters_key_refused(struct worker *worker, struct ds_slice key,
+                         const struct ds_error *why);
+
 /* Where keys are to be looked for has changed: all look again that wait for an answer by
  * `answer`. */
 void waiters_look_again(struct worker *worker, waiter_answer_fn answer);

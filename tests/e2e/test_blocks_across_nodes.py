@@ -60,7 +60,19 @@ def test_copies_make_room_for_what_is_put(cluster: Cluster) -> None:
     for seed, block in enumerate(own):
         assert reader.ask("check", block, 100 + seed, 6 * MB) == "right"
     reader.ask("let_go")
-    assert reader.ask("check", blocks[0], 0, 6 * MB) in ("right", "gone")
+    origin.end()
+    reader.end()
+
+
+def test_who_has_no_room_for_a_copy_is_told_so(cluster: Cluster) -> None:
+    """And reads it when there is room again."""
+    origin, reader = (BlockProgram(cluster, host) for host in cluster.hosts[:2])
+    block = origin.ask("put", 1, 8 * MB)
+    own = [reader.ask("put", 100 + seed, 6 * MB) for seed in range(10)]
+    assert "no room for a copy" in reader.ask("check", block, 1, 8 * MB)
+    reader.ask("delete", own[0])
+    reader.ask("delete", own[1])
+    assert reader.ask("check", block, 1, 8 * MB) == "right"
     origin.end()
     reader.end()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,22 @@ def moved_to(cluster: Cluster, host: Host, command: list[str]) -> list[str]:
     for option, value in changed.items():
         moved[moved.index(option) + 1] = value
     return [*host.within, *moved]
+
+
+def test_a_reader_waits_for_room_for_what_is_on_another_node(
+    cluster: Cluster, programs: list[QueueProgram]
+) -> None:
+    """Whose data is not lost: there is none until somebody clears something."""
+    origin, reader, other = programs
+    rows, own = keys_of(0, 6), keys_of(1, 54)  # 7 MiB, and 62 MiB of 64.
+    assert origin.ask("put", rows, 1, LARGE) is None
+    for i in range(0, len(own), 6):
+        assert reader.ask("put", own[i : i + 6], 1, LARGE) is None
+    check_is_error(reader.ask("versions", rows, LARGE), "no room for a copy", 60)
+    reader.tell("versions", rows, LARGE)
+    time.sleep(0.5)
+    assert other.ask("clear", own[:12]) is None
+    assert reader.hear() == [1] * len(rows)
 
 
 def test_clients_of_every_node_follow_a_controller_to_another_node(
