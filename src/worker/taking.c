@@ -20,6 +20,7 @@
 #include "worker/leaving.h"
 #include "worker/lookup.h"
 #include "worker/objects.h"
+#include "worker/owners.h"
 #include "worker/seal.h"
 
 #include <stdlib.h>
@@ -27,13 +28,26 @@
 /* More are not asked for by one message. */
 enum { TAKE_MAX = 4096 };
 
-static enum ds_status
-check_staying(const struct worker *worker, struct ds_error *err)
+/* What it has of users' keys is checked once more when it was away: who owned such a key
+ * may be gone by then, with the giver. */
+static bool
+may_take(const struct worker *worker)
 {
-    if (!leaving_is_active(worker))
+    return !leaving_is_active(worker) && !owners_was_away(worker);
+}
+
+static enum ds_status
+check_may_take(const struct worker *worker, struct ds_error *err)
+{
+    if (may_take(worker))
         return DS_OK;
-    return ds_fail(err, DS_NOT_READY, "the worker at %s leaves the cluster as well",
-                   worker->flags->worker_address);
+    return ds_fail(
+        err, DS_NOT_READY,
+        leaving_is_active(worker)
+            ? "the worker at %s leaves the cluster as well"
+            : "the worker at %s was no member of the cluster for a while, and "
+              "does not know yet what is current of what it has",
+        worker->flags->worker_address);
 }
 
 /* ---- TAKE_ROOM ---- */
@@ -63,7 +77,7 @@ handle_take_room(struct session *session, const struct frame_header *header,
     store_stats(worker->store, &stats);
     store_each(worker->store, add_copy, &copies);
     uint64_t room = stats.arena.total_bytes - stats.arena.used_bytes + copies;
-    encode_room(&writer, leaving_is_active(worker) ? 0 : room);
+    encode_room(&writer, may_take(worker) ? room : 0);
     session_reply(session, header, &writer);
 }
 
@@ -132,7 +146,7 @@ handle_take(struct session *session, const struct frame_header *header,
         session_reject(session, "malformed TAKE");
         return;
     }
-    enum ds_status status = check_staying(session->worker, &err);
+    enum ds_status status = check_may_take(session->worker, &err);
     if (status == DS_OK)
         status = note_arenas(session->worker, message.keys, &giver, &err);
     if (status == DS_OK)
@@ -264,7 +278,7 @@ take_keys(struct session *session, const struct frame_header *header,
 {
     struct key_request *request;
     struct take_key_list list;
-    enum ds_status status = check_staying(session->worker, err);
+    enum ds_status status = check_may_take(session->worker, err);
     if (status != DS_OK)
         return status;
     struct take_keys *all = calloc(1, sizeof *all + count * sizeof all->items[0]);
@@ -314,7 +328,7 @@ end_one(struct worker *worker, const struct wire_arena *arena,
         return DS_OK;
     }
     enum ds_status status =
-        arenas_is_whole(worker, born) ? DS_OK : check_staying(worker, err);
+        arenas_is_whole(worker, born) ? DS_OK : check_may_take(worker, err);
     if (status == DS_OK && !arenas_take(worker, born, giver))
         status = ds_fail(err, DS_NO_MEMORY, "worker is out of memory");
     return status;

@@ -3,6 +3,7 @@
 
 #include "meta/members.h"
 #include "os/checksum.h"
+#include "worker/owners_internal.h"
 
 enum { COUNTER = 1 };
 
@@ -189,7 +190,33 @@ TEST(blocks_are_looked_for_where_a_member_says_that_they_are)
     pair_close(&pair);
 }
 
-TEST_MAIN(RUN(what_is_taken_over_is_no_copy),
+/* What owners would say of it when it is asked about is of what it had before. */
+TEST(who_was_away_takes_nothing_before_it_knows_its_keys)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    uint64_t room = 0;
+    AUTO_WRITER(arenas);
+    AUTO_WRITER(body);
+    pair_open(&pair, &f, has_parts);
+    f.worker.owners->was_away = true;
+    CHECK_OK(caller_call(&pair.as_other, MESSAGE_TAKE_ROOM, (struct ds_slice){0}));
+    CHECK(decode_room(body_of(&pair.as_other), &room));
+    CHECK_INT(room, 0);
+    encode_arena(&arenas, &(struct wire_arena){NODE, INCARNATION, true});
+    encode_take_end(&body, &the_other, bytes_of(&arenas));
+    CHECK_STATUS(caller_call(&pair.as_other, MESSAGE_TAKE_END, bytes_of(&body)),
+                 DS_NOT_READY);
+    CHECK(!arenas_is_noted(&f.worker, other_arena()));
+    f.worker.owners->was_away = false;
+    CHECK_OK(caller_call(&pair.as_other, MESSAGE_TAKE_ROOM, (struct ds_slice){0}));
+    CHECK(decode_room(body_of(&pair.as_other), &room));
+    CHECK(room > 0);
+    pair_close(&pair);
+}
+
+TEST_MAIN(RUN(who_was_away_takes_nothing_before_it_knows_its_keys),
+          RUN(what_is_taken_over_is_no_copy),
           RUN(what_a_process_gave_is_ours_until_another_one_takes_its_place),
           RUN(what_a_lost_node_had_given_is_ours),
           RUN(what_was_inherited_in_part_is_taken_by_several_requests),
