@@ -355,8 +355,10 @@ take_answer(struct worker *worker, struct key_change *change,
     } else if (change->order == KEY_UNBIND_IF_GONE || (change->only_asks && is_there) ||
                (change->order == KEY_MOVE && !is_there &&
                 (change->only_asks || has_expired(binding)))) {
-        if (!is_there)
+        if (!is_there) { /* What had its place before may come back. */
             binding->object = (struct object_name){0};
+            directory_remember_deleted(worker, binding);
+        }
         finish(worker, change,
                change->order == KEY_UNBIND_IF_GONE ? said->answer : KEY_NO);
     } else if (change->order == KEY_UNBIND) {

@@ -3,7 +3,7 @@
 #include "worker/directory.h"
 
 #include "worker/objects.h"
-#include "worker/owners.h"
+#include "worker/owners_internal.h"
 #include "worker/pair_testing.h"
 
 enum { TTL_DS = 600 };
@@ -223,6 +223,25 @@ TEST(what_its_holder_does_not_have_is_absent)
     pair_close(&pair);
 }
 
+/* Its node was killed before it sealed it, and who is back has what was its key before. */
+TEST(what_was_bound_to_nothing_had_taken_the_place_of_what_was_there)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    struct object_name none = {0};
+    open_pair(&pair, &f);
+    f.worker.owners->away_ms = UINT64_MAX;
+    atomic_store(&has_nothing, true);
+    CHECK_INT(order(&pair, KEY_BIND, pair.ours, object_of(2), 0).answer, KEY_YES);
+    CHECK_INT(order(&pair, KEY_UNBIND_IF_GONE, pair.ours, object_of(2), 0).answer,
+              KEY_NO);
+    struct wire_binding older = {.object = object_of(1),
+                                 .key = slice_of_text(pair.ours)};
+    CHECK_INT(directory_take_report(&f.worker, &older), KEY_NO);
+    CHECK_INT(order(&pair, KEY_FIND, pair.ours, none, 0).answer, KEY_NO);
+    pair_close(&pair);
+}
+
 /* What was sent before its sender was no member for a while, and comes late, is not done: it
  * was asked for elsewhere, and others may have changed the key since. */
 TEST(an_order_of_the_past_is_not_obeyed)
@@ -329,7 +348,8 @@ TEST(without_a_lease_a_worker_owns_and_believes_nothing)
     pair_close(&pair);
 }
 
-TEST_MAIN(RUN(a_holder_drops_its_object_before_another_takes_its_place),
+TEST_MAIN(RUN(what_was_bound_to_nothing_had_taken_the_place_of_what_was_there),
+          RUN(a_holder_drops_its_object_before_another_takes_its_place),
           RUN(an_object_is_moved_if_it_still_is_its_keys),
           RUN(an_object_of_another_node_is_moved_when_that_has_let_go),
           RUN(an_object_is_moved_if_its_holder_still_has_it),
