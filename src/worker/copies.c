@@ -214,17 +214,16 @@ drop_notes(struct copy *copy)
     copy->has_arrived = NULL;
 }
 
-/* Who asked hears it, in place of that it is gone. */
+/* Who asked hears it, in place of that it is gone. `what` follows who we are. */
 static void
-refuse(const struct worker *worker, struct copy *copy, const struct ds_error *err)
+refuse(const struct worker *worker, struct copy *copy, const char *what,
+       const struct ds_error *err)
 {
     free(copy->refusal);
     copy->refusal = calloc(1, sizeof *copy->refusal);
     if (copy->refusal != NULL)
-        (void)ds_fail(copy->refusal, err->status,
-                      "the worker at %s has no room for a copy of what another node "
-                      "has: %s",
-                      worker->flags->worker_address, err->message);
+        (void)ds_fail(copy->refusal, err->status, "the worker at %s %s: %s",
+                      worker->flags->worker_address, what, err->message);
 }
 
 bool
@@ -244,7 +243,7 @@ copy_begin_arriving(struct worker *worker, struct copy *copy, uint64_t bytes)
     }
     log_warn("worker cannot copy a block's part bytes=%ju reason=\"%s\"",
              (uintmax_t)bytes, err.message);
-    refuse(worker, copy, &err);
+    refuse(worker, copy, "has no room for a copy of what another node has", &err);
     return false;
 }
 
@@ -266,10 +265,14 @@ on_payload_begin(struct worker *worker, struct peer_request *request,
 }
 
 static enum ds_status
-fail_damaged(struct worker *worker, struct ds_error *err)
+fail_damaged(struct worker *worker, struct copy *copy, struct ds_error *err)
 {
     worker->counters.damaged++;
-    return ds_fail(err, DS_CORRUPT, "its checksum is not the one that was sent");
+    copy->damage_count++;
+    copy->is_damaged = true;
+    (void)ds_fail(err, DS_CORRUPT, "its checksum is not the one that was sent");
+    refuse(worker, copy, "got what another node has damaged, again and again", err);
+    return DS_CORRUPT;
 }
 
 /* It lies where it belongs. */
@@ -292,7 +295,7 @@ take_range(struct worker *worker, const struct range *range,
         copy->whole = value.whole;
     else if (checksum_of_pieces(pieces, count) != value.checksum &&
              !PLANTED(UNCOMPARED_COPY))
-        return fail_damaged(worker, err);
+        return fail_damaged(worker, copy, err);
     return DS_OK;
 }
 
@@ -308,7 +311,7 @@ take_part(struct worker *worker, struct copy *copy, struct ds_error *err)
                                 .ttl_seconds = copies_ttl_s(worker),
                                 .checksum = {true, found}};
     if (copy->whole.known && copy->whole.value != found && !PLANTED(UNCOMPARED_COPY))
-        return fail_damaged(worker, err);
+        return fail_damaged(worker, copy, err);
     if (copy->take == NULL)
         return objects_seal(worker, &seal, err);
     copy->take->ref = view->ref;
@@ -339,14 +342,15 @@ let_go(struct worker *worker, struct copy *copy)
 }
 
 /* Its node has left meanwhile, and gave it to another one, which is asked now; or what was
- * passed on to us was not what it should be, and who has it is asked. */
+ * passed on to us was not what it should be, and who has it is asked; or asked again. */
 static bool
 begin_again(struct worker *worker, struct copy *copy)
 {
     struct arena_id at = place_of(worker, copy->key);
     bool is_same = arena_id_equal(at, copy->at);
+    bool is_bad_luck = copy->is_damaged && copy->damage_count < DAMAGES_MAX;
     if (!copy->has_failed || at.node == 0 || arena_id_equal(at, arenas_own(worker)) ||
-        (is_same && copy->relay.node == 0))
+        (is_same && copy->relay.node == 0 && !is_bad_luck))
         return false;
     let_go(worker, copy);
     copy->at = at;
@@ -356,6 +360,7 @@ begin_again(struct worker *worker, struct copy *copy)
     copy->whole = (struct wire_checksum){0};
     free(copy->refusal);
     copy->refusal = NULL;
+    copy->is_damaged = false;
     copy->has_failed = !copy_ask_next(worker, copy);
     return !copy->has_failed;
 }

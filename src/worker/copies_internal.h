@@ -13,6 +13,7 @@
 enum {
     RANGE_BYTES = 2 * CHECKSUM_PIECE_BYTES,
     RANGES_MAX = 8,
+    DAMAGES_MAX = 3, /* So often damaged, it is not asked for again. */
 };
 
 /* A part on its way. Owner: its ranges under way together. Invariants: `view` is reserved,
@@ -29,7 +30,10 @@ struct copy {
     uint64_t *pieces;  /* Owned; checksums of what has arrived. */
     bool *has_arrived; /* Owned; of each range. */
     struct wire_checksum whole;
-    struct ds_error *refusal; /* Owned; why there is no place for it here. Or NULL. */
+    struct ds_error
+        *refusal; /* Owned; why it cannot be had though it is there, or NULL. */
+    uint32_t damage_count; /* So often it did not arrive as it was sent; */
+    bool is_damaged;       /* and not now. */
     uint64_t asked;
     uint32_t under_way;
     bool is_direct;  /* It was not to be had from a relay. */

@@ -246,7 +246,7 @@ on_fetch_answer(struct client *client, const struct frame_header *header,
     bool is_known = status == DS_OK || status == DS_NOT_FOUND;
     expect(client, header, body,
            is_known || status == DS_NOT_READY || status == DS_FULL ||
-               status == DS_TIMEOUT);
+               status == DS_TIMEOUT || status == DS_CORRUPT);
     uint32_t value = status == DS_OK ? read_fetched(client, header, body) : 0;
     run.full += status == DS_FULL;
     end(client, is_known ? OUTCOME_DONE : OUTCOME_NOTHING, value);
