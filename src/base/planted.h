@@ -46,7 +46,10 @@
     X(UNTOLD_WAITER, "untold-waiter", "who waits for a copy is not told of it")        \
     X(EPOCH_BACK, "epoch-back", "a metastore forgets its epoch with its process")      \
     X(KEPT_KEY, "kept-key", "a node that leaves forgets to hand over a key")           \
-    X(BLIND_MOVE, "blind-move", "a key is moved though it is another value by now")
+    X(BLIND_MOVE, "blind-move", "a key is moved though it is another value by now")    \
+    X(UNTOLD_ORDER, "untold-order", "an order for a block is not passed on")           \
+    X(KEPT_BLOCK, "kept-block", "a block that was deleted while it is moved stays")    \
+    X(LOST_ARENA, "lost-arena", "who took an arena over forgets it with its process")
 
 #define PLANTED_NUMBER(number, name, what) PLANTED_##number,
 enum planted_bug {

@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/planted.h"
 #include "base/slice.h"
 #include "meta/members.h"
 #include "os/clock.h"
@@ -248,7 +249,8 @@ recover(const struct object_view *view, struct ds_slice key, void *arg)
 void
 arenas_recover(struct worker *worker)
 {
-    store_each(worker->store, recover, worker);
+    if (!PLANTED(LOST_ARENA))
+        store_each(worker->store, recover, worker);
 }
 
 void

@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "os/clock.h"
@@ -245,7 +246,7 @@ sort(struct worker *worker, struct orders *orders, struct ds_block_id id,
     bool was_there = obey_here(worker, orders->header.type, id);
     if (arena_id_equal(at, arenas_own(worker)))
         orders->was_there[position] = was_there;
-    else if (at.node != 0)
+    else if (at.node != 0 && !PLANTED(UNTOLD_ORDER))
         add_order(orders, at, id, position, all);
     else if (!membership_knows(worker->membership))
         (void)ds_fail(&orders->refusal, DS_NOT_READY,

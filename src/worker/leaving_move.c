@@ -439,6 +439,6 @@ leaving_note_order(struct worker *worker, enum message_type type, struct ds_bloc
         return;
     if (type == MESSAGE_BLOCK_ADOPT)
         forget_told(leaving, id);
-    else
+    else if (!PLANTED(KEPT_BLOCK))
         write_bytes(&leaving->deleted, slice(id.bytes, sizeof id.bytes));
 }

@@ -334,6 +334,7 @@ losses_wipe(struct node *node)
     if (gap == NULL)
         gap = begin_gap(node);
     uint32_t count = find_held(node, held);
+    blocks_wipe(node);
     for (uint32_t i = 0; i < count; i++)
         open_one(gap, held[i], OPERATION_LOSE);
     tenures[node->index] = (struct tenure){0};
@@ -376,6 +377,7 @@ losses_left(struct node *node)
         losses_wipe(node);
         return;
     }
+    blocks_left(node);
     if (gap != NULL && !gap->has_moved) /* It said goodbye: others have all. */
         gap->held_count = 0;
     lose_in_all();

@@ -81,8 +81,8 @@ runs(const struct node *node)
            !node->worker.stopping;
 }
 
-static bool
-is_whole(void)
+bool
+run_is_whole(void)
 {
     uint32_t count = 0;
     if (!cluster.nodes[0].is_up || virtual_now_ns() < network_faults.slow_until_ns)
@@ -140,7 +140,7 @@ tick(void)
 {
     uint64_t now_ns = virtual_now_ns();
     losses_look();
-    if (!is_whole()) {
+    if (!run_is_whole()) {
         run.whole_since_ns = 0;
     } else {
         if (run.whole_since_ns == 0)
@@ -179,7 +179,7 @@ static void
 wait_for_clients(const char *what)
 {
     uint64_t until = virtual_now_ns() + SETTLE_MS * VIRTUAL_MS;
-    while (!clients_are_idle()) {
+    while (!clients_are_idle() || !blocks_are_idle()) {
         if (virtual_now_ns() > until)
             cluster_fail("%s: a client hangs", what);
         run_for_ms(TICK_NS / VIRTUAL_MS);
@@ -215,6 +215,7 @@ be_calm(void)
     run.calm_since_ns = virtual_now_ns();
     trace("calm");
     clients_look_at_all();
+    blocks_look_at_all();
     wait_for_clients("the last look");
     wait_until_whole(MEND_MS, "after the last look");
     losses_look();
@@ -245,11 +246,13 @@ run_seed(void)
     record_reset();
     losses_reset();
     values_reset();
+    blocks_reset();
     faults_reset();
     virtual_after_each = losses_look;
     open_cluster();
     wait_until_whole(FORM_MS, "at the beginning");
     clients_start();
+    blocks_start();
     faults_start();
     work();
     be_calm();

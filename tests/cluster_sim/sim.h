@@ -4,6 +4,7 @@
  *   main.c      seeds, and what is said of them
  *   run.c       one seed: clients and faults until both are enough, then quiet, then a look
  *   clients.c   what clients do, each one request after the other
+ *   blocks.c    what is done with blocks beside that
  *   calls.c     one request over a connection of its own
  *   faults.c    what goes wrong meanwhile
  *   record.c    what was done and seen, and whether there is an order in which that can be
@@ -56,6 +57,9 @@ extern struct run run;
  * wrong. */
 void run_seed(void);
 
+/* All that are there run, and know the same members and their keys: just now. */
+bool run_is_whole(void);
+
 void run_note(uint64_t what); /* Into the hash. */
 void trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
 extern bool is_tracing;
@@ -73,6 +77,16 @@ void clients_hang_up(void);
 
 /* Each key at each node, in quiet times: all see the same. */
 void clients_look_at_all(void);
+
+/* ---- Blocks (blocks.c) ---- */
+
+void blocks_reset(void);
+void blocks_start(void);
+bool blocks_are_idle(void);
+void blocks_look_at_all(void); /* As clients_look_at_all(). */
+void blocks_wipe(
+    const struct node *node); /* Its memory is about to go: what it has is lost, */
+void blocks_left(const struct node *node); /* or is elsewhere, as it has left. */
 
 /* ---- One request over a connection of its own (calls.c) ---- */
 
