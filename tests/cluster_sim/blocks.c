@@ -104,7 +104,8 @@ somebody_hands_over(void)
     return false;
 }
 
-/* One that has handed over goes in any case, and what it had is the taker's alone. */
+/* One that has handed over goes, and what it had is the taker's alone; unless it is killed
+ * and started again, then what was deleted at the taker in between is still there. */
 void
 blocks_wipe(const struct node *node)
 {
@@ -195,7 +196,7 @@ on_answer(void *arg, const struct frame_header *header, struct ds_slice body,
     if (header != NULL && actor->act == READ)
         check_read(actor, header, body, payload);
     else if (header != NULL && actor->act == DROP && header->status == DS_OK)
-        block->is_gone = block->is_gone || was_whole(actor);
+        block->is_gone = block->is_gone || (was_whole(actor) && !somebody_hands_over());
     actor->is_busy = false;
     run_note(virtual_now_ns() ^ actor->block);
     if (actor->looks)

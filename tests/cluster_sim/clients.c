@@ -22,6 +22,7 @@ enum {
     HURRIES_MS = 12,     /* while something happens. */
     AGAIN_MS = 100,      /* A lost connection is made anew within so long. */
     TRIES_MAX = 3,
+    WAIT_MS_MAX = 2500, /* Some gets wait until the key is there. */
 };
 
 enum kind { PUT, FETCH, DELETE, EXIST };
@@ -37,6 +38,7 @@ struct request {
     uint64_t begin_ns;
     uint64_t troubles; /* When it began. */
     uint64_t max_ms;
+    uint32_t wait_ms; /* Of a get. */
     bool is_open;
 };
 
@@ -402,7 +404,7 @@ send_request(struct client *client)
         return;
     }
     AUTO_WRITER(body);
-    struct lookup lookup = {.wait_ms = 0};
+    struct lookup lookup = {.wait_ms = request->wait_ms};
     if (request->kind == FETCH)
         encode_lookup(&body, &lookup, &key, 1);
     else
@@ -481,6 +483,8 @@ begin(struct client *client)
                                 .troubles = run_troubles(),
                                 .max_ms = chance_of(1, 4) ? IMPATIENT_MS : PATIENT_MS,
                                 .is_open = true};
+    if (request->kind == FETCH && !run.is_ending && chance_of(1, 5))
+        request->wait_ms = (uint32_t)chance_below(WAIT_MS_MAX);
     if (request->kind == PUT) {
         request->value = value_new();
         request->only_if_absent = chance_of(1, 6);
@@ -523,11 +527,13 @@ clients_are_idle(void)
 }
 
 void
-clients_expect_answers(void)
+clients_expect_answers(uint64_t ms)
 {
     for (uint32_t i = 0; i < client_count; i++) {
         const struct request *request = &clients[i].request;
-        if (request->is_open && request->begin_ns < run.whole_since_ns)
+        uint64_t whole_ns = virtual_now_ns() - run.whole_since_ns;
+        bool is_due = whole_ns > (ms + request->wait_ms) * VIRTUAL_MS;
+        if (request->is_open && is_due && request->begin_ns < run.whole_since_ns)
             cluster_fail("client %u: no answer to a request of kind %d for key %u, of "
                          "%.6f, though all is whole since %.6f",
                          i, (int)request->kind, request->key,

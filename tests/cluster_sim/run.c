@@ -147,8 +147,7 @@ tick(void)
             run.whole_since_ns = now_ns;
         if (losses_are_open())
             losses_close();
-        if (now_ns - run.whole_since_ns > ANSWER_MS * VIRTUAL_MS)
-            clients_expect_answers();
+        clients_expect_answers(ANSWER_MS);
     }
     faults_tick();
 }

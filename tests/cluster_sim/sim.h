@@ -72,7 +72,7 @@ uint64_t run_troubles(void);
 void clients_start(void);
 void clients_settle_down(void); /* Each ends what it does. */
 bool clients_are_idle(void);
-void clients_expect_answers(void); /* All has been whole for long enough. */
+void clients_expect_answers(uint64_t ms); /* All being whole for so long is enough. */
 void clients_hang_up(void);
 
 /* Each key at each node, in quiet times: all see the same. */

@@ -124,7 +124,8 @@ class Cell:
     def supervisor_of(self, program: str) -> int:
         wait_until(lambda: self._daemons.pids_of(program) != [], EVENT_S)
         pids = self._daemons.pids_of(program)
-        (first,) = [pid for pid in pids if parent_of(pid) not in pids]
+        gone = 0  # A child may just have been killed.
+        (first,) = [pid for pid in pids if parent_of(pid) not in (gone, *pids)]
         return first
 
     def begin(self) -> None:
@@ -177,6 +178,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def parent_of(pid: int) -> int:
+    """0: it is gone."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
