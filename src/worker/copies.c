@@ -275,15 +275,15 @@ fail_damaged(struct worker *worker, struct copy *copy, struct ds_error *err)
     return DS_CORRUPT;
 }
 
-/* It lies where it belongs. */
+/* It lies where it belongs; not when the copy had failed before it came. */
 static enum ds_status
 take_range(struct worker *worker, const struct range *range,
            const struct peer_answer *answer, struct ds_error *err)
 {
     struct copy *copy = range->copy;
     struct wire_value value;
-    if (copy->pieces == NULL || !read_answer(range, answer, &value) ||
-        value.total != copy->view.size)
+    if (copy->has_failed || copy->pieces == NULL ||
+        !read_answer(range, answer, &value) || value.total != copy->view.size)
         return ds_fail(err, DS_IO, "its bytes did not all arrive");
     uint64_t *pieces = copy->pieces + range->offset / CHECKSUM_PIECE_BYTES;
     const uint8_t *bytes = worker->arena + copy->view.offset + range->offset;

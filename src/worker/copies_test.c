@@ -473,6 +473,7 @@ TEST(who_has_no_room_for_a_copy_says_so)
     AUTO_WRITER(ids);
     encode_block_ids(&ids, &id, 1);
     CHECK_OK(caller_call(&client, MESSAGE_BLOCK_DELETE, bytes_of(&ids)));
+    RUN_UNTIL(&f, stats_of(&f).arena.used_bytes == 0); /* It was being hashed. */
     CHECK(is_found(&client, INCARNATION));
     caller_close(&member);
     fake_peer_stop(&other);
