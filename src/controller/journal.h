@@ -38,9 +38,8 @@ struct journal_options {
     /* When it has grown by so many bytes, and to three times what it says, it is written
      * anew. 0: JOURNAL_COMPACT_BYTES. */
     uint64_t compact_bytes;
-    bool
-        goes_on; /* With another controller's queue: what is not said here is as the journal
-                     says. */
+    /* With another controller's queue: what is not said here is as the journal says. */
+    bool goes_on;
 };
 
 enum { JOURNAL_COMPACT_BYTES = 16 << 20 };

@@ -60,8 +60,9 @@ members_create(uint64_t lease_ms, struct members_past past, uint64_t now_ms,
 void members_destroy(struct members *members); /* Accepts NULL. */
 
 /* `who` belongs for another lease. `past` is what it was told last, as is its `since`, 0 when
- * it was not: of more than we know when it is our memory that was lost. Who comes to a member's address replaces it, since
- * only one can listen there; so does a new arena under the same node id.
+ * it was not: of more than we know when it is our memory that was lost. Who comes to a
+ * member's address replaces it, since only one can listen there; so does a new arena under
+ * the same node id.
  *   DS_INVALID     no node, or no address
  *   DS_EXISTS      the node id belongs to a member at another address: choose another
  *   DS_NO_MEMORY */

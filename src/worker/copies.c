@@ -377,14 +377,11 @@ range_key(const uint8_t key[BLOCK_KEY_BYTES], uint64_t offset,
     return slice(out, RANGE_KEY_BYTES);
 }
 
-/* Of what is here, or, if there is no place for it, not to be expected. */
+/* It is here, or gone, or is there and cannot be had. */
 static void
 wake_for(struct worker *worker, const struct copy *copy, struct ds_slice key)
 {
-    if (copy->has_failed && copy->refusal != NULL)
-        waiters_key_refused(worker, key, copy->refusal);
-    else
-        waiters_key_appeared(worker, key);
+    waiters_key_refused(worker, key, copy->has_failed ? copy->refusal : NULL);
 }
 
 static void

@@ -30,10 +30,9 @@ struct copy {
     uint64_t *pieces;  /* Owned; checksums of what has arrived. */
     bool *has_arrived; /* Owned; of each range. */
     struct wire_checksum whole;
-    struct ds_error
-        *refusal; /* Owned; why it cannot be had though it is there, or NULL. */
-    uint32_t damage_count; /* So often it did not arrive as it was sent; */
-    bool is_damaged;       /* and not now. */
+    struct ds_error *refusal; /* Owned; NULL, or why it is there and cannot be had. */
+    uint32_t damage_count;    /* So often it did not arrive as it was sent; */
+    bool is_damaged;          /* the last time as well. */
     uint64_t asked;
     uint32_t under_way;
     bool is_direct;  /* It was not to be had from a relay. */

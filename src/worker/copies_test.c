@@ -287,6 +287,23 @@ fill_part(void)
         part_bytes[i] = (uint8_t)(i * 31 + i / 251);
 }
 
+/* The other worker has the blocks that the client asks for. */
+static void
+open_beside(struct fixture *f, struct fake_peer *other, struct caller *member,
+            struct caller *client, fake_handler_fn handle)
+{
+    fake_peer_start_tcp(other, handle);
+    join(f, member, other);
+    say_hello(client);
+}
+
+static void
+close_beside(struct fake_peer *other, struct caller *member)
+{
+    caller_close(member);
+    fake_peer_stop(other);
+}
+
 TEST(a_part_is_fetched_once_and_kept_as_a_copy)
 {
     FIXTURE(f, 64);
@@ -294,16 +311,13 @@ TEST(a_part_is_fetched_once_and_kept_as_a_copy)
     struct caller member;
     CALLER(client, &f);
     fill_part();
-    fake_peer_start_tcp(&other, has_it);
-    join(&f, &member, &other);
-    say_hello(&client);
+    open_beside(&f, &other, &member, &client, has_it);
     CHECK(is_found(&client, INCARNATION));
     CHECK_INT(stats_of(&f).copies, 1);
     CHECK(is_found(&client, INCARNATION));
     CHECK_INT(f.worker.counters.seals, 1);
     CHECK(!is_found(&client, INCARNATION + 1)); /* An arena that is nobody's. */
-    caller_close(&member);
-    fake_peer_stop(&other);
+    close_beside(&other, &member);
 }
 
 TEST(without_replication_a_copy_is_there_for_a_second)
@@ -314,9 +328,7 @@ TEST(without_replication_a_copy_is_there_for_a_second)
     CALLER(client, &f);
     f.flags.enable_data_replication = false;
     fill_part();
-    fake_peer_start_tcp(&other, has_it);
-    join(&f, &member, &other);
-    say_hello(&client);
+    open_beside(&f, &other, &member, &client, has_it);
     for (int i = 1; i <= 2; i++) {
         CHECK(is_found(&client, INCARNATION));
         CHECK_INT(stats_of(&f).copies, 1);
@@ -324,8 +336,7 @@ TEST(without_replication_a_copy_is_there_for_a_second)
         CHECK_INT(stats_of(&f).copies, 0);
         CHECK_INT(f.worker.counters.seals, i);
     }
-    caller_close(&member);
-    fake_peer_stop(&other);
+    close_beside(&other, &member);
 }
 
 static void check_is_damaged(fake_handler_fn handler);
@@ -339,9 +350,7 @@ check_is_copied(fake_handler_fn handler)
     struct caller member;
     CALLER(client, &f);
     fill_part();
-    fake_peer_start_tcp(&other, handler);
-    join(&f, &member, &other);
-    say_hello(&client);
+    open_beside(&f, &other, &member, &client, handler);
     CHECK(is_found(&client, INCARNATION));
     uint8_t key[BLOCK_KEY_BYTES];
     struct object_view view;
@@ -353,8 +362,7 @@ check_is_copied(fake_handler_fn handler)
     CHECK(view.flags & SLOT_FLAG_CHECKSUM);
     CHECK_INT(view.checksum, checksum_of(part_bytes, PART_BYTES));
     CHECK_INT(f.worker.counters.damaged, 0);
-    caller_close(&member);
-    fake_peer_stop(&other);
+    close_beside(&other, &member);
 }
 
 TEST(a_part_that_comes_in_ranges_is_whole)
@@ -390,6 +398,16 @@ check_is_refused(struct caller *client, enum ds_status status, const char *words
     CHECK_INT(stats_of(client->fixture).writing, 0);
 }
 
+static void
+check_nothing_is_left(struct fixture *f)
+{
+    CHECK_INT(stats_of(f).objects, 0);
+    CHECK_INT(stats_of(f).writing, 0);
+    store_tick(f->worker.store, clock_boot_ds());
+    CHECK_INT(stats_of(f).arena.used_bytes, 0);
+    store_check(f->worker.store);
+}
+
 /* It is there, so nobody is told that it is gone. */
 static void
 check_is_damaged(fake_handler_fn handler)
@@ -399,14 +417,11 @@ check_is_damaged(fake_handler_fn handler)
     struct caller member;
     CALLER(client, &f);
     fill_part();
-    fake_peer_start_tcp(&other, handler);
-    join(&f, &member, &other);
-    say_hello(&client);
+    open_beside(&f, &other, &member, &client, handler);
     check_is_refused(&client, DS_CORRUPT, "damaged, again and again");
     CHECK_INT(f.worker.counters.damaged, 3);
-    CHECK_INT(stats_of(&f).objects, 0);
-    caller_close(&member);
-    fake_peer_stop(&other);
+    check_nothing_is_left(&f);
+    close_beside(&other, &member);
 }
 
 TEST(what_arrives_damaged_is_asked_for_again_and_then_reported)
@@ -423,18 +438,11 @@ check_is_gone(fake_handler_fn handler)
     struct caller member;
     CALLER(client, &f);
     fill_part();
-    fake_peer_start_tcp(&other, handler);
-    join(&f, &member, &other);
-    say_hello(&client);
+    open_beside(&f, &other, &member, &client, handler);
     CHECK(!is_found(&client, INCARNATION));
     CHECK(!is_found(&client, INCARNATION));
-    CHECK_INT(stats_of(&f).objects, 0);
-    CHECK_INT(stats_of(&f).writing, 0);
-    store_tick(f.worker.store, clock_boot_ds());
-    CHECK_INT(stats_of(&f).arena.used_bytes, 0);
-    store_check(f.worker.store);
-    caller_close(&member);
-    fake_peer_stop(&other);
+    check_nothing_is_left(&f);
+    close_beside(&other, &member);
 }
 
 TEST(a_worker_that_does_not_give_it_is_no_harm)
@@ -461,9 +469,7 @@ TEST(who_has_no_room_for_a_copy_says_so)
     struct wire_ref ref;
     CALLER(client, &f);
     fill_part();
-    fake_peer_start_tcp(&other, has_it);
-    join(&f, &member, &other);
-    say_hello(&client);
+    open_beside(&f, &other, &member, &client, has_it);
     CHECK_OK(call_block_create(&client, 60 << 20, &id, &ref));
     CHECK_OK(call_seal(&client, ref));
     for (int i = 0; i < 2; i++)
@@ -475,8 +481,7 @@ TEST(who_has_no_room_for_a_copy_says_so)
     CHECK_OK(caller_call(&client, MESSAGE_BLOCK_DELETE, bytes_of(&ids)));
     RUN_UNTIL(&f, stats_of(&f).arena.used_bytes == 0); /* It was being hashed. */
     CHECK(is_found(&client, INCARNATION));
-    caller_close(&member);
-    fake_peer_stop(&other);
+    close_beside(&other, &member);
 }
 
 TEST(what_is_larger_than_the_arena_has_no_room_in_it)
@@ -485,12 +490,9 @@ TEST(what_is_larger_than_the_arena_has_no_room_in_it)
     struct fake_peer other;
     struct caller member;
     CALLER(client, &f);
-    fake_peer_start_tcp(&other, says_that_it_is_huge);
-    join(&f, &member, &other);
-    say_hello(&client);
+    open_beside(&f, &other, &member, &client, says_that_it_is_huge);
     check_is_refused(&client, DS_FULL, "has no room for a copy");
-    caller_close(&member);
-    fake_peer_stop(&other);
+    close_beside(&other, &member);
 }
 
 static size_t
@@ -534,19 +536,18 @@ TEST(first_parts_of_many_blocks_come_together)
     fill_part();
     atomic_store(&batches_seen, 0);
     atomic_store(&damaged_counter, 33);
-    fake_peer_start_tcp(&other, has_many);
-    join(&f, &member, &other);
-    say_hello(&client);
+    open_beside(&f, &other, &member, &client, has_many);
     CHECK_INT(look_up_many(&client), MANY - 1);
     CHECK_INT(atomic_load(&batches_seen), 4);
     for (uint32_t i = 0; i < MANY; i++) {
         if (i != LOST)
             check_bytes_of(&f, i);
     }
-    CHECK_INT(f.worker.counters.damaged, 1); /* Asked for again, alone. */
+    CHECK_INT(f.worker.counters.damaged, 1);    /* Asked for again, alone. */
+    CHECK_INT(look_up_many(&client), MANY - 1); /* Only what was not there. */
+    CHECK_INT(atomic_load(&batches_seen), 4);
     store_check(f.worker.store);
-    caller_close(&member);
-    fake_peer_stop(&other);
+    close_beside(&other, &member);
 }
 
 TEST(nonsense_about_many_blocks_is_no_harm)
@@ -556,14 +557,11 @@ TEST(nonsense_about_many_blocks_is_no_harm)
     struct caller member;
     CALLER(client, &f);
     fill_part();
-    fake_peer_start_tcp(&other, says_nonsense_of_many);
-    join(&f, &member, &other);
-    say_hello(&client);
+    open_beside(&f, &other, &member, &client, says_nonsense_of_many);
     CHECK_INT(look_up_many(&client), 0);
     CHECK_INT(stats_of(&f).objects, 0);
     CHECK_INT(stats_of(&f).writing, 0);
-    caller_close(&member);
-    fake_peer_stop(&other);
+    close_beside(&other, &member);
 }
 
 /* As one that is cut off: until it is no member any more. */
@@ -573,9 +571,7 @@ TEST(a_worker_that_says_nothing_is_given_up_when_it_is_no_member)
     struct fake_peer other;
     struct caller member;
     CALLER(client, &f);
-    fake_peer_start_tcp(&other, says_nothing);
-    join(&f, &member, &other);
-    say_hello(&client);
+    open_beside(&f, &other, &member, &client, says_nothing);
     send_block_lookup(&client, INCARNATION);
     RUN_UNTIL(&f, fake_peer_accepted(&other) == 1);
     CHECK(!caller_is_told(&client));

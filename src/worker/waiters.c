@@ -250,8 +250,9 @@ note_refusal(struct waiter *waiter, const struct ds_error *why)
         *waiter->refusal = *why;
 }
 
-static void
-key_is_settled(struct worker *worker, struct ds_slice key, const struct ds_error *why)
+void
+waiters_key_refused(struct worker *worker, struct ds_slice key,
+                    const struct ds_error *why)
 {
     if (worker->waiting_keys.count == 0)
         return;
@@ -273,14 +274,7 @@ key_is_settled(struct worker *worker, struct ds_slice key, const struct ds_error
 void
 waiters_key_appeared(struct worker *worker, struct ds_slice key)
 {
-    key_is_settled(worker, key, NULL);
-}
-
-void
-waiters_key_refused(struct worker *worker, struct ds_slice key,
-                    const struct ds_error *why)
-{
-    key_is_settled(worker, key, why);
+    waiters_key_refused(worker, key, NULL);
 }
 
 /* Who waits again is not among the old ones. */

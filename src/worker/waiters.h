@@ -20,7 +20,8 @@ waiters_park(struct session *session, const struct frame_header *header,
 
 void waiters_key_appeared(struct worker *worker, struct ds_slice key);
 
-/* It does not come: who waits for it finds `why` in its session when it is answered. */
+/* It does not come: who waits for it finds `why` in its session when it is answered. NULL:
+ * as if it had appeared. */
 void waiters_key_refused(struct worker *worker, struct ds_slice key,
                          const struct ds_error *why);
 
