@@ -5,6 +5,7 @@
 #include "os/checksum.h"
 #include "os/files.h"
 #include "os/sockets.h"
+#include "worker/membership.h"
 
 #include <netinet/in.h>
 #include <poll.h>
@@ -81,6 +82,19 @@ fixture_start_again(struct fixture *fixture)
     struct ds_error err = {0};
     CHECK_OK(
         worker_open(&fixture->worker, &fixture->flags, &fixture->resources, 1, &err));
+}
+
+static void
+on_joined(struct worker *worker)
+{
+    (void)worker;
+}
+
+void
+fixture_join_cluster(struct fixture *fixture)
+{
+    struct worker *worker = &fixture->worker;
+    CHECK_OK(membership_open(worker, on_joined, &worker->membership, NULL));
 }
 
 void
@@ -272,6 +286,14 @@ caller_receive(struct caller *caller)
     caller->body[caller->reply.body_bytes] = '\0';
     return receive(caller, caller->body, caller->reply.body_bytes) &&
            receive(caller, caller->payload, caller->reply.payload_bytes);
+}
+
+void
+caller_receive_error(struct caller *caller, enum ds_status status, const char *words)
+{
+    CHECK(caller_receive(caller));
+    CHECK_INT(caller->reply.status, status);
+    CHECK_CONTAINS((const char *)caller->body, words);
 }
 
 enum ds_status

@@ -38,6 +38,9 @@ void fixture_close(struct fixture *fixture);
 void fixture_stop(struct fixture *fixture);
 void fixture_start_again(struct fixture *fixture);
 
+/* It asks the metastore, its own, for who belongs. */
+void fixture_join_cluster(struct fixture *fixture);
+
 /* One turn of the loop, of 10 ms at most. */
 void turn(struct fixture *fixture);
 
@@ -93,6 +96,10 @@ void caller_send(struct caller *caller, enum message_type type, struct ds_slice 
 
 /* Waits for the reply to any request; false if the worker closes instead. */
 bool caller_receive(struct caller *caller);
+
+/* Waits for the reply, which is that error, with these words in its text. */
+void
+caller_receive_error(struct caller *caller, enum ds_status status, const char *words);
 
 /* The worker has said something, or closed: caller_receive() would not wait. */
 bool caller_is_told(const struct caller *caller);

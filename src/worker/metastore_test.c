@@ -165,13 +165,8 @@ static void
 check_refused(struct caller *caller, const struct member_renew *message,
               enum ds_status status, const char *words)
 {
-    char text[512];
     send_renewal(caller, message);
-    CHECK(caller_receive(caller));
-    CHECK_INT(caller->reply.status, status);
-    struct ds_slice body = body_of(caller);
-    snprintf(text, sizeof text, "%.*s", (int)body.len, (const char *)body.data);
-    CHECK_CONTAINS(text, words);
+    caller_receive_error(caller, status, words);
 }
 
 TEST(who_cannot_be_a_member_is_told_why)
@@ -235,19 +230,13 @@ TEST(a_metastore_that_is_started_again_waits_for_its_members)
     caller_close(&first);
 }
 
-static void
-on_joined(struct worker *worker)
-{
-    (void)worker;
-}
-
 /* The second one is on its way to ask again when the worker is told to stop. */
 TEST(who_stops_stays_until_the_others_know_it)
 {
     FIXTURE(f, 64);
     struct caller second;
     struct member_renew two = renewal_of(2);
-    CHECK_OK(membership_open(&f.worker, on_joined, &f.worker.membership, NULL));
+    fixture_join_cluster(&f);
     RUN_UNTIL(&f, membership_count(f.worker.membership) == 1);
     caller_open_metastore(&second, &f);
     CHECK_INT(renew(&second, &two).count, 2);

@@ -88,12 +88,6 @@ run_for_ms(struct fixture *fixture, uint64_t ms)
         turn(fixture);
 }
 
-static inline void
-on_joined(struct worker *worker)
-{
-    (void)worker;
-}
-
 /* `other` belongs to the cluster of the worker, which is a member itself, and knows it. It
  * says that it has the controller of a queue. */
 static inline void
@@ -122,8 +116,7 @@ static inline void
 join_with(struct fixture *fixture, struct caller *member, const struct fake_peer *other,
           const char *queue)
 {
-    CHECK_OK(membership_open(&fixture->worker, on_joined, &fixture->worker.membership,
-                             NULL));
+    fixture_join_cluster(fixture);
     join_as(fixture, member, other, NODE, queue);
 }
 

@@ -76,12 +76,6 @@ TEST(a_queue_is_found_as_long_as_its_controller_is_connected)
     caller_close(&other);
 }
 
-static void
-on_joined(struct worker *worker)
-{
-    (void)worker;
-}
-
 /* It may be on any of the nodes that are not known yet. */
 TEST(of_no_queue_it_is_said_that_it_is_nowhere_before_it_is_known_who_belongs)
 {
@@ -91,7 +85,7 @@ TEST(of_no_queue_it_is_said_that_it_is_nowhere_before_it_is_known_who_belongs)
     say_hello(&client);
     encode_queue_place(&body, &(struct queue_place){.name = slice_of_text("train")});
     caller_send(&client, MESSAGE_QUEUE_FIND, bytes_of(&body));
-    CHECK_OK(membership_open(&f.worker, on_joined, &f.worker.membership, NULL));
+    fixture_join_cluster(&f);
     CHECK(caller_receive(&client));
     CHECK_INT(client.reply.status, DS_NOT_READY);
     RUN_UNTIL(&f, call_with_place(&client, MESSAGE_QUEUE_FIND, "train", "") ==
