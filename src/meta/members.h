@@ -40,8 +40,8 @@ struct member {
     uint32_t node; /* 0 is nobody's. */
     uint32_t incarnation;
     uint32_t restarts; /* Of its process. */
-    uint64_t
-        since; /* The first epoch of those that it has belonged to without a gap. */
+    /* The first epoch of those that it has belonged to without a gap. */
+    uint64_t since;
     char address[MEMBER_ADDRESS_MAX + 1];
     struct ds_slice queues; /* What it says of the queues that it has; kept as it is. */
     struct ds_slice arenas; /* And of those whose blocks it took over; likewise. */

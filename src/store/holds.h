@@ -7,8 +7,8 @@
 
 struct holds {
     struct hmap map; /* struct hold by offset. */
-    uint64_t
-        unnamed; /* Holds that found no memory: while there are any, all is kept. */
+    /* Holds that found no memory: while there are any, all is kept. */
+    uint64_t unnamed;
 };
 
 void holds_init(struct holds *holds);

@@ -41,8 +41,8 @@ struct store_memory {
     uint64_t table_bytes;
     void *pins; /* store_pins_bytes(), zeroed when new. */
     uint64_t pins_bytes;
-    uint64_t
-        arena_bytes; /* Of the arena's file; 0: not known, the header is believed. */
+    /* Of the arena's file; 0: not known, the header is believed. */
+    uint64_t arena_bytes;
 };
 
 /* Write headers into new, zeroed memory. `node` and `incarnation` name it for ever. */
@@ -55,8 +55,8 @@ struct store_recovery {
     uint64_t sealed;
     uint64_t writing;
     uint64_t dead;
-    uint64_t
-        dropped_overlapping;     /* Extents that two slots claimed; all of them gone. */
+    /* Extents that two slots claimed; all of them gone. */
+    uint64_t dropped_overlapping;
     uint64_t dropped_damaged;    /* Slots whose fields cannot be right. */
     uint64_t dropped_superseded; /* Older of two sealed objects of one key. */
 };

@@ -74,11 +74,11 @@ enum key_answer {
 };
 struct wire_answer {
     enum key_answer answer;
-    struct object_name
-        object;      /* KEY_FIND: what it is. To KEY_DROP and KEY_ASK: what the
-                                  holder has instead of it; node 0: nothing. */
-    uint32_t ttl_ds; /* KEY_MOVE, KEY_DROP, KEY_ASK: what is left of its time; 0: it is
-                              for ever. */
+    /* KEY_FIND: what it is. To KEY_DROP and KEY_ASK: what the holder has instead of it;
+     * node 0: nothing. */
+    struct object_name object;
+    /* KEY_MOVE, KEY_DROP, KEY_ASK: what is left of its time; 0: it is for ever. */
+    uint32_t ttl_ds;
     struct ds_slice value; /* KEY_FIND: the object's bytes; empty: they are not sent. */
     uint64_t checksum;     /* Of them; who gets them compares. */
 };
@@ -95,8 +95,8 @@ bool next_answer(struct answer_list *list, struct wire_answer *out);
 struct past_member {
     uint32_t node;
     uint32_t incarnation;
-    bool
-        is_gone; /* After it, with what it remembered: it has left, or is another process. */
+    /* After it, with what it remembered: it has left, or is another process. */
+    bool is_gone;
     bool has_left; /* It was no member then, and may come back. */
 };
 /* An epoch after which somebody was gone: its members in the order of their nodes. None: nobody
@@ -124,9 +124,9 @@ struct key_report {
     uint64_t since;
     bool is_back; /* It was no member for a while: others may know better. */
     bool is_last; /* The report is whole with this message. */
-    struct ds_slice
-        lost; /* Epochs for next_past_epoch(), the latest first: of whom it has seen
-                             go. Only for who has just come. */
+    /* Epochs for next_past_epoch(), the latest first: of whom it has seen go. Only for
+     * who has just come. */
+    struct ds_slice lost;
     struct binding_list bindings;
 };
 /* `count` calls of encode_binding() follow. */

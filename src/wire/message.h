@@ -102,9 +102,9 @@ struct hello {
     uint64_t token;
     uint32_t incarnation; /* Of the arena that the client has mapped; 0: none. */
     uint16_t queue;       /* Tag of the queue that its blocks are of; 0: none. */
-    uint64_t
-        epoch; /* With `resume`: grows each time that the client says what it holds.
-                       One that comes after a later one says nothing any more. */
+    /* With `resume`: grows each time that the client says what it holds. One that
+     * comes after a later one says nothing any more. */
+    uint64_t epoch;
     struct ref_list holding;
 };
 void encode_hello(struct writer *writer, const struct hello *message,
@@ -296,8 +296,8 @@ struct wire_value {
     uint64_t checksum;          /* Of what is sent; who gets it compares. */
     struct wire_checksum whole; /* Of the object. Known, and LOOKUP_RANGE: it takes the
                                    place of `checksum`, which is 0. */
-    struct wire_place
-        relay; /* If not none, no bytes are sent: it is to be asked there. */
+    /* If not none, no bytes are sent: it is to be asked there. */
+    struct wire_place relay;
 };
 struct fetched {
     uint32_t count;
@@ -374,9 +374,9 @@ struct wire_member {
     uint32_t node;
     uint32_t incarnation;
     uint32_t restarts; /* Of its process; what was only in that one's memory is gone. */
-    uint64_t
-        since; /* The epoch since which it has belonged without a gap; in a renewal, as
-                          far as it was told, or 0. */
+    /* The epoch since which it has belonged without a gap; in a renewal, as far as it was
+     * told, or 0. */
+    uint64_t since;
     struct ds_slice address; /* "host:port" of printable ASCII without '"' and '\\', */
     struct ds_slice queues;  /* Places of the queues whose controllers it has, encoded
                                 one behind the other; u16 bytes. */

@@ -31,8 +31,8 @@ struct etcd {
     size_t address; /* That is asked. */
     char token[ETCD_TOKEN_BYTES_MAX + 1];
     const char *path;
-    struct writer
-        body;     /* Kept, as a login may have to come first, or another address. */
+    /* Kept, as a login may have to come first, or another address. */
+    struct writer body;
     size_t tried; /* How many addresses have not answered. */
     etcd_answer_fn on_answer;
     void *arg;

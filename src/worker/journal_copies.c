@@ -32,8 +32,8 @@ struct keeper {
                         the members that are known now; 0: of none. */
     uint64_t heard_ms; /* When it took the last piece. */
     uint64_t late_ds;  /* Late since then (CLOCK_BOOTTIME); 0: it is not. */
-    bool
-        has_spoken; /* Since the members are these, and knows of no successor of ours. */
+    /* Since the members are these, and knows of no successor of ours. */
+    bool has_spoken;
     bool is_promised; /* To somebody who may go on with the queue: so it refuses. */
     bool rests;       /* Until the next tick: it could not write. */
 };

@@ -54,8 +54,8 @@ struct kept_journal {
     struct candidacy *candidacy; /* We are asking who goes on with the queue. */
     uint64_t unserved_ms;        /* Since then nobody serves it; 0: somebody does. */
     uint64_t rests_until_ms;     /* Until then nobody is asked again. */
-    uint64_t
-        started_term; /* Our controller has the file, with this term; 0: it has not. */
+    /* Our controller has the file, with this term; 0: it has not. */
+    uint64_t started_term;
     uint64_t started_ms;      /* Since then. */
     uint64_t renewed_ms;      /* The promise to it. */
     uint64_t failed_until_ms; /* Until then we cannot start one. */

@@ -32,8 +32,8 @@ struct owners {
     uint64_t lease_ds;   /* As granted; it is in the table unless was_away. */
     bool was_away;       /* And not all has been told, by us and to us, since. */
     uint64_t back_since; /* The epoch of our return for which we began anew. */
-    bool
-        others_went_on; /* Without us, before that: somebody was a member all the time. */
+    /* Without us, before that: somebody was a member all the time. */
+    bool others_went_on;
     struct lost_owners lost; /* While somebody may come back. */
 };
 

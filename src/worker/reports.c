@@ -44,9 +44,9 @@ struct report {
     size_t capacity;
     size_t at;
     struct object_ref *refs; /* Owned. */
-    struct writer
-        known;        /* Of its keys, which were ours, what we know: objects, or none,
-                                and keys, one behind the other. They follow; */
+    /* Of its keys, which were ours, what we know: objects, or none, and keys, one
+     * behind the other. They follow; */
+    struct writer known;
     size_t known_at;  /* those before this are told. */
     struct part part; /* Under way. */
 };

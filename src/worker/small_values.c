@@ -21,8 +21,8 @@ enum { COST_BYTES_MIN = 256 };
 enum { KNOWN_MAX = 8192 };
 
 struct known_value {
-    uint64_t
-        hash; /* Of the key. Who is taken for another gets that one's value sent. */
+    /* Of the key. Who is taken for another gets that one's value sent. */
+    uint64_t hash;
     struct object_name object; /* node 0: none. */
 };
 
