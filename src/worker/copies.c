@@ -6,8 +6,6 @@
 #include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
-#include "os/clock.h"
-#include "worker/creates.h"
 #include "worker/seal.h"
 #include "worker/waiters.h"
 
@@ -165,86 +163,13 @@ read_answer(const struct range *range, const struct peer_answer *answer,
            out->size == answer->header->payload_bytes;
 }
 
-static enum ds_status
-reserve(struct worker *worker, struct copy *copy, uint64_t bytes, struct ds_error *err)
-{
-    struct create_request request = {.key = slice(copy->key, BLOCK_KEY_BYTES),
-                                     .size = bytes,
-                                     .flags = SLOT_FLAG_BLOCK | SLOT_FLAG_COPY};
-    if (copy->take != NULL) {
-        request.key = copy->take->key;
-        request.flags = copy->take->flags;
-    }
-    enum ds_status status =
-        store_create(worker->store, &request, clock_boot_ds(), &copy->view, err);
-    while (status == DS_FULL && creates_populate_for(worker, bytes))
-        status =
-            store_create(worker->store, &request, clock_boot_ds(), &copy->view, err);
-    worker->counters.out_of_memory += status == DS_FULL;
-    return status;
-}
-
-static size_t
-piece_count(const struct copy *copy)
-{
-    return (copy->view.size + CHECKSUM_PIECE_BYTES - 1) / CHECKSUM_PIECE_BYTES;
-}
-
-/* Before its size is known, it has one. */
-static size_t
-range_count(const struct copy *copy)
-{
-    return copy->view.size == 0 ? 1 : (copy->view.size - 1) / RANGE_BYTES + 1;
-}
-
-static bool
-make_notes(struct copy *copy)
-{
-    copy->pieces = calloc(piece_count(copy), sizeof *copy->pieces);
-    copy->has_arrived = calloc(range_count(copy), sizeof *copy->has_arrived);
-    return copy->pieces != NULL && copy->has_arrived != NULL;
-}
-
-static void
-drop_notes(struct copy *copy)
-{
-    free(copy->pieces);
-    free(copy->has_arrived);
-    copy->pieces = NULL;
-    copy->has_arrived = NULL;
-}
-
-/* Who asked hears it, in place of that it is gone. `what` follows who we are. */
-static void
-refuse(const struct worker *worker, struct copy *copy, const char *what,
-       const struct ds_error *err)
-{
-    free(copy->refusal);
-    copy->refusal = calloc(1, sizeof *copy->refusal);
-    if (copy->refusal != NULL)
-        (void)ds_fail(copy->refusal, err->status, "the worker at %s %s: %s",
-                      worker->flags->worker_address, what, err->message);
-}
-
 bool
 copy_begin_arriving(struct worker *worker, struct copy *copy, uint64_t bytes)
 {
-    struct ds_error err = {0};
-    enum ds_status status = reserve(worker, copy, bytes, &err);
-    if (status == DS_OK) {
-        if (make_notes(copy)) {
-            store_hold(worker->store, &copy->view);
-            ask_more(worker, copy);
-            return true;
-        }
-        drop_notes(copy);
-        store_abort(worker->store, copy->view.ref);
-        (void)ds_fail(&err, DS_NO_MEMORY, "out of memory for its checksums");
-    }
-    log_warn("worker cannot copy a block's part bytes=%ju reason=\"%s\"",
-             (uintmax_t)bytes, err.message);
-    refuse(worker, copy, "has no room for a copy of what another node has", &err);
-    return false;
+    if (!copy_reserve(worker, copy, bytes))
+        return false;
+    ask_more(worker, copy);
+    return true;
 }
 
 /* Of the first range the size of the part is known by: its place is reserved then. */
@@ -260,7 +185,7 @@ on_payload_begin(struct worker *worker, struct peer_request *request,
     if (copy->pieces == NULL && !copy_begin_arriving(worker, copy, value.total))
         return NULL;
     return value.total == copy->view.size
-               ? worker->arena + copy->view.offset + range->offset
+               ? copy_place(worker, copy, range->offset, value.size)
                : NULL;
 }
 
@@ -271,7 +196,8 @@ fail_damaged(struct worker *worker, struct copy *copy, struct ds_error *err)
     copy->damage_count++;
     copy->is_damaged = true;
     (void)ds_fail(err, DS_CORRUPT, "its checksum is not the one that was sent");
-    refuse(worker, copy, "got what another node has damaged, again and again", err);
+    copy_refuse(worker, copy, "got what another node has damaged, again and again",
+                err);
     return DS_CORRUPT;
 }
 
@@ -306,7 +232,7 @@ static enum ds_status
 take_part(struct worker *worker, struct copy *copy, struct ds_error *err)
 {
     const struct object_view *view = &copy->view;
-    uint64_t found = checksum_of_pieces(copy->pieces, piece_count(copy));
+    uint64_t found = checksum_of_pieces(copy->pieces, copy_piece_count(copy));
     struct objects_seal seal = {.ref = view->ref,
                                 .ttl_seconds = copies_ttl_s(worker),
                                 .checksum = {true, found}};
@@ -329,18 +255,6 @@ give_up(struct copy *copy, const struct ds_error *err)
     copy->has_failed = true;
 }
 
-/* What was reserved for it is kept, or given back. */
-static void
-let_go(struct worker *worker, struct copy *copy)
-{
-    if (copy->pieces == NULL)
-        return;
-    if (copy->has_failed)
-        store_abort(worker->store, copy->view.ref);
-    store_unhold(worker->store, copy->view.offset);
-    drop_notes(copy);
-}
-
 /* Its node has left meanwhile, and gave it to another one, which is asked now; or what was
  * passed on to us was not what it should be, and who has it is asked; or asked again. */
 static bool
@@ -352,7 +266,7 @@ begin_again(struct worker *worker, struct copy *copy)
     if (!copy->has_failed || at.node == 0 || arena_id_equal(at, arenas_own(worker)) ||
         (is_same && copy->relay.node == 0 && !is_bad_luck))
         return false;
-    let_go(worker, copy);
+    copy_let_go(worker, copy);
     copy->at = at;
     copy->relay = (struct arena_id){0};
     copy->is_direct = is_same;
@@ -396,7 +310,7 @@ static void
 wake(struct worker *worker, const struct copy *copy)
 {
     wake_for(worker, copy, slice(copy->key, BLOCK_KEY_BYTES));
-    for (size_t i = 0; i < range_count(copy); i++)
+    for (size_t i = 0; i < copy_range_count(copy); i++)
         wake_for_range(worker, copy, i * RANGE_BYTES);
 }
 
@@ -432,7 +346,7 @@ copies_find_range(const struct worker *worker, const struct lookup *message,
         return false;
     size_t first = offset / CHECKSUM_PIECE_BYTES;
     size_t count =
-        min_u64(RANGE_BYTES / CHECKSUM_PIECE_BYTES, piece_count(copy) - first);
+        min_u64(RANGE_BYTES / CHECKSUM_PIECE_BYTES, copy_piece_count(copy) - first);
     *out = copy->view;
     value->checksum = checksum_of_pieces(copy->pieces + first, count);
     value->whole = copy->whole;
@@ -449,7 +363,7 @@ copy_finish(struct worker *worker, struct copy *copy)
         give_up(copy, &err);
     if (begin_again(worker, copy))
         return;
-    let_go(worker, copy);
+    copy_let_go(worker, copy);
     if (take == NULL) {
         hmap_remove(&worker->copies, &copy->by_key);
         if (!PLANTED(UNTOLD_WAITER))

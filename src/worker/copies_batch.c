@@ -146,7 +146,7 @@ take_beginning(struct worker *worker, struct copy *copy, const struct wire_value
     if (copy->pieces == NULL)
         return;
     copy->pieces[0] =
-        checksum_copy(worker->arena + copy->view.offset, bytes, value->size);
+        checksum_copy(copy_place(worker, copy, 0, value->size), bytes, value->size);
     copy->whole = value->whole.known ? value->whole
                                      : (struct wire_checksum){true, value->checksum};
 }

@@ -50,4 +50,27 @@ bool copy_begin_arriving(struct worker *worker, struct copy *copy, uint64_t byte
  * asked for again. */
 void copy_finish(struct worker *worker, struct copy *copy);
 
+/* ---- Room (copies_room.c) ---- */
+
+/* Its size is known: so much of the arena is its own, and it has notes of what arrives.
+ * False, with a line in the log and a refusal: there is no room for so many. */
+bool copy_reserve(struct worker *worker, struct copy *copy, uint64_t bytes);
+
+/* What was reserved for it is kept, or, if it has failed, given back. */
+void copy_let_go(struct worker *worker, struct copy *copy);
+
+/* Where so many of its bytes go; ready to be written to. */
+uint8_t *copy_place(const struct worker *worker, const struct copy *copy,
+                    uint64_t offset, uint64_t bytes);
+
+/* Pieces with a checksum each, of what is reserved. */
+size_t copy_piece_count(const struct copy *copy);
+
+/* Before its size is known, it has one. */
+size_t copy_range_count(const struct copy *copy);
+
+/* Who asked hears it, in place of that it is gone. `what` follows who we are. */
+void copy_refuse(const struct worker *worker, struct copy *copy, const char *what,
+                 const struct ds_error *err);
+
 #endif

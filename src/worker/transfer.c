@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "os/checksum.h"
 #include "os/clock.h"
+#include "os/memfile.h"
 #include "worker/copies.h"
 #include "worker/creates.h"
 #include "worker/lookup.h"
@@ -188,16 +189,20 @@ is_repeat(struct session *session, const struct frame_header *header,
            client == session->creator && sequence == header->sequence;
 }
 
-/* Keeps `view` until the payload is in it, whatever becomes of it meanwhile. */
-static void
-receive_into(struct session *session, const struct object_view *view, bool is_fill)
+/* Where the payload goes; keeps `view` until it is in it, whatever becomes of it meanwhile. */
+static void *
+receive_into(struct session *session, const struct object_view *view, bool is_fill,
+             uint64_t offset, uint64_t bytes)
 {
+    uint8_t *place = session->worker->arena + view->offset + offset;
     DS_ASSERT(!session->put_open);
     session->put = *view;
     session->put_err = (struct ds_error){0};
     session->put_open = true;
     session->put_is_fill = is_fill;
     store_hold(session->worker->store, view);
+    memfile_prefault(place, bytes);
+    return place;
 }
 
 /* Where the value goes, or NULL with session->put_err saying why it cannot. A peer on a
@@ -228,8 +233,7 @@ put_payload_begin(struct session *session, const struct frame_header *header,
         worker->counters.out_of_memory += status == DS_FULL;
         return NULL;
     }
-    receive_into(session, &view, false);
-    return worker->arena + view.offset;
+    return receive_into(session, &view, false, 0, view.size);
 }
 
 /* The object that is to be filled, if it is still the session's client's to fill. */
@@ -263,8 +267,7 @@ fill_payload_begin(struct session *session, const struct frame_header *header,
     if (!decode_fill(body, &message) ||
         find_reserved(session, &message, header->payload_bytes, &view, NULL) != DS_OK)
         return NULL; /* handle_fill() says why. */
-    receive_into(session, &view, true);
-    return session->worker->arena + view.offset + message.offset;
+    return receive_into(session, &view, true, message.offset, header->payload_bytes);
 }
 
 /* The last byte has arrived, or none will. */
