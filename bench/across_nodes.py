@@ -48,6 +48,7 @@ CASES = [  # rows x fields x length of float32, fields wanted, rounds of a chunk
 ]
 KEY_CASES = [  # keys x bytes of each, rounds of a chunk
     ("keys 1x1000", 20),
+    ("keys 50x1000 each", 2),
     ("keys 1x1000000", 10),
     ("keys 1x64000000", 2),
     ("keys 1000x1000", 4),
@@ -118,10 +119,11 @@ class Pair:
         received, busy = received_bytes(self.getter_host), busy_seconds()
         wanted = {"fields": fields, "check": check}
         answer = getter.ask({**request, "step": "get", **wanted})
+        gets = gets_of(case)
         result = {
             "s": answer["ns"] / 1e9,
-            "bytes": received_bytes(self.getter_host) - received,
-            "cpu": busy_seconds() - busy,
+            "bytes": (received_bytes(self.getter_host) - received) / gets,
+            "cpu": (busy_seconds() - busy) / gets,
         }
         getter.ask({**request, "step": "clear"})
         return result
@@ -160,10 +162,17 @@ def busy_seconds() -> float:
     return (user + nice + system + irq + softirq) / TICKS
 
 
+def gets_of(case: str) -> int:
+    """All in one, or one after the other."""
+    words = case.split()
+    return int(words[1].split("x")[0]) if words[-1] == "each" else 1
+
+
 def payload_bytes(case: str, fields: int | None) -> int:
+    """Of one get."""
     if case.startswith("keys"):
         count, size = map(int, case.split()[1].split("x"))
-        return count * size
+        return count * size // gets_of(case)
     rows, all_fields, length = map(int, case.split("x"))
     return rows * (fields or all_fields) * length * 4
 

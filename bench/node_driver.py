@@ -8,7 +8,8 @@ JSON lines. What a batch holds follows from its case and serial, so that either 
 knows what the other has put:
     {"step": "put|get|clear", "case": "1024x10x128", "serial": n, "fields": n or null,
      "check": bool} -> {"ns": ...}
-    the same with "case": "keys 1000x1000": so many users' keys of so many bytes
+    the same with "case": "keys 1000x1000": so many users' keys of so many bytes;
+    "keys 20x1000 each": got one after the other, p50 of one is the answer
 
 A get reads all its bytes after the clock was stopped, to check them where it shall.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import statistics
 import sys
 import time
 from typing import Any
@@ -46,6 +48,7 @@ class Keys:
         if self._store is None:
             self._store = KVClientStore()
         serial, step = request["serial"], request["step"]
+        is_each = request["case"].endswith(" each")
         count, size = map(int, request["case"].split()[1].split("x"))
         keys = [f"bench_{serial}_{i}" for i in range(count)]
         value = b""
@@ -55,14 +58,26 @@ class Keys:
         begin = time.perf_counter_ns()
         if step == "put":
             self._store.put(keys, [memoryview(value)] * count)
-        elif step == "get":
+        elif step == "get" and not is_each:
             found = self._store.get(keys)
-        else:
+        elif step == "clear":
             self._store.delete(keys)
         elapsed = time.perf_counter_ns() - begin
+        if step == "get" and is_each:
+            found, elapsed = self._get_each(keys)
         if request.get("check") and any(buffer != value for buffer in found):
             raise AssertionError("a value is not what was put")
         return {"ns": elapsed}
+
+    def _get_each(self, keys: list[str]) -> tuple[list[Any], int]:
+        """Values, and the median of the nanoseconds of each."""
+        assert self._store is not None
+        found, times = [], []
+        for key in keys:
+            begin = time.perf_counter_ns()
+            found += self._store.get([key])
+            times.append(time.perf_counter_ns() - begin)
+        return found, int(statistics.median(times))
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
