@@ -16,7 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -46,16 +46,19 @@ CASES = [  # rows x fields x length of float32, fields wanted, rounds of a chunk
     ("256x8x8192", None, 2),
     ("16x2x1000000", None, 2),
 ]
-KEY_CASES = [  # keys x bytes of each, rounds of a chunk
-    ("keys 1x1000", 20),
-    ("keys 50x1000 each", 2),
-    ("keys 1x1000000", 10),
-    ("keys 1x64000000", 2),
-    ("keys 1000x1000", 4),
-    ("keys 500x64000", 2),
+KEY_CASES = [  # keys x bytes of each, -, rounds of a chunk
+    ("keys 1x1000", None, 20),
+    ("keys 50x1000 each", None, 2),
+    ("keys 1x1000000", None, 10),
+    ("keys 1x64000000", None, 2),
+    ("keys 1000x1000", None, 4),
+    ("keys 500x64000", None, 2),
 ]
 CHUNKS = 4
-IPERF_S = 3
+IPERF_S = 1
+STREAMS = 4  # As many connections as our workers make to a node (LINKS_MAX, peers.c).
+STREAM_BYTES_MIN = 500_000  # Less is compared with a round trip.
+CPU_S_MIN = 0.05  # Less says nothing: the kernel counts ticks of 10 ms.
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -177,65 +180,73 @@ def payload_bytes(case: str, fields: int | None) -> int:
     return rows * (fields or all_fields) * length * 4
 
 
-def iperf(network: Network, streams: int, seconds: int) -> dict[str, float]:
-    """Bytes a second from the second host to the first, and CPU seconds of a GB."""
-    first, second = network.hosts
-    server = subprocess.Popen(
-        [*first.within, "iperf3", "-s", "-1", "-B", first.address],
-        stdout=subprocess.DEVNULL,
-    )
-    time.sleep(0.5)
-    words = ["iperf3", "-c", first.address, "-t", str(seconds), "-J"]
-    words += ["-P", str(streams)]
-    busy = busy_seconds()
-    done = subprocess.run(
-        [*second.within, *words], capture_output=True, text=True, check=True
-    )
-    busy = busy_seconds() - busy
-    server.wait(30)
-    received = json.loads(done.stdout)["end"]["sum_received"]
-    return {
-        "rate": float(received["bits_per_second"]) / 8,
-        "cpu_per_gb": busy / (float(received["bytes"]) / 1e9),
-    }
+def is_bulk(case: str, fields: int | None) -> bool:
+    """Compared with a stream of bytes, not with a round trip."""
+    return payload_bytes(case, fields) >= STREAM_BYTES_MIN
 
 
-def round_trip_us(network: Network, count: int) -> float:
-    """Median of a ping-pong of one byte between two programs on the hosts."""
-    first, second = network.hosts
-    program = str(ROOT / "bench" / "ping_pong.py")
-    server = subprocess.Popen(
-        [*first.within, sys.executable, program, first.address],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stdout is not None
-    port = server.stdout.readline().strip()
-    done = subprocess.run(
-        [*second.within, sys.executable, program, first.address, port, str(count)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    server.wait(30)
-    return float(done.stdout)
+class Wire:
+    """The link between the hosts, by itself. Use `stop`."""
+
+    name = "wire"
+
+    def __init__(self, network: Network) -> None:
+        self._first, self._second = network.hosts
+        program = [sys.executable, str(ROOT / "bench" / "ping_pong.py")]
+        address = self._first.address
+        self._answers = piped([*self._first.within, *program, address])
+        port = line_of(self._answers)
+        self._asks = piped([*self._second.within, *program, address, port])
+
+    def get(self, case: str, fields: int | None, check: bool) -> dict[str, float]:
+        """Of as many bytes as a get of ours; a round trip where they are few. The
+        second host sends."""
+        payload = payload_bytes(case, fields)
+        if not is_bulk(case, fields):
+            return {"s": self._round_trip(gets_of(case)), "bytes": 1.0, "cpu": 0.0}
+        rate, cpu_per_byte = self._iperf()
+        return {"s": payload / rate, "bytes": payload, "cpu": payload * cpu_per_byte}
+
+    def stop(self) -> None:
+        self._asks.communicate()
+        self._answers.communicate()
+
+    def _round_trip(self, count: int) -> float:
+        """Seconds, p50 of so many one right after the other."""
+        assert self._asks.stdin is not None
+        self._asks.stdin.write(f"{count}\n")
+        self._asks.stdin.flush()
+        return int(line_of(self._asks)) / 1e9
+
+    def _iperf(self) -> tuple[float, float]:
+        """Bytes a second, and CPU seconds of a byte."""
+        address = self._first.address
+        words = [*self._first.within, "iperf3", "-s", "-1", "-B", address]
+        server = piped([*words, "--forceflush"])
+        while "listening" not in line_of(server):
+            pass
+        words = [*self._second.within, "iperf3", "-c", address, "-J"]
+        words += ["-t", str(IPERF_S), "-P", str(STREAMS)]
+        busy = busy_seconds()
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        busy = busy_seconds() - busy
+        server.communicate(timeout=30)
+        received = json.loads(done.stdout)["end"]["sum_received"]
+        return float(received["bits_per_second"]) / 8, busy / float(received["bytes"])
 
 
-def bench_wire(network: Network, quick: bool) -> tuple[list[str], dict[str, float]]:
-    """Table, and the best rate with its CPU."""
-    seconds = 1 if quick else IPERF_S
-    lines = ["| wire | |", "|---|---|"]
-    lines.append(f"| round trip of 1 B | {round_trip_us(network, 3000):.0f} us |")
-    results = []
-    for streams in (1, 2, 4):
-        rounds = [iperf(network, streams, seconds) for _ in range(1 if quick else 3)]
-        best = max(rounds, key=lambda result: result["rate"])
-        results.append(best)
-        lines.append(
-            f"| iperf3, {streams} streams | {best['rate'] / 1e9:.2f} GB/s, "
-            f"{best['cpu_per_gb']:.2f} CPU seconds a GB |"
-        )
-    return lines, max(results, key=lambda result: result["rate"])
+def piped(words: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"{process.args!r} ended")
+    return line.strip()
 
 
 def start_pairs() -> list[Pair]:
@@ -256,13 +267,15 @@ def start_pairs() -> list[Pair]:
 
 
 def measure(
-    pairs: list[Pair], case: str, fields: int | None, rounds: int
+    pairs: Sequence[Pair | Wire], case: str, fields: int | None, rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Medians of each pair; the first chunk is a warm-up, with all bytes compared."""
+    """Medians of each pair; the first chunk is a warm-up, with all bytes compared. All
+    take turns, as a shared machine is not as fast at any time."""
     samples: dict[str, list[dict[str, float]]] = {pair.name: [] for pair in pairs}
     for chunk in range(CHUNKS + 1):
         for pair in pairs:
-            for _ in range(1 if chunk == 0 else rounds):
+            is_stream = isinstance(pair, Wire) and is_bulk(case, fields)
+            for _ in range(1 if chunk == 0 or is_stream else rounds):
                 sample = pair.get(case, fields, chunk == 0)
                 if chunk > 0:
                     samples[pair.name].append(sample)
@@ -275,62 +288,63 @@ def measure(
     }
 
 
-def row(
-    case: str,
-    fields: int | None,
-    result: dict[str, dict[str, float]],
-    wire: dict[str, float],
-) -> str:
-    ours = result["ours"]
-    peers = {name: r for name, r in result.items() if name != "ours"}
-    payload = payload_bytes(case, fields)
-    label = case if fields is None else f"{case}, {fields} of its fields"
-    rate = payload / ours["s"]
-    cells = [label, us(ours["s"] * 1e6), f"{rate / 1e9:.2f} GB/s"]
-    cells.append(f"{rate / wire['rate']:.2f}")
-    cells.append(f"{ours['bytes'] / payload:.2f}")
-    cells.append(f"{ours['cpu'] / (payload / 1e9) / wire['cpu_per_gb']:.1f}")
-    cells += [us(peer["s"] * 1e6) for peer in peers.values()]
-    if peers:
-        best = min(peer["s"] for peer in peers.values())
-        cells.append(f"{best / ours['s']:.1f}x")
-    return "| " + " | ".join(cells) + " |"
+def beside_wire(
+    payload: int, ours: dict[str, float], wire: dict[str, float], bulk: bool
+) -> list[str]:
+    """The cells of ours and of the wire."""
+    if not bulk:
+        trips = f"{ours['s'] / wire['s']:.1f} round trips"
+        moved = f"{ours['bytes'] / payload:.2f}"
+        return [us(ours["s"] * 1e6), us(wire["s"] * 1e6), trips, moved, "-"]
+    rate, limit = payload / ours["s"] / 1e9, payload / wire["s"] / 1e9
+    return [
+        f"{us(ours['s'] * 1e6)}, {rate:.2f} GB/s",
+        f"{limit:.2f} GB/s",
+        f"{rate / limit:.2f} of iperf3",
+        f"{ours['bytes'] / payload:.2f}",
+        f"{ours['cpu'] / wire['cpu']:.1f}" if ours["cpu"] >= CPU_S_MIN else "-",
+    ]
 
 
-def bench_keys(pairs: list[Pair], wire: dict[str, float], quick: bool) -> list[str]:
-    """Of the sides that have keys of users."""
-    having = [pair for pair in pairs if pair.name != "SimpleStorage"]
-    names = [pair.name for pair in having if pair.name != "ours"]
-    head = ["KVClient get on the other node", "ours p50", "ours", "of iperf3"]
-    head += ["bytes moved", "CPU of iperf3's"]
-    head += [f"{name} p50" for name in names]
-    head += ["ratio"] if names else []
+def table(
+    title: str,
+    pairs: list[Pair],
+    wire: Wire,
+    cases: Sequence[tuple[str, int | None, int]],
+    quick: bool,
+) -> list[str]:
+    head = [title, "ours p50", "wire", "beside it", "bytes moved", "CPU of iperf3's"]
+    head += [f"{pair.name} p50" for pair in pairs if pair.name != "ours"]
+    head += ["best peer / ours"] if len(pairs) > 1 else []
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for case, rounds in KEY_CASES:
+    for case, fields, rounds in cases:
         progress(f"get {case}")
-        result = measure(having, case, None, 1 if quick else rounds)
-        lines.append(row(case, None, result, wire))
+        result = measure([*pairs, wire], case, fields, 1 if quick else rounds)
+        ours, alone = result.pop("ours"), result.pop("wire")
+        label = case if fields is None else f"{case}, {fields} of its fields"
+        payload, bulk = payload_bytes(case, fields), is_bulk(case, fields)
+        cells = [label, *beside_wire(payload, ours, alone, bulk)]
+        cells += [us(peer["s"] * 1e6) for peer in result.values()]
+        if result:
+            best = min(peer["s"] for peer in result.values())
+            cells.append(f"{best / ours['s']:.1f}x")
+        lines.append("| " + " | ".join(cells) + " |")
         progress(lines[-1])
     return lines
 
 
 def bench(quick: bool) -> list[str]:
     pairs = start_pairs()
+    wire = None
     try:
-        lines, wire = bench_wire(pairs[0].nodes.network, quick)
-        names = [pair.name for pair in pairs if pair.name != "ours"]
-        head = ["get on the other node", "ours p50", "ours", "of iperf3"]
-        head += ["bytes moved", "CPU of iperf3's"]
-        head += [f"{name} p50" for name in names]
-        head += ["ratio"] if names else []
-        lines += ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-        for case, fields, rounds in CASES:
-            progress(f"get {case}")
-            result = measure(pairs, case, fields, 1 if quick else rounds)
-            lines.append(row(case, fields, result, wire))
-            progress(lines[-1])
-        lines += ["", *bench_keys(pairs, wire, quick)]
+        wire = Wire(pairs[0].nodes.network)
+        lines = table("get on the other node", pairs, wire, CASES, quick)
+        with_keys = [pair for pair in pairs if pair.name != "SimpleStorage"]
+        title = "KVClient get on the other node"
+        lines += ["", *table(title, with_keys, wire, KEY_CASES, quick)]
     finally:
+        if wire is not None:
+            wire.stop()
         for pair in reversed(pairs):
             pair.stop()
     return lines

@@ -1,7 +1,8 @@
 """The round trip of one byte over TCP: run twice by bench/across_nodes.py.
 
-ping_pong.py HOST              answers one connection; prints its port
-ping_pong.py HOST PORT COUNT   asks so often; prints the median in microseconds
+ping_pong.py HOST        answers one connection; prints its port
+ping_pong.py HOST PORT   for each line "COUNT" asks so often, and prints the median in
+                         nanoseconds
 """
 
 from __future__ import annotations
@@ -22,20 +23,23 @@ def answer(host: str) -> None:
                 connection.sendall(byte)
 
 
-def ask(host: str, port: int, count: int) -> float:
-    times = []
+def ask(host: str, port: int) -> None:
     with socket.create_connection((host, port), 30) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for _ in range(count):
-            begin = time.perf_counter_ns()
-            connection.sendall(b"x")
-            connection.recv(1)
-            times.append(time.perf_counter_ns() - begin)
-    return statistics.median(times) / 1e3
+        for line in sys.stdin:
+            times = [round_trip_ns(connection) for _ in range(int(line))]
+            print(statistics.median_low(times), flush=True)
+
+
+def round_trip_ns(connection: socket.socket) -> int:
+    begin = time.perf_counter_ns()
+    connection.sendall(b"x")
+    connection.recv(1)
+    return time.perf_counter_ns() - begin
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 2:
         answer(sys.argv[1])
     else:
-        print(f"{ask(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])):.1f}")
+        ask(sys.argv[1], int(sys.argv[2]))

@@ -23,7 +23,8 @@ enum {
 struct populate_job {
     struct mailbox_job job;
     int fd;
-    uint8_t *collapse; /* This part of the arena; NULL: populate it. */
+    uint8_t *place;   /* This part of the arena. */
+    bool is_collapse; /* Onto huge pages, or else to be populated. */
     uint64_t offset;
     uint64_t bytes;
     enum ds_status status;
@@ -54,9 +55,13 @@ run_job(struct mailbox_job *base)
 {
     struct populate_job *job = CONTAINER_OF(base, struct populate_job, job);
     uint64_t begin = clock_thread_ns();
-    job->status = job->collapse != NULL
-                      ? memfile_collapse(job->collapse, job->bytes, &job->err)
-                      : memfile_populate(job->fd, job->offset, job->bytes, &job->err);
+    if (job->is_collapse) {
+        job->status = memfile_collapse(job->place, job->bytes, &job->err);
+    } else {
+        job->status = memfile_populate(job->fd, job->offset, job->bytes, &job->err);
+        if (job->status == DS_OK) /* So that the loop does not have to. */
+            memfile_prefault(job->place, job->bytes);
+    }
     job->busy_ns = clock_thread_ns() - begin;
 }
 
@@ -66,6 +71,7 @@ prepare_job(struct populate *populate, uint64_t bytes)
     populate->job = (struct populate_job){
         .job.run = run_job,
         .fd = populate->worker->resources->arena_fd,
+        .place = populate->worker->arena + populate->populated,
         .offset = populate->populated,
         .bytes = min_u64(bytes, populate->total - populate->populated),
     };
@@ -76,7 +82,8 @@ prepare_collapse(struct populate *populate)
 {
     populate->job = (struct populate_job){
         .job.run = run_job,
-        .collapse = populate->worker->arena + populate->collapsed,
+        .place = populate->worker->arena + populate->collapsed,
+        .is_collapse = true,
         .offset = populate->collapsed,
         .bytes = min_u64(STEP_BYTES, populate->populated - populate->collapsed),
     };
@@ -104,7 +111,7 @@ static void
 finish_job(struct populate *populate)
 {
     const struct populate_job *job = &populate->job;
-    if (job->collapse != NULL) {
+    if (job->is_collapse) {
         finish_collapse(populate);
         return;
     }
