@@ -77,6 +77,7 @@ struct worker {
     struct list copies_unasked; /* Empty between two requests. */
     struct list batch_spares;   /* copies_batch.c */
     uint32_t batch_spare_count;
+    uint32_t batch_parts; /* How many the next batch shall have. */
     uint32_t batch_idle_ticks;
     struct hmap relays;               /* relays.c */
     struct known_value *known_values; /* small_values.c; NULL: none came yet. */
