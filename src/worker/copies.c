@@ -295,7 +295,7 @@ range_key(const uint8_t key[BLOCK_KEY_BYTES], uint64_t offset,
 static void
 wake_for(struct worker *worker, const struct copy *copy, struct ds_slice key)
 {
-    waiters_key_refused(worker, key, copy->has_failed ? copy->refusal : NULL);
+    waiters_key_settled(worker, key, copy->has_failed ? copy->refusal : NULL);
 }
 
 static void

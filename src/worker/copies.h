@@ -16,7 +16,7 @@
 #include "worker/worker.h"
 
 /* `key`, of a block's part (wire_block_key()), is not here. True: it is being fetched once
- * copies_ask() has been called, and waiters_key_appeared() will be called for it, whatever
+ * copies_ask() has been called, and waiters_key_settled() will be called for it, whatever
  * comes of it. False: it cannot be had, as it was born here, or no member has that arena
  * (any more). */
 bool copies_fetch(struct worker *worker, struct ds_slice key);
@@ -48,7 +48,7 @@ copies_ttl_s(const struct worker *worker)
 enum { RANGE_KEY_BYTES = BLOCK_KEY_BYTES + 8 };
 
 /* What a FETCH waits for that asks for `key`, which is being fetched: the key, or, in
- * `buffer`, the range of it. waiters_key_appeared() is called for either. */
+ * `buffer`, the range of it. waiters_key_settled() is called for either. */
 struct ds_slice copies_awaited(const struct lookup *message, struct ds_slice key,
                                uint8_t buffer[RANGE_KEY_BYTES]);
 

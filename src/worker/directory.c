@@ -158,7 +158,7 @@ bind_now(struct worker *worker, struct key_change *change)
     directory_set_expiry(binding, change->ttl_ds);
     finish(worker, change, KEY_YES);
     if (!is_local)
-        waiters_key_appeared(worker, binding_key(binding));
+        waiters_key_settled(worker, binding_key(binding), NULL);
 }
 
 static void

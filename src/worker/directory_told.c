@@ -85,7 +85,7 @@ directory_take_report(struct worker *worker, const struct wire_binding *reported
         return KEY_MOVED;
     directory_set_object(worker, binding, reported->object);
     directory_set_expiry(binding, reported->ttl_ds);
-    waiters_key_appeared(worker, reported->key);
+    waiters_key_settled(worker, reported->key, NULL);
     return KEY_YES;
 }
 

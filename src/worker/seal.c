@@ -34,7 +34,7 @@ objects_seal(struct worker *worker, const struct objects_seal *seal,
     if (store_inspect(worker->store, slot, &view, &state) && state == SLOT_SEALED) {
         worker->counters.bytes_sealed += view.size;
         uint8_t buffer[DS_KEY_BYTES_MAX];
-        waiters_key_appeared(worker, store_key(worker->store, slot, buffer));
+        waiters_key_settled(worker, store_key(worker->store, slot, buffer), NULL);
     }
     return DS_OK;
 }

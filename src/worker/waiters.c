@@ -251,7 +251,7 @@ note_refusal(struct waiter *waiter, const struct ds_error *why)
 }
 
 void
-waiters_key_refused(struct worker *worker, struct ds_slice key,
+waiters_key_settled(struct worker *worker, struct ds_slice key,
                     const struct ds_error *why)
 {
     if (worker->waiting_keys.count == 0)
@@ -269,12 +269,6 @@ waiters_key_refused(struct worker *worker, struct ds_slice key,
         if (--waiter->missing_count == 0)
             waiter_answer(waiter, 0);
     } while (!last);
-}
-
-void
-waiters_key_appeared(struct worker *worker, struct ds_slice key)
-{
-    waiters_key_refused(worker, key, NULL);
 }
 
 /* Who waits again is not among the old ones. */

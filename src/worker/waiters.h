@@ -18,11 +18,9 @@ waiters_park(struct session *session, const struct frame_header *header,
              struct ds_slice body, uint32_t wait_ms, const struct ds_slice *missing,
              size_t missing_count, waiter_answer_fn answer, struct ds_error *err);
 
-void waiters_key_appeared(struct worker *worker, struct ds_slice key);
-
-/* It does not come: who waits for it finds `why` in its session when it is answered. NULL:
- * as if it had appeared. */
-void waiters_key_refused(struct worker *worker, struct ds_slice key,
+/* NULL: it has appeared. Or it does not come, and who waits for it finds `why` in its
+ * session when it is answered. */
+void waiters_key_settled(struct worker *worker, struct ds_slice key,
                          const struct ds_error *why);
 
 /* Where keys are to be looked for has changed: all look again that wait for an answer by
