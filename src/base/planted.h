@@ -49,7 +49,11 @@
     X(BLIND_MOVE, "blind-move", "a key is moved though it is another value by now")    \
     X(UNTOLD_ORDER, "untold-order", "an order for a block is not passed on")           \
     X(KEPT_BLOCK, "kept-block", "a block that was deleted while it is moved stays")    \
-    X(LOST_ARENA, "lost-arena", "who took an arena over forgets it with its process")
+    X(LOST_ARENA, "lost-arena", "who took an arena over forgets it with its process")  \
+    X(UNCOPIED_SYNC, "uncopied-sync", "the copies of a journal are not waited for")    \
+    X(LEASELESS_SYNC, "leaseless-sync", "a queue is served without its node's lease")  \
+    X(EARLIER_TERM, "earlier-term", "an earlier controller's journal is kept as well") \
+    X(UNASKED_RIVAL, "unasked-rival", "who goes on with a queue ignores who has more")
 
 #define PLANTED_NUMBER(number, name, what) PLANTED_##number,
 enum planted_bug {

@@ -112,6 +112,7 @@ encode_journal_write(struct writer *writer, const struct journal_write *message)
     write_u64(writer, message->id);
     write_u64(writer, message->offset);
     write_u64(writer, message->sequence);
+    write_u8(writer, message->is_unsure);
     write_bytes(writer, message->bytes);
 }
 
@@ -126,8 +127,10 @@ decode_journal_write(struct ds_slice body, struct journal_write *out)
     message.id = read_u64(&reader);
     message.offset = read_u64(&reader);
     message.sequence = read_u64(&reader);
+    uint8_t is_unsure = read_u8(&reader);
+    message.is_unsure = is_unsure != 0;
     message.bytes = read_bytes(&reader, reader_left(&reader));
-    if (!reader_done(&reader) || !is_name(message.name) ||
+    if (!reader_done(&reader) || !is_name(message.name) || is_unsure > 1 ||
         message.bytes.len > JOURNAL_WRITE_BYTES_MAX ||
         message.offset > UINT64_MAX - message.bytes.len)
         return false;
@@ -179,6 +182,7 @@ encode_journal_known(struct writer *writer, const struct journal_known *message)
     write_u8(writer, (uint8_t)(message->has_copy | message->has_failed << 1));
     write_u64(writer, message->promised);
     write_u64(writer, message->heard);
+    write_u64(writer, message->dead);
     write_u64(writer, message->copy_term);
     write_u64(writer, message->sequence);
 }
@@ -192,6 +196,7 @@ decode_journal_known(struct ds_slice body, struct journal_known *out)
                                     .has_failed = (flags & 2) != 0,
                                     .promised = read_u64(&reader)};
     message.heard = read_u64(&reader);
+    message.dead = read_u64(&reader);
     message.copy_term = read_u64(&reader);
     message.sequence = read_u64(&reader);
     if (!reader_done(&reader) || flags > 3)

@@ -74,6 +74,8 @@ struct journal_write {
     uint64_t id;
     uint64_t offset;
     uint64_t sequence; /* Not 0: with this piece the copy has all before that record. */
+    bool is_unsure; /* The controller's node was no member for a while, or has no lease:
+                       others may have gone on with the queue. */
     struct ds_slice bytes;
 };
 void encode_journal_write(struct writer *writer, const struct journal_write *message);
@@ -86,7 +88,8 @@ bool decode_journal_written(struct ds_slice body, uint64_t *out_bytes);
 
 /* What is known of the queue? A node that would go on with it asks twice: first whether
  * somebody has more, which changes nothing, then for a promise. JOURNAL_DROP: the controller of
- * this term has ended the queue, or has its copies elsewhere. */
+ * this term has ended the queue, or has its copies elsewhere; as ASK_WITHDRAWN: what it has
+ * written itself was an attempt that came to nothing. */
 enum ask_intent {
     ASK_TO_KNOW,
     ASK_FOR_PROMISE, /* What is of earlier terms is refused from now on, */
@@ -107,6 +110,8 @@ struct journal_known {
     bool has_failed;   /* It could not lately. */
     uint64_t promised; /* The term that was promised to somebody else; 0: none. */
     uint64_t heard; /* The highest that anybody has asked for, or a controller had. */
+    uint64_t dead;  /* Those up to this one that came after the copy's, or the
+                           controller's, came to nothing. */
     uint64_t copy_term; /* Of the controller whose copy it is, */
     uint64_t sequence;  /* and how far it goes. */
 };

@@ -3,12 +3,14 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/numeric.h"
+#include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "meta/members.h"
 #include "os/append_file.h"
 #include "os/clock.h"
 #include "worker/journal_drop.h"
+#include "worker/kept_journals.h"
 #include "worker/membership.h"
 #include "worker/owners.h"
 #include "worker/peers.h"
@@ -56,6 +58,7 @@ struct journal_copies {
     bool is_unreadable; /* For now: no copies can be made. */
     bool was_away;      /* No member for a while: somebody may have our place. */
     bool is_superseded;
+    bool has_answered; /* So what it has written is more than an attempt. */
     uint64_t term;
     uint32_t keepers_max;
     struct keeper keepers[JOURNAL_COPIES_MAX];
@@ -73,7 +76,12 @@ struct piece {
     uint8_t bytes[];
 };
 
+/* Which copies are of no use any more: those at nodes that are no keepers; all, as the queue
+ * has ended; what a controller wrote that came to nothing. */
+enum drop_whose { DROP_OTHERS, DROP_ALL, DROP_ATTEMPT };
+
 static void step_all(struct journal_copies *copies);
+static void drop_copies(struct journal_copies *copies, enum drop_whose whose);
 
 /* ---- Answering ---- */
 
@@ -109,7 +117,7 @@ is_waited_for(const struct journal_copies *copies, const struct keeper *keeper)
 static bool
 is_copied(const struct journal_copies *copies)
 {
-    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++) {
+    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX && !PLANTED(UNCOPIED_SYNC); i++) {
         const struct keeper *keeper = &copies->keepers[i];
         if (is_waited_for(copies, keeper) &&
             (!has_all(copies, keeper) || keeper->number == 0))
@@ -155,11 +163,13 @@ answer_if_safe(struct journal_copies *copies)
         refuse(copies);
         return;
     }
-    bool has_lease = owners_is_current(copies->worker);
+    bool has_lease = owners_is_current(copies->worker) || PLANTED(LEASELESS_SYNC);
     if (!(has_lease && is_copied(copies)) && !is_confirmed(copies))
         return;
     copies->is_asked = false;
     copies->was_away = false;
+    copies->has_answered = true;
+    kept_journals_note_past(copies->worker, copies->name, copies->term);
     struct journal_synced message = {.number = copies->sync.number};
     if (has_lease)
         message.lease_until = store_header(copies->worker->store)->lease_until;
@@ -171,8 +181,11 @@ answer_if_safe(struct journal_copies *copies)
 void
 journal_copies_supersede(struct journal_copies *copies)
 {
-    if (!copies->is_superseded)
+    if (!copies->is_superseded) {
         log_warn("worker queue %s: another controller goes on with it", copies->name);
+        if (!copies->has_answered)
+            drop_copies(copies, DROP_ATTEMPT);
+    }
     copies->is_superseded = true;
     answer_if_safe(copies);
 }
@@ -318,14 +331,16 @@ piece_new(struct journal_copies *copies, const struct keeper *keeper)
     piece->epoch = copies->epoch;
     bool is_last = keeper->bytes + bytes == sync->bytes;
     const struct table_header *table = store_header(copies->worker->store);
-    piece->message = (struct journal_write){.name = slice_of_text(piece->name),
-                                            .term = copies->term,
-                                            .node = table->node,
-                                            .incarnation = table->incarnation,
-                                            .id = sync->id,
-                                            .offset = keeper->bytes,
-                                            .sequence = is_last ? sync->sequence : 0,
-                                            .bytes = slice(piece->bytes, bytes)};
+    piece->message = (struct journal_write){
+        .name = slice_of_text(piece->name),
+        .term = copies->term,
+        .node = table->node,
+        .incarnation = table->incarnation,
+        .id = sync->id,
+        .offset = keeper->bytes,
+        .sequence = is_last ? sync->sequence : 0,
+        .is_unsure = copies->was_away || !owners_is_current(copies->worker),
+        .bytes = slice(piece->bytes, bytes)};
     return piece;
 }
 
@@ -487,22 +502,23 @@ note_late(struct journal_copies *copies)
 /* ---- Copies that are of no use any more ---- */
 
 static void
-drop_copies(struct journal_copies *copies, bool also_keepers)
+drop_copies(struct journal_copies *copies, enum drop_whose whose)
 {
     const struct membership *membership = copies->worker->membership;
     uint32_t own = store_header(copies->worker->store)->node;
     const struct member *member = membership_after(membership, own);
     for (; member != NULL && member->node != own;
          member = membership_after(membership, member->node)) {
-        if (also_keepers || keeper_at(copies, member->node) == NULL)
-            journal_drop_at(copies->worker, member, copies->name, copies->term);
+        if (whose != DROP_OTHERS || keeper_at(copies, member->node) == NULL)
+            journal_drop_at(copies->worker, member, copies->name, copies->term,
+                            whose == DROP_ATTEMPT);
     }
 }
 
 void
 journal_copies_end(struct journal_copies *copies)
 {
-    drop_copies(copies, true);
+    drop_copies(copies, DROP_ALL);
 }
 
 /* Who kept a copy for the controller's process before this one, or before we chose others,
@@ -514,7 +530,7 @@ drop_others(struct journal_copies *copies)
     if (copies->dropped_epoch == copies->epoch || count < copies->keepers_max)
         return;
     copies->dropped_epoch = copies->epoch;
-    drop_copies(copies, false);
+    drop_copies(copies, DROP_OTHERS);
 }
 
 void

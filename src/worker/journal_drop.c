@@ -13,6 +13,7 @@
 struct drop {
     struct peer_request request;
     uint64_t term;
+    bool is_attempt;
     char name[QUEUE_PLACE_NAME_MAX + 1];
 };
 
@@ -21,7 +22,9 @@ encode(const struct peer_request *request, struct writer *body)
 {
     const struct drop *drop = CONTAINER_OF(request, const struct drop, request);
     struct journal_ask message = {.name = slice_of_text(drop->name),
-                                  .term = drop->term};
+                                  .term = drop->term,
+                                  .intent =
+                                      drop->is_attempt ? ASK_WITHDRAWN : ASK_TO_KNOW};
     encode_journal_ask(body, &message);
 }
 
@@ -39,7 +42,7 @@ static const struct peer_request_ops drop_ops = {
 
 void
 journal_drop_at(struct worker *worker, const struct member *member, const char *queue,
-                uint64_t term)
+                uint64_t term, bool is_attempt)
 {
     struct drop *drop = calloc(1, sizeof *drop);
     if (drop == NULL)
@@ -47,6 +50,7 @@ journal_drop_at(struct worker *worker, const struct member *member, const char *
     drop->request = (struct peer_request){
         .ops = &drop_ops, .node = member->node, .incarnation = member->incarnation};
     drop->term = term;
+    drop->is_attempt = is_attempt;
     snprintf(drop->name, sizeof drop->name, "%s", queue);
     if (!peers_ask(worker->peers, &drop->request))
         free(drop);

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/numeric.h"
+#include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "meta/members.h"
@@ -22,6 +23,10 @@
 
 /* A promise is for as long as it takes to ask and to start a controller. */
 enum { PROMISE_MS = 40000 };
+
+/* A controller that lost its worker is connected to the next one by then
+ * (controller/worker_link.c). */
+enum { RECONNECTED_MS = 2500 };
 
 /* ---- Files ---- */
 
@@ -152,11 +157,39 @@ kept_journal_drop_files(struct kept_journal *journal)
 }
 
 void
-kept_journal_drop(struct kept_journal *journal)
+kept_journal_let_go(struct kept_journal *journal)
 {
     takeover_cancel(journal);
     drop_file(journal, &journal->fresh);
     drop_file(journal, &journal->whole);
+    journal->started_term = 0;
+    journal->sequence = 0;
+}
+
+void
+kept_journal_note_served(struct kept_journal *journal, uint64_t term)
+{
+    journal->term = max_u64(journal->term, term);
+    journal->heard = max_u64(journal->heard, term);
+    journal->used_ms = clock_monotonic_ms();
+}
+
+void
+kept_journals_note_past(struct worker *worker, const char *queue, uint64_t term)
+{
+    struct kept_journal *journal = kept_journals_find(worker, slice_of_text(queue));
+    if (journal == NULL || journal->started_term != 0)
+        return;
+    journal->dead = max_u64(journal->dead, journal->heard);
+    journal->term = term;
+    if (journal->whole.file != NULL || journal->fresh.file != NULL)
+        kept_journal_let_go(journal);
+}
+
+void
+kept_journal_drop(struct kept_journal *journal)
+{
+    kept_journal_let_go(journal);
     list_remove(&journal->link);
     free(journal);
 }
@@ -271,11 +304,19 @@ check_term(const struct worker *worker, const struct kept_journal *journal,
     uint64_t heard = max_u64(served, journal == NULL ? 0 : journal->term);
     bool is_dead =
         journal != NULL && piece->term > journal->term && piece->term <= journal->dead;
-    if (piece->term < heard || is_dead)
+    if ((piece->term < heard || is_dead) && !PLANTED(EARLIER_TERM))
         return ds_fail(err, DS_EXISTS, "another controller goes on with queue %.*s",
                        name_bytes, name);
-    if (journal != NULL && (piece->term < kept_journal_promise(worker, journal) ||
-                            piece->term < journal->started_term))
+    bool may_be_ours = worker->restarts > 0 &&
+                       clock_monotonic_ms() < worker->started_ms + RECONNECTED_MS;
+    if (piece->is_unsure && may_be_ours && served == 0)
+        return ds_fail(err, DS_NOT_READY,
+                       "this worker was started again, and a later controller of queue "
+                       "%.*s may be here",
+                       name_bytes, name);
+    if (journal != NULL && !PLANTED(EARLIER_TERM) &&
+        (piece->term < kept_journal_promise(worker, journal) ||
+         piece->term < journal->started_term))
         return ds_fail(err, DS_NOT_READY,
                        "somebody may be about to go on with queue %.*s", name_bytes,
                        name);
@@ -339,8 +380,10 @@ known_of(const struct worker *worker, const struct kept_journal *journal,
 {
     uint64_t served = queues_term(worker, ask->name);
     struct journal_known known = {.heard = served};
-    if (journal != NULL)
+    if (journal != NULL) {
         known.heard = max_u64(served, max_u64(journal->heard, journal->term));
+        known.dead = journal->dead;
+    }
     if (served > 0 && (journal == NULL || served >= journal->term)) {
         known.has_copy = true;
         known.copy_term = served;
@@ -409,6 +452,19 @@ handle_journal_ask(struct session *session, const struct frame_header *header,
     session_reply(session, header, &reply);
 }
 
+/* A controller of that term wrote here, but came to nothing. */
+static void
+forget_failed(struct kept_journal *journal, uint64_t term)
+{
+    bool is_lent = journal->started_term != 0;
+    if (journal->fresh.term == term)
+        drop_file(journal, &journal->fresh);
+    if (journal->whole.term == term && !is_lent)
+        drop_file(journal, &journal->whole);
+    if (journal->term == term)
+        journal->term = journal->dead = 0;
+}
+
 void
 handle_journal_drop(struct session *session, const struct frame_header *header,
                     struct ds_slice body)
@@ -419,7 +475,9 @@ handle_journal_drop(struct session *session, const struct frame_header *header,
         return;
     }
     struct kept_journal *journal = kept_journals_find(session->worker, ask.name);
-    if (journal != NULL && journal->term <= ask.term)
+    if (journal != NULL && ask.intent == ASK_WITHDRAWN)
+        forget_failed(journal, ask.term);
+    else if (journal != NULL && journal->term <= ask.term)
         kept_journal_drop_files(journal);
     conn_reply(session->conn, header, (struct ds_slice){0});
 }

@@ -91,8 +91,18 @@ void kept_journal_withdraw(struct kept_journal *journal, uint64_t term);
 bool kept_journal_path(const struct worker *worker, const struct kept_journal *journal,
                        char *out, size_t out_bytes);
 
-/* The copy is of no use any more; and nothing is remembered. */
+/* Somebody serves the queue, here or elsewhere: who had an earlier term does not any more,
+ * also when that one is gone again. */
+void kept_journal_note_served(struct kept_journal *journal, uint64_t term);
+
+/* The controller here, of that term, has said something: whoever was promised a later one,
+ * or has written here, has come to nothing. */
+void kept_journals_note_past(struct worker *worker, const char *queue, uint64_t term);
+
+/* The copy is of no use any more, unless a controller that we started has it; also then,
+ * or it has its journal for good; and nothing is remembered. */
 void kept_journal_drop_files(struct kept_journal *journal);
+void kept_journal_let_go(struct kept_journal *journal);
 void kept_journal_drop(struct kept_journal *journal);
 
 /* Stands for the queue's name in the names of files. */

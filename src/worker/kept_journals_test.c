@@ -5,6 +5,7 @@
 #include "os/files.h"
 #include "wire/journals.h"
 #include "worker/peers_testing.h"
+#include "worker/queues.h"
 
 #include <sys/stat.h>
 #include <time.h>
@@ -89,6 +90,15 @@ ask(struct caller *caller, uint64_t term, enum ask_intent intent)
     CHECK_OK(caller_call(caller, MESSAGE_JOURNAL_ASK, bytes_of(&body)));
     CHECK(decode_journal_known(body_of(caller), &known));
     return known;
+}
+
+static void
+drop(struct caller *caller, uint64_t term, enum ask_intent intent)
+{
+    AUTO_WRITER(body);
+    struct journal_ask message = {slice_of_text("train"), term, NODE, intent};
+    encode_journal_ask(&body, &message);
+    CHECK_OK(caller_call(caller, MESSAGE_JOURNAL_DROP, bytes_of(&body)));
 }
 
 struct pair {
@@ -258,15 +268,66 @@ TEST(a_copy_that_is_dropped_leaves_no_file)
     CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 5), &bytes));
     snprintf(folder, sizeof folder, "%s/journals", f.resources.home);
     CHECK(files_exists(folder));
-    AUTO_WRITER(body);
-    struct journal_ask drop = {.name = slice_of_text("train"), .term = 1};
-    encode_journal_ask(&body, &drop);
-    CHECK_OK(caller_call(&pair.caller, MESSAGE_JOURNAL_DROP, bytes_of(&body)));
+    drop(&pair.caller, 1, ASK_TO_KNOW);
     CHECK_INT(kept_count(&f), 0);
     pair_close(&pair);
     fixture_stop(&f);
     CHECK(!files_exists(folder));
     fixture_start_again(&f);
+}
+
+/* Its copy would win against that of the controller before it, which goes on. */
+TEST(what_a_controller_wrote_that_came_to_nothing_goes)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    uint64_t bytes = 0;
+    pair_open(&pair, &f);
+    CHECK_OK(write_piece(&pair.caller, piece_of(2, ID, 0, 8, 5), &bytes));
+    drop(&pair.caller, 3, ASK_WITHDRAWN);
+    CHECK_INT(kept_count(&f), 1);
+    drop(&pair.caller, 2, ASK_WITHDRAWN);
+    CHECK_INT(kept_count(&f), 0);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 9), &bytes));
+    CHECK_INT(kept_count(&f), 1);
+    pair_close(&pair);
+}
+
+TEST(who_asks_hears_which_controllers_came_to_nothing)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    uint64_t bytes = 0;
+    pair_open(&pair, &f);
+    CHECK_INT(ask(&pair.caller, 5, ASK_FOR_PROMISE).dead, 0);
+    (void)ask(&pair.caller, 5, ASK_WITHDRAWN);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 9), &bytes));
+    struct journal_known known = ask(&pair.caller, 0, ASK_TO_KNOW);
+    CHECK(known.dead == 5 && known.copy_term == 1);
+    CHECK_STATUS(write_piece(&pair.caller, piece_of(5, ID, 0, 8, 9), &bytes),
+                 DS_EXISTS);
+    pair_close(&pair);
+}
+
+/* It does not know yet which controllers are here. */
+TEST(a_worker_started_again_has_who_may_be_late_wait)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    uint64_t bytes = 0;
+    struct journal_write piece = piece_of(1, ID, 0, 8, 9);
+    pair_open(&pair, &f);
+    f.worker.restarts = 1;
+    f.worker.started_ms = clock_monotonic_ms() + 60000;
+    piece.is_unsure = true;
+    CHECK_STATUS(write_piece(&pair.caller, piece, &bytes), DS_NOT_READY);
+    piece.is_unsure = false;
+    CHECK_OK(write_piece(&pair.caller, piece, &bytes));
+    f.worker.started_ms -= 120000;
+    piece.is_unsure = true;
+    CHECK_OK(write_piece(&pair.caller, piece, &bytes));
+    f.worker.restarts = 0;
+    pair_close(&pair);
 }
 
 /* ---- Copies of a queue that is served here ---- */
@@ -281,14 +342,14 @@ write_file(const struct fixture *f, char *out_path, size_t path_bytes, size_t by
 }
 
 static void
-serve(struct caller *controller, const char *path)
+serve(struct caller *controller, const char *path, uint64_t term)
 {
     bool is_copied = false;
     struct queue_serve message = {
         .place = {.name = slice_of_text("train"),
                   .address = slice_of_text("unix:/run/nobody.sock"),
                   .tcp_address = slice_of_text("10.0.0.1:31600"),
-                  .term = QUEUE_TERM_FIRST},
+                  .term = term},
         .copies_max = 2,
         .journal_path = slice_of_text(path)};
     AUTO_WRITER(body);
@@ -329,7 +390,7 @@ TEST(an_answer_waits_for_the_copy)
     char path[PATH_MAX];
     pair_open(&pair, &f);
     write_file(&f, path, sizeof path, sizeof records);
-    serve(&pair.caller, path);
+    serve(&pair.caller, path, QUEUE_TERM_FIRST);
     send_sync(&pair.caller, path, 1, 10);
     check_synced(&pair.caller, 1);
     CHECK_INT(atomic_load(&kept_bytes), 10);
@@ -348,7 +409,7 @@ TEST(a_keeper_that_says_nothing_is_late)
     char path[PATH_MAX];
     pair_open(&pair, &f);
     write_file(&f, path, sizeof path, sizeof records);
-    serve(&pair.caller, path);
+    serve(&pair.caller, path, QUEUE_TERM_FIRST);
     atomic_store(&is_mute, true);
     uint64_t began_ms = clock_monotonic_ms();
     send_sync(&pair.caller, path, 1, 10);
@@ -366,11 +427,34 @@ TEST(a_controller_whose_successor_is_known_is_told)
     char path[PATH_MAX];
     pair_open(&pair, &f);
     write_file(&f, path, sizeof path, sizeof records);
-    serve(&pair.caller, path);
+    serve(&pair.caller, path, QUEUE_TERM_FIRST);
     atomic_store(&answers, DS_EXISTS);
     send_sync(&pair.caller, path, 1, 10);
     CHECK(caller_receive(&pair.caller));
     CHECK_STATUS(pair.caller.reply.status, DS_EXISTS);
+    pair_close(&pair);
+}
+
+/* Whoever had the queue before may not have heard of it. */
+TEST(a_term_that_was_served_is_remembered_when_nobody_serves_it)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    CALLER(controller, &f);
+    struct ds_slice name = slice_of_text("train");
+    char path[PATH_MAX];
+    uint64_t bytes = 0;
+    pair_open(&pair, &f);
+    CHECK(!ask(&pair.caller, 2, ASK_FOR_PROMISE).has_copy);
+    write_file(&f, path, sizeof path, sizeof records);
+    say_hello_as_member(&controller);
+    serve(&controller, path, 2);
+    RUN_UNTIL(&f, kept_journals_find(&f.worker, name)->term == 2);
+    caller_close(&controller);
+    RUN_UNTIL(&f, queues_term(&f.worker, name) == 0);
+    (void)ask(&pair.caller, 2, ASK_WITHDRAWN);
+    CHECK_STATUS(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 5), &bytes),
+                 DS_EXISTS);
     pair_close(&pair);
 }
 
@@ -382,7 +466,7 @@ TEST(the_copies_of_a_queue_that_has_ended_go)
     CALLER(client, &f);
     pair_open(&pair, &f);
     write_file(&f, path, sizeof path, sizeof records);
-    serve(&pair.caller, path);
+    serve(&pair.caller, path, QUEUE_TERM_FIRST);
     send_sync(&pair.caller, path, 1, 10);
     check_synced(&pair.caller, 1);
     CHECK_OK(caller_call(&pair.caller, MESSAGE_JOURNAL_END, (struct ds_slice){0}));
@@ -402,7 +486,11 @@ TEST_MAIN(RUN(a_copy_is_whole_with_its_last_piece_and_grows),
           RUN(a_promise_is_kept_without_a_copy),
           RUN(a_copy_says_whose_it_is_until_another_is_whole),
           RUN(what_a_later_controller_wrote_is_not_for_an_earlier_one),
-          RUN(a_copy_that_is_dropped_leaves_no_file), RUN(an_answer_waits_for_the_copy),
-          RUN(a_keeper_that_says_nothing_is_late),
+          RUN(a_copy_that_is_dropped_leaves_no_file),
+          RUN(what_a_controller_wrote_that_came_to_nothing_goes),
+          RUN(who_asks_hears_which_controllers_came_to_nothing),
+          RUN(a_worker_started_again_has_who_may_be_late_wait),
+          RUN(an_answer_waits_for_the_copy), RUN(a_keeper_that_says_nothing_is_late),
           RUN(a_controller_whose_successor_is_known_is_told),
+          RUN(a_term_that_was_served_is_remembered_when_nobody_serves_it),
           RUN(the_copies_of_a_queue_that_has_ended_go))

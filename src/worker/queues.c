@@ -259,8 +259,8 @@ fail_to_find(const struct worker *worker, struct ds_slice name, bool has_ended,
     const char *text = (const char *)name.data;
     if (has_ended)
         return ds_fail(err, DS_NOT_FOUND, "queue %.*s has ended", (int)name.len, text);
-    bool may_go_on =
-        kept_journals_find(worker, name) != NULL; /* We are alone, and will. */
+    const struct kept_journal *kept = kept_journals_find(worker, name);
+    bool may_go_on = kept != NULL && kept->whole.file != NULL; /* Alone, too. */
     if (may_go_on || !membership_knows(worker->membership) ||
         membership_count(worker->membership) > 1)
         return ds_fail(err, DS_NOT_READY,

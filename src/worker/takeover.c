@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/numeric.h"
+#include "base/planted.h"
 #include "base/slice.h"
 #include "base/status.h"
 #include "meta/members.h"
@@ -197,13 +198,24 @@ has_more(const struct candidacy *candidacy, uint32_t node,
          const struct journal_known *known)
 {
     const struct kept_journal *journal = candidacy->journal;
-    if (!known->has_copy)
+    if (!known->has_copy || PLANTED(UNASKED_RIVAL))
         return false;
+    if (known->copy_term > journal->term && known->copy_term <= journal->dead)
+        return false; /* What it has was an attempt that came to nothing. */
     if (known->copy_term != journal->whole.term)
         return known->copy_term > journal->whole.term;
     if (known->sequence != journal->sequence)
         return known->sequence > journal->sequence;
     return !known->has_failed && node < own_node(candidacy->worker);
+}
+
+/* Somebody with a copy of an earlier controller's knows that the one whose copy we have came
+ * to nothing. */
+static bool
+is_of_attempt(const struct kept_journal *journal, const struct journal_known *known)
+{
+    return known->has_copy && journal->whole.term > known->copy_term &&
+           journal->whole.term <= known->dead;
 }
 
 static void
@@ -214,7 +226,8 @@ take_answer(struct candidacy *candidacy, uint32_t node,
     if (journal == NULL)
         return;
     candidacy->is_lost |= known->promised > 0 || known->heard >= candidacy->term ||
-                          has_more(candidacy, node, known);
+                          has_more(candidacy, node, known) ||
+                          is_of_attempt(journal, known);
     journal->heard = max_u64(journal->heard, known->heard);
 }
 
@@ -403,7 +416,6 @@ is_of_use(const struct worker *worker, const struct kept_journal *journal)
 }
 
 /* False: the journal is gone. */
-/* False: the journal is gone. */
 static bool
 note_whether_served(struct worker *worker, struct kept_journal *journal)
 {
@@ -411,11 +423,15 @@ note_whether_served(struct worker *worker, struct kept_journal *journal)
     struct queue_place place = {0};
     bool is_served = queues_find(worker, name, &place) && place.term >= journal->term;
     bool is_ours = is_served && queues_term(worker, name) == place.term;
-    if ((is_served && (place.term == QUEUE_TERM_ENDED || is_ours)) ||
-        !is_of_use(worker, journal)) {
+    bool has_ended = is_served && place.term == QUEUE_TERM_ENDED;
+    if (is_served && !has_ended)
+        kept_journal_note_served(journal, place.term);
+    if (has_ended || !is_of_use(worker, journal)) {
         kept_journal_drop(journal);
         return false;
     }
+    if (is_ours)
+        kept_journal_let_go(journal);
     if (is_served)
         journal->unserved_ms = 0;
     else if (journal->unserved_ms == 0)

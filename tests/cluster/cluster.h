@@ -8,8 +8,9 @@
  *   network.c   connections, in place of src/net
  *   delivery.c  what goes wrong between them, where something shall
  *   loop.c      the functions of libuv that the worker calls, on virtual time
- *   machine.c   in place of src/os where it has to be: clock, memory, files, programs; a
- *               ring that several build is built once
+ *   machine.c   in place of src/os where it has to be: clock, memory, programs; a ring that
+ *               several build is built once
+ *   files.c     files in memory
  *   nodes.c     starting, stopping and losing nodes
  *
  * What is not as on a machine: nobody proves a key; the arena is not populated and no

@@ -196,56 +196,105 @@ __wrap_files_remove(const char *path)
         node_running->saved[0] = '\0';
 }
 
+/* A supervisor's, of a controller. */
+enum ds_status
+__wrap_socket_connect_unix(const char *path, int *out_fd, struct ds_error *err);
+enum ds_status
+__wrap_socket_connect_unix(const char *path, int *out_fd, struct ds_error *err)
+{
+    *out_fd = -1;
+    if (machine_programs.listens != NULL && machine_programs.listens(path))
+        return DS_OK;
+    return ds_fail(err, DS_NOT_READY, "nobody listens at '%s'", path);
+}
+
 /* ---- Other programs ---- */
 
 uint32_t machine_programs_started;
+struct machine_programs machine_programs;
 
+/* Owner: itself, until it has ended and its worker knows, or does not care. */
 struct program {
-    void (*on_end)(int exit_code, int signal_number, void *arg);
+    void (*on_end)(int exit_code, int signal_number, void *arg); /* NULL: forgotten. */
     void *arg;
+    struct node *node;
+    int exit_code;
+    int signal_number;
+    bool is_played;
+    bool has_ended;
 };
 
-/* It runs, and serves nothing. */
+/* Nothing runs unless somebody plays it: then it serves nothing. */
 enum ds_status
 program_start(uv_loop_t *loop, char **arguments, int stdin_fd,
               void (*on_end)(int exit_code, int signal_number, void *arg), void *arg,
               struct program **out, struct ds_error *err)
 {
     (void)loop;
-    (void)arguments;
     (void)stdin_fd;
     (void)err;
     struct program *program = calloc(1, sizeof *program);
     DS_ASSERT(program != NULL);
-    *program = (struct program){on_end, arg};
+    *program = (struct program){.on_end = on_end, .arg = arg, .node = node_running};
     machine_programs_started++;
+    program->is_played = machine_programs.start != NULL && !node_running->is_muted;
+    if (program->is_played)
+        machine_programs.start(program, node_running, arguments[0],
+                               strtoull(arguments[1], NULL, 10));
     *out = program;
     return DS_OK;
+}
+
+static void
+tell_end(void *arg)
+{
+    struct program *program = arg;
+    if (program->on_end != NULL) {
+        struct node_entry entry = node_enter(program->node, &program->node->tally);
+        program->on_end(program->exit_code, program->signal_number, program->arg);
+        node_leave(entry);
+    }
+    free(program);
+}
+
+void
+machine_program_end(struct program *program, int exit_code, int signal_number)
+{
+    if (program->has_ended)
+        return;
+    program->has_ended = true;
+    program->exit_code = exit_code;
+    program->signal_number = signal_number;
+    virtual_at(virtual_now_ns(), tell_end, program);
 }
 
 void
 program_kill(struct program *program)
 {
-    program->on_end(0, 9, program->arg);
-    free(program);
+    if (program->is_played && !program->node->is_muted)
+        machine_programs.killed(program);
+    machine_program_end(program, 0, 9);
 }
 
 void
 program_forget(struct program *program)
 {
-    free(program);
+    program->on_end = NULL;
+    if (!program->is_played)
+        machine_program_end(program, 0, 0);
 }
 
 enum ds_status
 launch_prepare(const struct worker *worker, const char *queue, uint64_t term,
                struct launch *out, struct ds_error *err)
 {
-    (void)queue;
-    (void)term;
     (void)err;
-    *out = (struct launch){.count = 0};
-    snprintf(out->socket, sizeof out->socket, "%.*s/taken_over",
-             (int)sizeof out->socket - 16, worker->resources->home);
+    *out = (struct launch){.count = 2};
+    snprintf(out->socket, sizeof out->socket, "%.100s/%s-%ju", worker->resources->home,
+             queue, (uintmax_t)term);
+    snprintf(out->term, sizeof out->term, "%ju", (uintmax_t)term);
+    out->arguments[0] = out->socket;
+    out->arguments[1] = out->term;
     return DS_OK;
 }
 

@@ -62,6 +62,8 @@ enter(const struct node *node, enum phase phase, uint64_t ms)
     trouble->phase = phase;
     trouble->begin_ns = virtual_now_ns();
     trouble->until_ns = trouble->begin_ns + ms * VIRTUAL_MS;
+    if (phase != WELL)
+        controllers_note_trouble(node);
     hurry();
 }
 
@@ -130,6 +132,7 @@ cut(struct node *node)
     uint64_t ms = some_ms();
     trace("node %u is cut off for %ju ms", node->index, (uintmax_t)ms);
     node->side = 1 + node->index;
+    controllers_note_trouble(node);
     trouble->cut_begin_ns = virtual_now_ns();
     trouble->cut_until_ns = trouble->cut_begin_ns + ms * VIRTUAL_MS;
     if (chance_of(1, 3))
@@ -232,12 +235,23 @@ is_well(const struct node *node)
     return trouble_of(node)->phase == WELL && node->is_up && !node->is_muted;
 }
 
+bool
+faults_spare(const struct node *node)
+{
+    return is_well(node) && trouble_of(node)->cut_until_ns == 0;
+}
+
+bool
+faults_let_run(const struct node *node)
+{
+    return trouble_of(node)->phase != ASLEEP;
+}
+
 static bool
 all_are_well(void)
 {
     for (uint32_t i = 0; i < cluster.count; i++) {
-        const struct node *node = &cluster.nodes[i];
-        if (!is_well(node) || trouble_of(node)->cut_until_ns != 0)
+        if (!faults_spare(&cluster.nodes[i]))
             return false;
     }
     return true;
@@ -249,7 +263,9 @@ begin(struct node *node)
 {
     uint64_t chance = chance_below(100);
     bool is_cut = trouble_of(node)->cut_until_ns != 0;
-    if (chance < 30)
+    if (chance < 8)
+        return controllers_disturb();
+    if (chance < 34)
         return disturb_network();
     if (chance < 48 && !is_cut) {
         cut(node);
@@ -307,7 +323,7 @@ go_on(struct node *node)
     } else if (trouble->phase == LEAVING && has_had_time &&
                !leaving_is_active(&node->worker)) {
         trace("node %u stays", node->index);
-        losses_stayed();
+        losses_stayed(node);
         enter(node, WELL, 0);
     } else if (trouble->phase == LEAVING && is_due) {
         tell_to_leave(node, LEAVE_CANCEL);

@@ -54,23 +54,24 @@ static uint32_t gap_count;
 static struct tenure tenures[NODES_MAX];
 static uint64_t ended_count; /* Processes, with what they remembered. */
 
-/* Of the node that leaves, or was to: what its taker had begun by then it goes on with. */
-static struct {
-    struct node *node; /* NULL: none does. */
-    uint64_t end_ns;   /* 0: it has not said yet that it stays. */
+/* Of a node that leaves, or was to: what its taker had begun by then it goes on with. */
+static struct leaver {
+    bool is_leaving;
+    uint64_t end_ns; /* 0: it has not said yet that it stays. */
     bool is_alone;
     struct held held[KEYS];
     uint32_t count;
-} leaving;
+} leavers[NODES_MAX];
 
 void
 losses_reset(void)
 {
     gap_count = 0;
     ended_count = 0;
-    leaving.node = NULL;
-    for (size_t i = 0; i < NODES_MAX; i++)
+    for (size_t i = 0; i < NODES_MAX; i++) {
         tenures[i] = (struct tenure){0};
+        leavers[i].is_leaving = false;
+    }
 }
 
 static const struct table_header *
@@ -122,19 +123,17 @@ open_one(struct gap *gap, struct held what, enum operation operation)
 }
 
 static bool
-is_moving(void)
+is_moving(const struct leaver *leaver)
 {
-    return leaving.node != NULL &&
-           (leaving.end_ns == 0 || virtual_now_ns() < leaving.end_ns);
+    return leaver->is_leaving &&
+           (leaver->end_ns == 0 || virtual_now_ns() < leaver->end_ns);
 }
 
-/* Of a key that is being moved just then nobody may know any more: an owner that is killed,
- * or the taker is gone. */
 static void
-lose_moving(struct gap *gap)
+lose_moving(struct gap *gap, const struct leaver *leaver)
 {
-    for (uint32_t i = 0; i < leaving.count && gap->held_count < HELD_MAX; i++)
-        gap->held[gap->held_count++] = leaving.held[i];
+    for (uint32_t i = 0; i < leaver->count && gap->held_count < HELD_MAX; i++)
+        gap->held[gap->held_count++] = leaver->held[i];
     gap->may_lose = gap->has_moved = true;
 }
 
@@ -159,9 +158,26 @@ begin_gap(const struct node *node)
         if (gaps[i].end_ns == 0)
             gaps[i].is_multiple = gaps[i].may_lose = true;
     }
-    if (is_moving() && leaving.node != node)
-        lose_moving(gap);
+    for (uint32_t i = 0; i < cluster.count; i++) {
+        if (is_moving(&leavers[i]) && i != node->index)
+            lose_moving(gap, &leavers[i]);
+    }
     return gap;
+}
+
+/* Of a key that is being moved just then nobody may know any more: a node is gone that was its
+ * owner, or the taker. */
+static void
+lose_all_moving(void)
+{
+    for (uint32_t i = 0; i < cluster.count; i++) {
+        struct gap *gap = find_open(&cluster.nodes[i]);
+        if (!is_moving(&leavers[i]))
+            continue;
+        if (gap == NULL)
+            gap = begin_gap(&cluster.nodes[i]);
+        lose_moving(gap, &leavers[i]);
+    }
 }
 
 /* What becomes of it is not promised. */
@@ -293,12 +309,12 @@ look_at(struct node *node)
                      (uintmax_t)node->epoch_seen, (uintmax_t)epoch);
     node->epoch_seen = epoch;
     *heard = epoch;
-    tenures[node->index].ended_count = ended_count;
-    tenures[node->index].has_ended = false;
     run.troubles++;
     trace("node %u hears of epoch %ju", node->index, (uintmax_t)epoch);
     for (uint32_t i = 0; i < cluster.count; i++)
-        look_for(node, &cluster.nodes[i]);
+        look_for(node, &cluster.nodes[i]); /* It may hear that it was none itself. */
+    tenures[node->index].ended_count = ended_count;
+    tenures[node->index].has_ended = false;
 }
 
 static bool
@@ -315,11 +331,13 @@ has_others(const struct node *node)
 void
 losses_look(void)
 {
-    if (leaving.node != NULL && !leaving.node->worker.stopping)
-        leaving.is_alone = !has_others(leaving.node);
     for (uint32_t i = 0; i < cluster.count; i++) {
-        if (cluster.nodes[i].is_up)
-            look_at(&cluster.nodes[i]);
+        struct node *node = &cluster.nodes[i];
+        if (!node->is_up)
+            continue;
+        if (leavers[i].is_leaving && !node->worker.stopping)
+            leavers[i].is_alone = !has_others(node);
+        look_at(node);
     }
 }
 
@@ -338,17 +356,16 @@ losses_wipe(struct node *node)
     for (uint32_t i = 0; i < count; i++)
         open_one(gap, held[i], OPERATION_LOSE);
     tenures[node->index] = (struct tenure){0};
-    if (leaving.node == node)
-        leaving.node = NULL;
+    leavers[node->index].is_leaving = false;
     losses_crash(node);
 }
 
 void
 losses_begin_leaving(struct node *node)
 {
-    leaving.node = node;
-    leaving.end_ns = 0;
-    leaving.count = find_held(node, leaving.held);
+    struct leaver *leaver = &leavers[node->index];
+    *leaver = (struct leaver){.is_leaving = true};
+    leaver->count = find_held(node, leaver->held);
 }
 
 void
@@ -360,19 +377,15 @@ losses_crash(const struct node *node)
     tenures[node->index].has_ended = true;
     if (own != NULL) /* It does not know any more who else was a member. */
         own->is_multiple = true;
-    if (!is_moving())
-        return;
-    struct gap *gap = find_open(leaving.node);
-    if (gap == NULL)
-        gap = begin_gap(leaving.node);
-    lose_moving(gap);
+    lose_all_moving();
 }
 
 void
 losses_left(struct node *node)
 {
     struct gap *gap = find_open(node);
-    if (leaving.is_alone) { /* Nobody to move anything to. */
+    leavers[node->index].is_leaving = false;
+    if (leavers[node->index].is_alone) { /* Nobody to move anything to. */
         trace("node %u was alone", node->index);
         losses_wipe(node);
         return;
@@ -381,12 +394,12 @@ losses_left(struct node *node)
     if (gap != NULL && !gap->has_moved) /* It said goodbye: others have all. */
         gap->held_count = 0;
     lose_in_all();
+    lose_all_moving(); /* Another one leaves as well. */
     tenures[node->index] = (struct tenure){0};
-    leaving.node = NULL;
 }
 
 void
-losses_stayed(void)
+losses_stayed(const struct node *node)
 {
-    leaving.end_ns = virtual_now_ns() + STAYED_MS * VIRTUAL_MS;
+    leavers[node->index].end_ns = virtual_now_ns() + STAYED_MS * VIRTUAL_MS;
 }

@@ -150,6 +150,7 @@ tick(void)
         clients_expect_answers(ANSWER_MS);
     }
     faults_tick();
+    controllers_tick();
 }
 
 static void
@@ -185,6 +186,18 @@ wait_for_clients(const char *what)
     }
 }
 
+static void
+wait_for_queue(void)
+{
+    uint64_t until = virtual_now_ns() + MEND_MS * VIRTUAL_MS;
+    controllers_look();
+    while (!controllers_are_looked_at()) {
+        if (virtual_now_ns() > until)
+            cluster_fail("the queue has no controller, or several");
+        run_for_ms(TICK_NS / VIRTUAL_MS);
+    }
+}
+
 /* Clients and faults, until there were enough of both. */
 static void
 work(void)
@@ -216,6 +229,7 @@ be_calm(void)
     clients_look_at_all();
     blocks_look_at_all();
     wait_for_clients("the last look");
+    wait_for_queue();
     wait_until_whole(MEND_MS, "after the last look");
     losses_look();
 }
@@ -246,12 +260,14 @@ run_seed(void)
     losses_reset();
     values_reset();
     blocks_reset();
+    controllers_reset();
     faults_reset();
     virtual_after_each = losses_look;
     open_cluster();
     wait_until_whole(FORM_MS, "at the beginning");
     clients_start();
     blocks_start();
+    controllers_start();
     faults_start();
     work();
     be_calm();
@@ -261,5 +277,7 @@ run_seed(void)
     run.is_over = true;
     virtual_after_each = NULL;
     clients_hang_up();
+    controllers_end();
     cluster_close();
+    controllers_reset();
 }

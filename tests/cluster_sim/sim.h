@@ -5,6 +5,7 @@
  *   run.c       one seed: clients and faults until both are enough, then quiet, then a look
  *   clients.c   what clients do, each one request after the other
  *   blocks.c    what is done with blocks beside that
+ *   controllers.c, controllers_told.c   a queue, of which there is a journal
  *   calls.c     one request over a connection of its own
  *   faults.c    what goes wrong meanwhile
  *   record.c    what was done and seen, and whether there is an order in which that can be
@@ -88,6 +89,17 @@ void blocks_wipe(
     const struct node *node); /* Its memory is about to go: what it has is lost, */
 void blocks_left(const struct node *node); /* or is elsewhere, as it has left. */
 
+/* ---- A queue and its controllers (controllers.c) ---- */
+
+void controllers_reset(void);
+void controllers_start(void);
+void controllers_tick(void);
+bool controllers_disturb(void); /* False: nothing happened. */
+void controllers_note_trouble(const struct node *node);
+void controllers_look(void); /* In quiet times, it goes on: */
+bool controllers_are_looked_at(void);
+void controllers_end(void);
+
 /* ---- One request over a connection of its own (calls.c) ---- */
 
 /* `header` NULL: there is no answer. */
@@ -102,6 +114,8 @@ void faults_reset(void);
 void faults_start(void);
 void faults_end(void); /* Whatever is wrong is mended, soon. */
 bool faults_are_over(void);
+bool faults_spare(const struct node *node);   /* Nothing is wrong with it now. */
+bool faults_let_run(const struct node *node); /* Its machine does not sleep. */
 void faults_tick(void);
 
 /* ---- What was done and seen (record.c) ---- */
@@ -134,7 +148,7 @@ void losses_wipe(struct node *node);
  * if it is, that is wrong. */
 void losses_begin_leaving(struct node *node);
 void losses_left(struct node *node);
-void losses_stayed(void);
+void losses_stayed(const struct node *node);
 void losses_note_put(const struct node *node, uint32_t key, uint32_t value);
 /* A process ends, with what only it knew. */
 void losses_crash(const struct node *node);

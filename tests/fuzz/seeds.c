@@ -383,7 +383,7 @@ seed_journals(void)
     seed_message("journal_ask", writer);
 
     writer = message(30);
-    encode_journal_known(&writer, &(struct journal_known){true, false, 3, 2, 2, 9});
+    encode_journal_known(&writer, &(struct journal_known){true, false, 3, 2, 1, 2, 9});
     seed_message("journal_known", writer);
 
     writer = message(31);
