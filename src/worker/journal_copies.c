@@ -432,11 +432,10 @@ find_keeper(struct journal_copies *copies)
 {
     uint32_t own = store_header(copies->worker->store)->node;
     const struct membership *membership = copies->worker->membership;
-    const struct member *member = membership_after(membership, own);
-    while (member != NULL && member->node != own &&
-           keeper_at(copies, member->node) != NULL)
-        member = membership_after(membership, member->node);
-    return member != NULL && member->node != own ? member : NULL;
+    const struct member *member = membership_next(membership, own, NULL);
+    while (member != NULL && keeper_at(copies, member->node) != NULL)
+        member = membership_next(membership, own, member);
+    return member;
 }
 
 /* Is no keeper any more, if it is another member now: who was none for a while has dropped
@@ -506,9 +505,8 @@ drop_copies(struct journal_copies *copies, enum drop_whose whose)
 {
     const struct membership *membership = copies->worker->membership;
     uint32_t own = store_header(copies->worker->store)->node;
-    const struct member *member = membership_after(membership, own);
-    for (; member != NULL && member->node != own;
-         member = membership_after(membership, member->node)) {
+    const struct member *member = NULL;
+    while ((member = membership_next(membership, own, member)) != NULL) {
         if (whose != DROP_OTHERS || keeper_at(copies, member->node) == NULL)
             journal_drop_at(copies->worker, member, copies->name, copies->term,
                             whose == DROP_ATTEMPT);

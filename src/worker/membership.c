@@ -100,13 +100,24 @@ membership_find(const struct membership *membership, uint32_t node)
     return is_found ? &membership->members[at] : NULL;
 }
 
+static const struct member *
+find_after(const struct membership *membership, uint32_t node)
+{
+    uint32_t at = node == UINT32_MAX ? 0 : position_of(membership, node + 1);
+    return &membership->members[at == membership->count ? 0 : at];
+}
+
 const struct member *
-membership_after(const struct membership *membership, uint32_t node)
+membership_next(const struct membership *membership, uint32_t node,
+                const struct member *previous)
 {
     if (membership_count(membership) == 0)
         return NULL;
-    uint32_t at = node == UINT32_MAX ? 0 : position_of(membership, node + 1);
-    return &membership->members[at == membership->count ? 0 : at];
+    const struct member *first = find_after(membership, node);
+    const struct member *next =
+        previous == NULL ? first : find_after(membership, previous->node);
+    bool is_around = previous != NULL && next == first;
+    return is_around || next->node == node ? NULL : next;
 }
 
 struct members_past

@@ -65,10 +65,11 @@ const struct member *
 membership_find_taker(const struct membership *membership, uint32_t node,
                       uint32_t incarnation, bool *out_is_whole);
 
-/* The next one in the order of the nodes, behind the last the first: the same one if there is
- * no other. NULL: there are none. Borrowed as above; accepts NULL. */
-const struct member *
-membership_after(const struct membership *membership, uint32_t node);
+/* All but `node`, which may be no member itself, one after the other: in the order of the
+ * nodes from that one on, behind the last the first. `previous` NULL: the first of them.
+ * NULL: there is none, or no more. Borrowed as above; accepts NULL. */
+const struct member *membership_next(const struct membership *membership, uint32_t node,
+                                     const struct member *previous);
 
 /* What this worker was told last of who belongs. */
 struct members_past membership_past(const struct membership *membership);

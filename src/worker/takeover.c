@@ -289,9 +289,8 @@ ask_all(struct worker *worker, struct candidacy *candidacy,
 {
     uint32_t own = own_node(worker);
     bool all = true;
-    const struct member *member = membership_after(worker->membership, own);
-    for (; member != NULL && member->node != own;
-         member = membership_after(worker->membership, member->node))
+    const struct member *member = NULL;
+    while ((member = membership_next(worker->membership, own, member)) != NULL)
         all &= ask(worker, candidacy, member, message);
     return all;
 }

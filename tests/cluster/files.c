@@ -205,6 +205,17 @@ append_file_rename(struct append_file *handle, const char *path, struct ds_error
     return DS_OK;
 }
 
+void
+machine_forget_files(void)
+{
+    LIST_FOREACH (link, &files) {
+        struct file *file = CONTAINER_OF(link, struct file, link);
+        DS_ASSERT(file->open_count == 0);
+        unname(file);
+    }
+    last_inode = 0;
+}
+
 /* ---- Folders ---- */
 
 enum ds_status

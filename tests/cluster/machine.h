@@ -30,6 +30,9 @@ extern struct machine_programs machine_programs;
 /* It has ended: its worker hears of it, if it still wants to. It is gone soon. */
 void machine_program_end(struct program *program, int exit_code, int signal_number);
 
+/* All nodes are gone, and nobody has one open. */
+void machine_forget_files(void);
+
 /* What the last ring took to build. */
 extern uint64_t machine_ring_ns;
 

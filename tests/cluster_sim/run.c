@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/numeric.h"
+#include "machine.h"
 #include "worker/membership.h"
 #include "worker/owners.h"
 
@@ -280,4 +281,5 @@ run_seed(void)
     controllers_end();
     cluster_close();
     controllers_reset();
+    machine_forget_files();
 }
