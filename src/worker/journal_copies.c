@@ -58,6 +58,9 @@ struct journal_copies {
     bool is_unreadable; /* For now: no copies can be made. */
     bool was_away;      /* No member for a while: somebody may have our place. */
     bool is_superseded;
+    bool
+        is_known; /* That we are a member, to all: so who was asked since whether it may
+                          go on with the queue has told its keepers. */
     bool has_answered; /* So what it has written is more than an attempt. */
     uint64_t term;
     uint32_t keepers_max;
@@ -70,18 +73,14 @@ struct piece {
     struct peer_request request;
     struct journal_copies *copies; /* NULL: they are closed. */
     uint64_t number;
-    uint64_t epoch;               /* When it was sent. */
+    uint64_t epoch;               /* When it was sent, */
+    bool is_known;                /* as is this. */
     struct journal_write message; /* Its name and bytes are these: */
     char name[QUEUE_PLACE_NAME_MAX + 1];
     uint8_t bytes[];
 };
 
-/* Which copies are of no use any more: those at nodes that are no keepers; all, as the queue
- * has ended; what a controller wrote that came to nothing. */
-enum drop_whose { DROP_OTHERS, DROP_ALL, DROP_ATTEMPT };
-
 static void step_all(struct journal_copies *copies);
-static void drop_copies(struct journal_copies *copies, enum drop_whose whose);
 
 /* ---- Answering ---- */
 
@@ -125,7 +124,7 @@ is_copied(const struct journal_copies *copies)
         if (keeper->node != 0 && copies->was_away && !keeper->has_spoken)
             return false;
     }
-    return copies->epoch > 0;
+    return copies->epoch > 0 && copies->is_known;
 }
 
 /* Each has answered since we were asked, so none has heard of another controller. */
@@ -184,7 +183,8 @@ journal_copies_supersede(struct journal_copies *copies)
     if (!copies->is_superseded) {
         log_warn("worker queue %s: another controller goes on with it", copies->name);
         if (!copies->has_answered)
-            drop_copies(copies, DROP_ATTEMPT);
+            journal_drop(copies->worker, copies->name, copies->term, JOURNAL_ATTEMPT,
+                         NULL, 0);
     }
     copies->is_superseded = true;
     answer_if_safe(copies);
@@ -236,7 +236,8 @@ take_answer(struct journal_copies *copies, struct keeper *keeper,
     }
     keeper->bytes = bytes;
     keeper->heard_ms = clock_monotonic_ms();
-    if (piece->epoch == copies->epoch) { /* Else it may be from before a gap. */
+    if (piece->epoch == copies->epoch && piece->is_known == copies->is_known) {
+        /* Else it may be from before a gap. */
         keeper->number = piece->number;
         keeper->is_promised = false;
         keeper->has_spoken = true;
@@ -329,18 +330,20 @@ piece_new(struct journal_copies *copies, const struct keeper *keeper)
     piece->copies = copies;
     piece->number = sync->number;
     piece->epoch = copies->epoch;
+    piece->is_known = copies->is_known;
     bool is_last = keeper->bytes + bytes == sync->bytes;
     const struct table_header *table = store_header(copies->worker->store);
-    piece->message = (struct journal_write){
-        .name = slice_of_text(piece->name),
-        .term = copies->term,
-        .node = table->node,
-        .incarnation = table->incarnation,
-        .id = sync->id,
-        .offset = keeper->bytes,
-        .sequence = is_last ? sync->sequence : 0,
-        .is_unsure = copies->was_away || !owners_is_current(copies->worker),
-        .bytes = slice(piece->bytes, bytes)};
+    piece->message =
+        (struct journal_write){.name = slice_of_text(piece->name),
+                               .term = copies->term,
+                               .node = table->node,
+                               .incarnation = table->incarnation,
+                               .id = sync->id,
+                               .offset = keeper->bytes,
+                               .sequence = is_last ? sync->sequence : 0,
+                               .is_unsure = copies->was_away || !copies->has_answered ||
+                                            !owners_is_current(copies->worker),
+                               .bytes = slice(piece->bytes, bytes)};
     return piece;
 }
 
@@ -480,6 +483,23 @@ choose(struct journal_copies *copies)
     copies->epoch = epoch;
 }
 
+/* A process of ours that has just begun, or that the controller has just found, may be no
+ * member yet to somebody who is about to go on with the queue: the keepers are heard once
+ * more when all know. */
+static void
+note_known(struct journal_copies *copies)
+{
+    struct worker *worker = copies->worker;
+    if (copies->is_known || copies->epoch == 0 ||
+        store_header(worker->store)->known_epoch != owners_epoch(worker->owners))
+        return;
+    copies->is_known = true;
+    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++) {
+        copies->keepers[i].number = 0;
+        copies->keepers[i].has_spoken = false;
+    }
+}
+
 /* Who takes piece after piece of a long journal is not late. */
 static void
 note_late(struct journal_copies *copies)
@@ -500,23 +520,10 @@ note_late(struct journal_copies *copies)
 
 /* ---- Copies that are of no use any more ---- */
 
-static void
-drop_copies(struct journal_copies *copies, enum drop_whose whose)
-{
-    const struct membership *membership = copies->worker->membership;
-    uint32_t own = store_header(copies->worker->store)->node;
-    const struct member *member = NULL;
-    while ((member = membership_next(membership, own, member)) != NULL) {
-        if (whose != DROP_OTHERS || keeper_at(copies, member->node) == NULL)
-            journal_drop_at(copies->worker, member, copies->name, copies->term,
-                            whose == DROP_ATTEMPT);
-    }
-}
-
 void
 journal_copies_end(struct journal_copies *copies)
 {
-    drop_copies(copies, DROP_ALL);
+    journal_drop(copies->worker, copies->name, copies->term, JOURNAL_WHOLE, NULL, 0);
 }
 
 /* Who kept a copy for the controller's process before this one, or before we chose others,
@@ -527,8 +534,12 @@ drop_others(struct journal_copies *copies)
     uint32_t count = journal_copies_count(copies);
     if (copies->dropped_epoch == copies->epoch || count < copies->keepers_max)
         return;
+    uint32_t nodes[JOURNAL_COPIES_MAX];
+    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++)
+        nodes[i] = copies->keepers[i].node;
     copies->dropped_epoch = copies->epoch;
-    drop_copies(copies, DROP_OTHERS);
+    journal_drop(copies->worker, copies->name, copies->term, JOURNAL_WHOLE, nodes,
+                 JOURNAL_COPIES_MAX);
 }
 
 void
@@ -537,6 +548,7 @@ journal_copies_tick(struct journal_copies *copies)
     for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++)
         copies->keepers[i].rests = false;
     choose(copies);
+    note_known(copies);
     note_late(copies);
     step_all(copies);
     drop_others(copies);
@@ -564,6 +576,7 @@ journal_copies_open(struct session *session, const struct queue_serve *serve,
     copies->keepers_max = serve->copies_max;
     copies->was_away = owners_was_away(session->worker);
     choose(copies);
+    note_known(copies);
     *out = copies;
     return DS_OK;
 }

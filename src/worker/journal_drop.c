@@ -3,6 +3,7 @@
 #include "base/slice.h"
 #include "meta/members.h"
 #include "wire/journals.h"
+#include "worker/membership.h"
 #include "worker/peers.h"
 #include "worker/worker.h"
 
@@ -40,9 +41,9 @@ end(struct worker *worker, struct peer_request *request,
 static const struct peer_request_ops drop_ops = {
     .type = MESSAGE_JOURNAL_DROP, .tries_max = 1, .encode = encode, .end = end};
 
-void
-journal_drop_at(struct worker *worker, const struct member *member, const char *queue,
-                uint64_t term, bool is_attempt)
+static void
+drop_at(struct worker *worker, const struct member *member, const char *queue,
+        uint64_t term, enum journal_drop_what what)
 {
     struct drop *drop = calloc(1, sizeof *drop);
     if (drop == NULL)
@@ -50,8 +51,30 @@ journal_drop_at(struct worker *worker, const struct member *member, const char *
     drop->request = (struct peer_request){
         .ops = &drop_ops, .node = member->node, .incarnation = member->incarnation};
     drop->term = term;
-    drop->is_attempt = is_attempt;
+    drop->is_attempt = what == JOURNAL_ATTEMPT;
     snprintf(drop->name, sizeof drop->name, "%s", queue);
     if (!peers_ask(worker->peers, &drop->request))
         free(drop);
+}
+
+static bool
+is_among(uint32_t node, const uint32_t *nodes, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (nodes[i] == node)
+            return true;
+    }
+    return false;
+}
+
+void
+journal_drop(struct worker *worker, const char *queue, uint64_t term,
+             enum journal_drop_what what, const uint32_t *spared, size_t spared_count)
+{
+    uint32_t own = store_header(worker->store)->node;
+    const struct member *member = NULL;
+    while ((member = membership_next(worker->membership, own, member)) != NULL) {
+        if (!is_among(member->node, spared, spared_count))
+            drop_at(worker, member, queue, term, what);
+    }
 }
