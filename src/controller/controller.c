@@ -388,6 +388,9 @@ want_copies(struct controller *controller)
         return;
     controller->serve.copies_max = options->copies_max;
     controller->serve.journal_path = slice_of_text(journal);
+    /* A process before this one may have. */
+    controller->serve.has_answered =
+        place->term == QUEUE_TERM_FIRST || controller->restarts > 0;
     controller->copied.state = COPIED_UNKNOWN;
 }
 

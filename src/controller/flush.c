@@ -124,6 +124,7 @@ controller_synced(struct controller *controller, const struct journal_synced *an
     if (!copied_end_request(&controller->copied, answer->number, answer->lease_until))
         return;
     end_patience(controller); /* Something moves. */
+    controller->serve.has_answered = true;
     go_on(controller);
     watch_patience(controller);
 }

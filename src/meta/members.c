@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Between two ticks: more, and it was us who stood still. */
+enum { TICKS_MS_MAX = 500 };
+
 struct entry {
     struct member member; /* Its `queues` and `arenas` are owned. */
     uint64_t lease_until_ms;
@@ -30,8 +33,9 @@ struct members {
     uint32_t old_count; /* Of those that belonged to `epoch`, */
     uint32_t old_found; /* and of those among them that have renewed. */
     uint64_t settled_at_ms;
-    uint64_t lapse_ms; /* Until then one that is none any more may serve, */
-    uint64_t away_ms;  /* and may come back with what it had. */
+    uint64_t ticked_ms; /* Last; 0: never. */
+    uint64_t lapse_ms;  /* Until then one that is none any more may serve, */
+    uint64_t away_ms;   /* and may come back with what it had. */
 };
 
 static void
@@ -329,10 +333,25 @@ members_suspect(struct members *members, uint32_t node, uint32_t incarnation,
         entry->lease_until_ms = min_u64(entry->lease_until_ms, until_ms);
 }
 
+/* Who renewed meanwhile was not heard, and nobody else was asked: all have as much time as
+ * if that had not been. Who may serve until when is by their own clocks. */
+static void
+make_up_for_standstill(struct members *members, uint64_t now_ms)
+{
+    uint64_t still_ms = members->ticked_ms == 0 ? 0 : now_ms - members->ticked_ms;
+    members->ticked_ms = now_ms;
+    if (still_ms <= TICKS_MS_MAX)
+        return;
+    members->settled_at_ms += still_ms;
+    for (size_t i = 0; i < members->count; i++)
+        members->entries[i].lease_until_ms += still_ms;
+}
+
 void
 members_tick(struct members *members, uint64_t now_ms)
 {
     size_t kept = 0;
+    make_up_for_standstill(members, now_ms);
     for (size_t i = 0; i < members->count; i++) {
         if (now_ms < members->entries[i].lease_until_ms) {
             members->entries[kept++] = members->entries[i];

@@ -77,7 +77,9 @@ bool members_leave(struct members *members, uint32_t node, uint32_t incarnation)
 void members_suspect(struct members *members, uint32_t node, uint32_t incarnation,
                      uint64_t until_ms);
 
-/* Those whose lease has ended are gone; settling ends when its time has come. */
+/* Those whose lease has ended are gone; settling ends when its time has come. To be called
+ * often: after a pause of more than half a second all leases are longer by that pause, in
+ * which nobody could renew. */
 void members_tick(struct members *members, uint64_t now_ms);
 
 bool members_is_settling(const struct members *members);

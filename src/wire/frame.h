@@ -16,7 +16,7 @@
 #define FRAME_MAGIC          0x31575344u /* "DSW1" read as bytes. */
 #define FRAME_HEADER_BYTES   24u
 #define FRAME_BODY_BYTES_MAX (16u << 20)
-#define PROTOCOL_VERSION     20u
+#define PROTOCOL_VERSION     21u
 
 /* Requests; values never change. Who may send which is in worker/session.c. */
 enum message_type {

@@ -9,6 +9,7 @@ encode_queue_serve(struct writer *writer, const struct queue_serve *message)
 {
     encode_queue_place(writer, &message->place);
     write_u8(writer, message->copies_max);
+    write_u8(writer, message->has_answered);
     write_short_bytes(writer, message->journal_path);
 }
 
@@ -20,14 +21,16 @@ decode_queue_serve(struct ds_slice body, struct queue_serve *out)
     if (!read_queue_place(&reader, &message.place))
         return false;
     message.copies_max = read_u8(&reader);
+    uint8_t has_answered = read_u8(&reader);
     message.journal_path = read_short_bytes(&reader);
     struct ds_slice path = message.journal_path;
     bool has_path = path.len > 0 && *(const char *)path.data == '/';
     if (!reader_done(&reader) || message.place.name.len == 0 ||
         message.place.address.len == 0 || message.copies_max > JOURNAL_COPIES_MAX ||
-        (message.copies_max > 0 && !has_path) ||
+        has_answered > 1 || (message.copies_max > 0 && !has_path) ||
         !is_short_text(message.journal_path, JOURNAL_PATH_MAX))
         return false;
+    message.has_answered = has_answered == 1;
     *out = message;
     return true;
 }

@@ -34,7 +34,10 @@ journal_term_after(uint64_t highest, uint32_t whose)
 struct queue_serve {
     struct queue_place place; /* With a name and an address. */
     uint8_t copies_max;       /* That are wanted, up to JOURNAL_COPIES_MAX; 0: none. */
-    struct ds_slice journal_path; /* Absolute, for those. */
+    bool
+        has_answered; /* Others may have heard something that it said, to this worker or to
+                          one before it. */
+    struct ds_slice journal_path; /* Absolute, for copies. */
 };
 void encode_queue_serve(struct writer *writer, const struct queue_serve *message);
 bool decode_queue_serve(struct ds_slice body, struct queue_serve *out);
@@ -74,8 +77,10 @@ struct journal_write {
     uint64_t id;
     uint64_t offset;
     uint64_t sequence; /* Not 0: with this piece the copy has all before that record. */
-    bool is_unsure; /* The controller's node was no member for a while, or has no lease:
-                       others may have gone on with the queue. */
+    bool
+        is_unsure; /* The controller's node was no member for a while, or has no lease, or
+                       has not answered it since it connected: others may have gone on
+                       with the queue. */
     struct ds_slice bytes;
 };
 void encode_journal_write(struct writer *writer, const struct journal_write *message);
@@ -110,8 +115,8 @@ struct journal_known {
     bool has_failed;   /* It could not lately. */
     uint64_t promised; /* The term that was promised to somebody else; 0: none. */
     uint64_t heard; /* The highest that anybody has asked for, or a controller had. */
-    uint64_t dead;  /* Those up to this one that came after the copy's, or the
-                           controller's, came to nothing. */
+    uint64_t dead; /* Those up to this one that came after who wrote here last, or after
+                       the controller, came to nothing. */
     uint64_t copy_term; /* Of the controller whose copy it is, */
     uint64_t sequence;  /* and how far it goes. */
 };

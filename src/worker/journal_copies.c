@@ -1,4 +1,4 @@
-#include "worker/journal_copies.h"
+#include "worker/journal_copies_internal.h"
 
 #include "base/check.h"
 #include "base/log.h"
@@ -21,74 +21,7 @@
 
 enum { LATE_MS = 1000 };
 
-/* Who keeps a copy. node 0: nobody. */
-struct keeper {
-    uint32_t node;
-    uint32_t incarnation;
-    uint64_t since;      /* A member without a gap since that epoch. */
-    struct piece *piece; /* Under way; NULL: none. */
-    uint64_t id;         /* Of the journal that it has `bytes` of, */
-    uint64_t bytes;
-    uint64_t sequence; /* and, as far as it is whole, all before this record. */
-    uint64_t number;   /* Of the latest request that it has answered something for, with
-                        the members that are known now; 0: of none. */
-    uint64_t heard_ms; /* When it took the last piece. */
-    uint64_t late_ds;  /* Late since then (CLOCK_BOOTTIME); 0: it is not. */
-    /* Since the members are these, and knows of no successor of ours. */
-    bool has_spoken;
-    bool is_promised; /* To somebody who may go on with the queue: so it refuses. */
-    bool rests;       /* Until the next tick: it could not write. */
-};
-
-/* Owner: the queue that is served (queues.c). */
-struct journal_copies {
-    struct worker *worker;
-    struct session *session;
-    char *path; /* Owned. */
-    struct append_file *file;
-    uint64_t file_id;
-    uint64_t epoch; /* Of the members that the keepers were chosen from; 0: not yet. */
-    uint64_t since; /* We are a member without a gap since that epoch. */
-    uint64_t dropped_epoch; /* In which the others were told to drop their copies. */
-    struct journal_sync sync;
-    uint64_t asked_ms;          /* Since then a request waits, */
-    struct frame_header header; /* this one, */
-    bool is_asked;              /* if one does. */
-    bool has_sync;
-    bool is_unreadable; /* For now: no copies can be made. */
-    bool was_away;      /* No member for a while: somebody may have our place. */
-    bool is_superseded;
-    bool
-        is_known; /* That we are a member, to all: so who was asked since whether it may
-                          go on with the queue has told its keepers. */
-    bool has_answered; /* So what it has written is more than an attempt. */
-    uint64_t term;
-    uint32_t keepers_max;
-    struct keeper keepers[JOURNAL_COPIES_MAX];
-    char name[QUEUE_PLACE_NAME_MAX + 1];
-};
-
-/* Bytes for a keeper. Owner: the peers. */
-struct piece {
-    struct peer_request request;
-    struct journal_copies *copies; /* NULL: they are closed. */
-    uint64_t number;
-    uint64_t epoch;               /* When it was sent, */
-    bool is_known;                /* as is this. */
-    struct journal_write message; /* Its name and bytes are these: */
-    char name[QUEUE_PLACE_NAME_MAX + 1];
-    uint8_t bytes[];
-};
-
-static void step_all(struct journal_copies *copies);
-
 /* ---- Answering ---- */
-
-static bool
-has_all(const struct journal_copies *copies, const struct keeper *keeper)
-{
-    return keeper->id == copies->sync.id && keeper->sequence >= copies->sync.sequence;
-}
 
 uint32_t
 journal_copies_count(const struct journal_copies *copies)
@@ -96,7 +29,8 @@ journal_copies_count(const struct journal_copies *copies)
     uint32_t count = 0;
     for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++) {
         const struct keeper *keeper = &copies->keepers[i];
-        count += keeper->node != 0 && copies->has_sync && has_all(copies, keeper);
+        count += keeper->node != 0 && copies->has_sync &&
+                 journal_keeper_has_all(copies, keeper);
     }
     return count;
 }
@@ -119,12 +53,25 @@ is_copied(const struct journal_copies *copies)
     for (uint32_t i = 0; i < JOURNAL_COPIES_MAX && !PLANTED(UNCOPIED_SYNC); i++) {
         const struct keeper *keeper = &copies->keepers[i];
         if (is_waited_for(copies, keeper) &&
-            (!has_all(copies, keeper) || keeper->number == 0))
+            (!journal_keeper_has_all(copies, keeper) || keeper->number == 0))
             return false;
         if (keeper->node != 0 && copies->was_away && !keeper->has_spoken)
             return false;
     }
-    return copies->epoch > 0 && copies->is_known;
+    return copies->epoch > 0;
+}
+
+bool
+journal_copies_have_lease(const struct journal_copies *copies)
+{
+    return owners_is_current(copies->worker) && copies->is_known;
+}
+
+bool
+journal_copies_is_unsure(const struct journal_copies *copies)
+{
+    return copies->was_away || !copies->has_answered ||
+           !owners_is_current(copies->worker);
 }
 
 /* Each has answered since we were asked, so none has heard of another controller. */
@@ -136,7 +83,8 @@ is_confirmed(const struct journal_copies *copies)
         const struct keeper *keeper = &copies->keepers[i];
         if (keeper->node == 0)
             continue;
-        if (!has_all(copies, keeper) || keeper->number < copies->sync.number)
+        if (!journal_keeper_has_all(copies, keeper) ||
+            keeper->number < copies->sync.number)
             return false;
         count++;
     }
@@ -162,12 +110,15 @@ answer_if_safe(struct journal_copies *copies)
         refuse(copies);
         return;
     }
-    bool has_lease = owners_is_current(copies->worker) || PLANTED(LEASELESS_SYNC);
-    if (!(has_lease && is_copied(copies)) && !is_confirmed(copies))
+    bool has_lease = journal_copies_have_lease(copies) || PLANTED(LEASELESS_SYNC);
+    if (!(has_lease && is_copied(copies)) &&
+        !(copies->is_settled && is_confirmed(copies)))
         return;
+    copies->is_settled |= has_lease;
     copies->is_asked = false;
     copies->was_away = false;
     copies->has_answered = true;
+    copies->is_attempt = false;
     kept_journals_note_past(copies->worker, copies->name, copies->term);
     struct journal_synced message = {.number = copies->sync.number};
     if (has_lease)
@@ -182,7 +133,7 @@ journal_copies_supersede(struct journal_copies *copies)
 {
     if (!copies->is_superseded) {
         log_warn("worker queue %s: another controller goes on with it", copies->name);
-        if (!copies->has_answered)
+        if (copies->is_attempt)
             journal_drop(copies->worker, copies->name, copies->term, JOURNAL_ATTEMPT,
                          NULL, 0);
     }
@@ -190,217 +141,11 @@ journal_copies_supersede(struct journal_copies *copies)
     answer_if_safe(copies);
 }
 
-/* ---- Pieces ---- */
-
-static void
-encode_piece(const struct peer_request *request, struct writer *body)
-{
-    const struct piece *piece = CONTAINER_OF(request, const struct piece, request);
-    encode_journal_write(body, &piece->message);
-}
-
-static struct keeper *
-keeper_with(struct journal_copies *copies, const struct piece *piece)
-{
-    for (uint32_t i = 0; copies != NULL && i < JOURNAL_COPIES_MAX; i++) {
-        if (copies->keepers[i].piece == piece)
-            return &copies->keepers[i];
-    }
-    return NULL;
-}
-
-static void
-note_caught_up(struct journal_copies *copies, struct keeper *keeper)
-{
-    if (keeper->late_ds == 0 || !has_all(copies, keeper))
-        return;
-    keeper->late_ds = 0;
-    log_info("worker queue %s has a copy of its journal at node %" PRIu32, copies->name,
-             keeper->node);
-}
-
-static void
-take_answer(struct journal_copies *copies, struct keeper *keeper,
-            const struct piece *piece, struct ds_slice body)
-{
-    const struct journal_write *message = &piece->message;
-    uint64_t bytes;
-    if (!decode_journal_written(body, &bytes)) {
-        keeper->rests = true;
-        return;
-    }
-    if (bytes != message->offset + message->bytes.len) { /* It has forgotten. */
-        keeper->bytes = 0;
-        keeper->sequence = 0;
-        return;
-    }
-    keeper->bytes = bytes;
-    keeper->heard_ms = clock_monotonic_ms();
-    if (piece->epoch == copies->epoch && piece->is_known == copies->is_known) {
-        /* Else it may be from before a gap. */
-        keeper->number = piece->number;
-        keeper->is_promised = false;
-        keeper->has_spoken = true;
-    }
-    if (message->sequence > 0)
-        keeper->sequence = message->sequence;
-    note_caught_up(copies, keeper);
-}
-
-/* Its disk may be full: it is tried again at each tick. */
-static void
-note_refused(const struct journal_copies *copies, struct keeper *keeper,
-             const struct peer_answer *answer)
-{
-    keeper->rests = true;
-    keeper->is_promised = false;
-    keeper->has_spoken = true;
-    if (keeper->late_ds != 0)
-        return;
-    keeper->late_ds = clock_boot_ds();
-    log_warn("worker queue %s: node %" PRIu32
-             " cannot keep its journal reason=\"%.*s\"",
-             copies->name, keeper->node, (int)min_u64(answer->body.len, 400),
-             (const char *)answer->body.data);
-}
-
-static void
-end_piece(struct worker *worker, struct peer_request *request,
-          const struct peer_answer *answer)
-{
-    struct piece *piece = CONTAINER_OF(request, struct piece, request);
-    struct journal_copies *copies = piece->copies;
-    struct keeper *keeper = keeper_with(copies, piece);
-    (void)worker;
-    if (keeper != NULL) {
-        keeper->piece = NULL;
-        if (answer->header == NULL) {
-            keeper->rests = true; /* It is no member any more. */
-        } else if (answer->header->status == DS_EXISTS) {
-            journal_copies_supersede(copies);
-        } else if (answer->header->status == DS_NOT_READY) {
-            keeper->is_promised = true;
-            keeper->rests = true;
-        } else if (answer->header->status != DS_OK) {
-            note_refused(copies, keeper, answer);
-        } else {
-            take_answer(copies, keeper, piece, answer->body);
-        }
-        step_all(copies);
-    }
-    free(piece);
-}
-
-static const struct peer_request_ops piece_ops = {
-    .type = MESSAGE_JOURNAL_WRITE, .encode = encode_piece, .end = end_piece};
-
-/* Said once, tried again at each tick. */
-static void
-note_unreadable(struct journal_copies *copies, const struct ds_error *err)
-{
-    if (!copies->is_unreadable)
-        log_error("worker queue %s has no copies of its journal reason=\"%s\"",
-                  copies->name, err->message);
-    copies->is_unreadable = true;
-}
-
-/* The next bytes for the keeper; NULL when out of memory, or the file is not there. */
-static struct piece *
-piece_new(struct journal_copies *copies, const struct keeper *keeper)
-{
-    const struct journal_sync *sync = &copies->sync;
-    DS_ASSERT(keeper->bytes <= sync->bytes);
-    size_t bytes = min_u64(sync->bytes - keeper->bytes, JOURNAL_WRITE_BYTES_MAX);
-    struct piece *piece = calloc(1, sizeof *piece + bytes);
-    struct ds_error err = {0};
-    if (piece == NULL)
-        return NULL;
-    if (append_file_read(copies->file, keeper->bytes, piece->bytes, bytes, &err) !=
-        DS_OK) {
-        note_unreadable(copies, &err);
-        append_file_close(copies->file);
-        copies->file = NULL; /* To be opened again. */
-        free(piece);
-        return NULL;
-    }
-    memcpy(piece->name, copies->name, sizeof piece->name);
-    piece->request.ops = &piece_ops;
-    piece->request.node = keeper->node;
-    piece->request.incarnation = keeper->incarnation;
-    piece->copies = copies;
-    piece->number = sync->number;
-    piece->epoch = copies->epoch;
-    piece->is_known = copies->is_known;
-    bool is_last = keeper->bytes + bytes == sync->bytes;
-    const struct table_header *table = store_header(copies->worker->store);
-    piece->message =
-        (struct journal_write){.name = slice_of_text(piece->name),
-                               .term = copies->term,
-                               .node = table->node,
-                               .incarnation = table->incarnation,
-                               .id = sync->id,
-                               .offset = keeper->bytes,
-                               .sequence = is_last ? sync->sequence : 0,
-                               .is_unsure = copies->was_away || !copies->has_answered ||
-                                            !owners_is_current(copies->worker),
-                               .bytes = slice(piece->bytes, bytes)};
-    return piece;
-}
-
-static void
-step(struct journal_copies *copies, struct keeper *keeper)
-{
-    const struct journal_sync *sync = &copies->sync;
-    if (keeper->node == 0 || keeper->piece != NULL || keeper->rests)
-        return;
-    if (keeper->id != sync->id || keeper->bytes > sync->bytes) {
-        keeper->id = sync->id;
-        keeper->bytes = 0;
-        keeper->sequence = 0;
-    }
-    bool is_to_confirm =
-        keeper->number == 0 || (copies->is_asked && keeper->number < sync->number &&
-                                !owners_is_current(copies->worker));
-    if (has_all(copies, keeper) && !is_to_confirm)
-        return;
-    struct piece *piece = piece_new(copies, keeper);
-    if (piece == NULL || !peers_ask(copies->worker->peers, &piece->request)) {
-        keeper->rests = true;
-        free(piece);
-        return;
-    }
-    keeper->piece = piece;
-}
-
-/* The journal may have been written anew meanwhile: then its controller asks again. */
-static bool
-open_file(struct journal_copies *copies)
-{
-    struct ds_error err = {0};
-    if (copies->file != NULL && copies->file_id == copies->sync.id)
-        return true;
-    append_file_close(copies->file);
-    copies->file = NULL;
-    if (append_file_open_to_read(copies->path, &copies->file, &err) != DS_OK) {
-        note_unreadable(copies, &err);
-        return false;
-    }
-    if (append_file_inode(copies->file) != copies->sync.inode) {
-        append_file_close(copies->file);
-        copies->file = NULL;
-        return false;
-    }
-    copies->file_id = copies->sync.id;
-    copies->is_unreadable = false;
-    return true;
-}
-
-static void
-step_all(struct journal_copies *copies)
+void
+journal_copies_step(struct journal_copies *copies)
 {
     for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++) {
-        if (copies->has_sync && !copies->is_superseded && open_file(copies))
-            step(copies, &copies->keepers[i]);
+        journal_keeper_step(copies, &copies->keepers[i]);
     }
     answer_if_safe(copies);
 }
@@ -414,7 +159,7 @@ journal_copies_sync(struct journal_copies *copies, const struct frame_header *he
     copies->has_sync = true;
     copies->is_asked = true;
     copies->asked_ms = clock_monotonic_ms();
-    step_all(copies);
+    journal_copies_step(copies);
 }
 
 /* ---- Keepers ---- */
@@ -451,9 +196,20 @@ forget_if_gone(struct journal_copies *copies, struct keeper *keeper)
     if (member != NULL && member->incarnation == keeper->incarnation &&
         member->since == keeper->since)
         return;
-    if (keeper->piece != NULL)
-        keeper->piece->copies = NULL;
+    journal_keeper_let_go(keeper);
     *keeper = (struct keeper){0};
+}
+
+/* What they have said was before something that they have to know. Each has its second to
+ * answer anew. */
+static void
+hear_all_again(struct journal_copies *copies)
+{
+    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++) {
+        copies->keepers[i].number = 0;
+        copies->keepers[i].has_spoken = false;
+    }
+    copies->asked_ms = clock_monotonic_ms();
 }
 
 /* Who comes later is not waited for until it has all, which may be much. */
@@ -465,12 +221,13 @@ choose(struct journal_copies *copies)
     if (epoch == copies->epoch)
         return;
     uint64_t since = owners_self(worker).since;
-    copies->was_away |= copies->since != 0 && since != copies->since;
+    bool is_back = copies->since != 0 && since != copies->since;
+    copies->was_away |= is_back || owners_was_away(worker);
+    copies->is_known &= !is_back;
     copies->since = since;
+    hear_all_again(copies);
     for (uint32_t i = 0; i < copies->keepers_max; i++) {
         struct keeper *keeper = &copies->keepers[i];
-        keeper->number = 0;
-        keeper->has_spoken = false;
         forget_if_gone(copies, keeper);
         const struct member *member = keeper->node == 0 ? find_keeper(copies) : NULL;
         if (member == NULL)
@@ -490,14 +247,10 @@ static void
 note_known(struct journal_copies *copies)
 {
     struct worker *worker = copies->worker;
-    if (copies->is_known || copies->epoch == 0 ||
-        store_header(worker->store)->known_epoch != owners_epoch(worker->owners))
+    if (copies->is_known || copies->epoch == 0 || !owners_all_know_us(worker))
         return;
     copies->is_known = true;
-    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++) {
-        copies->keepers[i].number = 0;
-        copies->keepers[i].has_spoken = false;
-    }
+    hear_all_again(copies);
 }
 
 /* Who takes piece after piece of a long journal is not late. */
@@ -507,7 +260,7 @@ note_late(struct journal_copies *copies)
     uint64_t now = clock_monotonic_ms();
     for (uint32_t i = 0; copies->is_asked && i < JOURNAL_COPIES_MAX; i++) {
         struct keeper *keeper = &copies->keepers[i];
-        bool is_done = has_all(copies, keeper) && keeper->number > 0;
+        bool is_done = journal_keeper_has_all(copies, keeper) && keeper->number > 0;
         if (keeper->node == 0 || keeper->late_ds != 0 || is_done ||
             now < max_u64(copies->asked_ms, keeper->heard_ms) + LATE_MS)
             continue;
@@ -550,7 +303,7 @@ journal_copies_tick(struct journal_copies *copies)
     choose(copies);
     note_known(copies);
     note_late(copies);
-    step_all(copies);
+    journal_copies_step(copies);
     drop_others(copies);
 }
 
@@ -574,7 +327,7 @@ journal_copies_open(struct session *session, const struct queue_serve *serve,
     copies->term = serve->place.term;
     copies->path = path;
     copies->keepers_max = serve->copies_max;
-    copies->was_away = owners_was_away(session->worker);
+    copies->is_attempt = !serve->has_answered;
     choose(copies);
     note_known(copies);
     *out = copies;
@@ -586,10 +339,8 @@ journal_copies_close(struct journal_copies *copies)
 {
     if (copies == NULL)
         return;
-    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++) {
-        if (copies->keepers[i].piece != NULL)
-            copies->keepers[i].piece->copies = NULL;
-    }
+    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++)
+        journal_keeper_let_go(&copies->keepers[i]);
     append_file_close(copies->file);
     free(copies->path);
     free(copies);

@@ -14,7 +14,7 @@ enum journal_drop_what {
 
 /* Of the queue of that name, as the controller of that term knows: all other members, but
  * those that are spared. Each is told once: who does not hear of it drops it when it has been
- * no member for a while, or when it is told again. */
+ * no member for a while, or, where it was no attempt, when it is told again. */
 void
 journal_drop(struct worker *worker, const char *queue, uint64_t term,
              enum journal_drop_what what, const uint32_t *spared, size_t spared_count);

@@ -116,6 +116,12 @@ kept_journal_promise(const struct worker *worker, const struct kept_journal *jou
     return counts ? promise->term : 0;
 }
 
+bool
+kept_journal_is_dead(const struct kept_journal *journal, uint64_t term)
+{
+    return term > journal->term && term <= journal->dead;
+}
+
 void
 kept_journal_promise_to(struct kept_journal *journal, const struct member *member,
                         uint64_t term)
@@ -169,9 +175,11 @@ kept_journal_let_go(struct kept_journal *journal)
 void
 kept_journal_note_served(struct kept_journal *journal, uint64_t term)
 {
+    journal->used_ms = clock_monotonic_ms();
+    if (kept_journal_is_dead(journal, term))
+        return;
     journal->term = max_u64(journal->term, term);
     journal->heard = max_u64(journal->heard, term);
-    journal->used_ms = clock_monotonic_ms();
 }
 
 void
@@ -302,8 +310,7 @@ check_term(const struct worker *worker, const struct kept_journal *journal,
     const char *name = (const char *)piece->name.data;
     int name_bytes = (int)piece->name.len;
     uint64_t heard = max_u64(served, journal == NULL ? 0 : journal->term);
-    bool is_dead =
-        journal != NULL && piece->term > journal->term && piece->term <= journal->dead;
+    bool is_dead = journal != NULL && kept_journal_is_dead(journal, piece->term);
     if ((piece->term < heard || is_dead) && !PLANTED(EARLIER_TERM))
         return ds_fail(err, DS_EXISTS, "another controller goes on with queue %.*s",
                        name_bytes, name);
@@ -360,6 +367,7 @@ handle_journal_write(struct session *session, const struct frame_header *header,
     }
     if (status == DS_OK) {
         note_writer(journal, &piece);
+        takeover_note_writer(journal);
         status = write_piece(worker, journal, &piece, &bytes, &err);
     }
     if (status != DS_OK) {
@@ -461,8 +469,11 @@ forget_failed(struct kept_journal *journal, uint64_t term)
         drop_file(journal, &journal->fresh);
     if (journal->whole.term == term && !is_lent)
         drop_file(journal, &journal->whole);
-    if (journal->term == term)
-        journal->term = journal->dead = 0;
+    if (journal->term != term)
+        return;
+    journal->term = journal->whole.file != NULL ? journal->whole.term : 0;
+    if (journal->term == 0)
+        journal->dead = 0;
 }
 
 void

@@ -30,11 +30,13 @@ struct kept_file {
 struct kept_journal {
     struct list link; /* In worker->kept_journals. */
     char name[QUEUE_PLACE_NAME_MAX + 1];
-    uint64_t term;  /* The highest that a controller had which wrote here. */
+    uint64_t
+        term; /* Of the controller that has the queue, as far as this node knows: it
+                       wrote here, or is listed. */
     uint64_t heard; /* The highest that anybody had, or asked for. */
     uint64_t dead;  /* Whoever asked for terms up to this one, and has not written yet,
                          came to nothing: an earlier one has written since. */
-    uint64_t used_ms; /* When somebody wrote or asked last. */
+    uint64_t used_ms; /* When somebody wrote, asked or was listed last. */
     uint32_t node;    /* That the controller was on. */
     uint32_t incarnation;
     struct kept_file whole;
@@ -81,6 +83,9 @@ void kept_journals_drop_all(struct worker *worker);
 /* The term that somebody was promised who may still go on; 0: none. */
 uint64_t
 kept_journal_promise(const struct worker *worker, const struct kept_journal *journal);
+
+/* A controller of that term comes too late: an earlier one has gone on past it. */
+bool kept_journal_is_dead(const struct kept_journal *journal, uint64_t term);
 
 /* From now on, if nobody has a later one, and for a while. */
 void kept_journal_promise_to(struct kept_journal *journal, const struct member *member,

@@ -4,6 +4,7 @@
 
 #include "os/files.h"
 #include "wire/journals.h"
+#include "worker/owners.h"
 #include "worker/peers_testing.h"
 #include "worker/queues.h"
 
@@ -118,6 +119,11 @@ pair_open(struct pair *pair, struct fixture *f)
     join_with(f, &pair->member, &pair->other, "another");
     caller_open(&pair->caller, f);
     say_hello_as_member(&pair->caller);
+    struct caller as_other;
+    caller_open_tcp(&as_other, f, f->address);
+    say_hello_as_member(&as_other);
+    report_of(f, &as_other, owners_epoch(f->worker.owners), NULL);
+    caller_close(&as_other);
 }
 
 static void
@@ -341,20 +347,28 @@ write_file(const struct fixture *f, char *out_path, size_t path_bytes, size_t by
     CHECK_INT(fclose(file), 0);
 }
 
-static void
-serve(struct caller *controller, const char *path, uint64_t term)
+static enum ds_status
+try_to_serve(struct caller *controller, const char *path, uint64_t term,
+             bool has_answered)
 {
-    bool is_copied = false;
     struct queue_serve message = {
         .place = {.name = slice_of_text("train"),
                   .address = slice_of_text("unix:/run/nobody.sock"),
                   .tcp_address = slice_of_text("10.0.0.1:31600"),
                   .term = term},
         .copies_max = 2,
+        .has_answered = has_answered,
         .journal_path = slice_of_text(path)};
     AUTO_WRITER(body);
     encode_queue_serve(&body, &message);
-    CHECK_OK(caller_call(controller, MESSAGE_QUEUE_SERVE, bytes_of(&body)));
+    return caller_call(controller, MESSAGE_QUEUE_SERVE, bytes_of(&body));
+}
+
+static void
+serve(struct caller *controller, const char *path, uint64_t term)
+{
+    bool is_copied = false;
+    CHECK_OK(try_to_serve(controller, path, term, term == QUEUE_TERM_FIRST));
     CHECK(decode_queue_served(body_of(controller), &is_copied) && is_copied);
 }
 
@@ -373,7 +387,8 @@ send_sync(struct caller *controller, const char *path, uint64_t number, uint64_t
     caller_send(controller, MESSAGE_JOURNAL_SYNC, bytes_of(&body));
 }
 
-static void
+/* Until when it may answer without asking again; 0: it has to ask. */
+static uint64_t
 check_synced(struct caller *controller, uint64_t number)
 {
     struct journal_synced synced = {0};
@@ -381,6 +396,7 @@ check_synced(struct caller *controller, uint64_t number)
     CHECK_OK(controller->reply.status);
     CHECK(decode_journal_synced(body_of(controller), &synced));
     CHECK_INT(synced.number, number);
+    return synced.lease_until;
 }
 
 TEST(an_answer_waits_for_the_copy)
@@ -392,11 +408,11 @@ TEST(an_answer_waits_for_the_copy)
     write_file(&f, path, sizeof path, sizeof records);
     serve(&pair.caller, path, QUEUE_TERM_FIRST);
     send_sync(&pair.caller, path, 1, 10);
-    check_synced(&pair.caller, 1);
+    (void)check_synced(&pair.caller, 1);
     CHECK_INT(atomic_load(&kept_bytes), 10);
     CHECK_INT(atomic_load(&kept_sequence), 10);
     send_sync(&pair.caller, path, 2, sizeof records);
-    check_synced(&pair.caller, 2);
+    (void)check_synced(&pair.caller, 2);
     CHECK_INT(atomic_load(&kept_bytes), sizeof records);
     pair_close(&pair);
 }
@@ -413,7 +429,7 @@ TEST(a_keeper_that_says_nothing_is_late)
     atomic_store(&is_mute, true);
     uint64_t began_ms = clock_monotonic_ms();
     send_sync(&pair.caller, path, 1, 10);
-    check_synced(&pair.caller, 1);
+    (void)check_synced(&pair.caller, 1);
     CHECK(clock_monotonic_ms() >= began_ms + 900);
     atomic_store(&is_mute, false);
     RUN_UNTIL(&f, atomic_load(&kept_sequence) == 10);
@@ -432,6 +448,72 @@ TEST(a_controller_whose_successor_is_known_is_told)
     send_sync(&pair.caller, path, 1, 10);
     CHECK(caller_receive(&pair.caller));
     CHECK_STATUS(pair.caller.reply.status, DS_EXISTS);
+    pair_close(&pair);
+}
+
+/* Of what it wrote, if nobody has ever heard anything from it, nothing stays. */
+TEST(a_controller_that_was_refused_takes_back_what_was_an_attempt_only)
+{
+    for (int has_answered = 0; has_answered <= 1; has_answered++) {
+        FIXTURE(f, 64);
+        struct pair pair;
+        char path[PATH_MAX];
+        pair_open(&pair, &f);
+        write_file(&f, path, sizeof path, sizeof records);
+        CHECK_OK(try_to_serve(&pair.caller, path, 2, has_answered == 1));
+        atomic_store(&kept_bytes, 10);
+        atomic_store(&answers, DS_EXISTS);
+        send_sync(&pair.caller, path, 1, 10);
+        CHECK(caller_receive(&pair.caller));
+        CHECK_STATUS(pair.caller.reply.status, DS_EXISTS);
+        uint64_t until_ms = clock_monotonic_ms() + 200;
+        if (has_answered == 0)
+            RUN_UNTIL(&f, atomic_load(&kept_bytes) == 0);
+        else
+            RUN_UNTIL(&f, clock_monotonic_ms() >= until_ms);
+        CHECK_INT(atomic_load(&kept_bytes), has_answered == 0 ? 0 : 10);
+        pair_close(&pair);
+    }
+}
+
+/* Others than these keepers may have had its copies before. */
+TEST(without_a_lease_nothing_is_answered_first)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    char path[PATH_MAX];
+    pair_open(&pair, &f);
+    write_file(&f, path, sizeof path, sizeof records);
+    serve(&pair.caller, path, QUEUE_TERM_FIRST);
+    store_set_lease(f.worker.store, 0);
+    RUN_UNTIL(&f, owners_is_current(&f.worker)); /* Just now: not again for a while. */
+    store_set_lease(f.worker.store, 0);
+    send_sync(&pair.caller, path, 1, 10);
+    CHECK(check_synced(&pair.caller, 1) > 0); /* When it has one again. */
+    pair_close(&pair);
+}
+
+TEST(a_controller_that_another_went_past_cannot_come_back)
+{
+    FIXTURE(f, 64);
+    struct pair pair;
+    uint64_t bytes = 0;
+    char path[PATH_MAX];
+    CALLER(controller, &f);
+    pair_open(&pair, &f);
+    (void)ask(&pair.caller, 5, ASK_FOR_PROMISE);
+    (void)ask(&pair.caller, 5, ASK_WITHDRAWN);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 0, 8, 9), &bytes));
+    struct kept_journal *kept = kept_journals_find(&f.worker, slice_of_text("train"));
+    kept_journal_note_served(kept, 5); /* Somebody has listed it. */
+    CHECK_INT(kept->term, 1);
+    write_file(&f, path, sizeof path, sizeof records);
+    say_hello_as_member(&controller);
+    CHECK_STATUS(try_to_serve(&controller, path, 5, true), DS_EXISTS);
+    CHECK_OK(write_piece(&pair.caller, piece_of(1, ID, 8, 4, 10), &bytes));
+    kept_journal_note_served(kept, 6);
+    CHECK_STATUS(write_piece(&pair.caller, piece_of(1, ID, 12, 4, 11), &bytes),
+                 DS_EXISTS);
     pair_close(&pair);
 }
 
@@ -468,7 +550,7 @@ TEST(the_copies_of_a_queue_that_has_ended_go)
     write_file(&f, path, sizeof path, sizeof records);
     serve(&pair.caller, path, QUEUE_TERM_FIRST);
     send_sync(&pair.caller, path, 1, 10);
-    check_synced(&pair.caller, 1);
+    (void)check_synced(&pair.caller, 1);
     CHECK_OK(caller_call(&pair.caller, MESSAGE_JOURNAL_END, (struct ds_slice){0}));
     RUN_UNTIL(&f, atomic_load(&kept_bytes) == 0);
     say_hello(&client);
@@ -492,5 +574,8 @@ TEST_MAIN(RUN(a_copy_is_whole_with_its_last_piece_and_grows),
           RUN(a_worker_started_again_has_who_may_be_late_wait),
           RUN(an_answer_waits_for_the_copy), RUN(a_keeper_that_says_nothing_is_late),
           RUN(a_controller_whose_successor_is_known_is_told),
+          RUN(a_controller_that_was_refused_takes_back_what_was_an_attempt_only),
+          RUN(without_a_lease_nothing_is_answered_first),
+          RUN(a_controller_that_another_went_past_cannot_come_back),
           RUN(a_term_that_was_served_is_remembered_when_nobody_serves_it),
           RUN(the_copies_of_a_queue_that_has_ended_go))

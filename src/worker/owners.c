@@ -157,6 +157,21 @@ all_have_reported(const struct worker *worker)
     return true;
 }
 
+bool
+owners_all_know_us(const struct worker *worker)
+{
+    const struct owners *owners = worker->owners;
+    uint64_t since = owners_self(worker).since;
+    for (uint32_t i = 0; i < owners->count; i++) {
+        const struct known_member *member = &owners->members[i];
+        bool came_later = member->who.since > since;
+        if (member->who.node != own_node(worker) && member->reported < since &&
+            !came_later)
+            return false;
+    }
+    return since > 0;
+}
+
 static void
 complete_if_all_have_reported(struct worker *worker)
 {

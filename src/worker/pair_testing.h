@@ -5,7 +5,6 @@
 
 #include "worker/peers_testing.h"
 
-#include "meta/members.h"
 #include "worker/owners.h"
 
 #include <stdio.h>
@@ -27,25 +26,6 @@ struct pair {
     char ours[KEY_BYTES];   /* A key that we own, */
     char theirs[KEY_BYTES]; /* and one that the other owns. */
 };
-
-/* The other one reports for that epoch what it has: this object, or nothing. */
-static inline void
-report_of(struct fixture *f, struct caller *as_other, uint64_t epoch,
-          const struct wire_binding *binding)
-{
-    const struct member *other = membership_find(f->worker.membership, NODE);
-    struct key_report report = {.node = NODE,
-                                .incarnation = INCARNATION,
-                                .member_since = other->since,
-                                .epoch = epoch,
-                                .is_last = true,
-                                .bindings.count = binding != NULL};
-    AUTO_WRITER(body);
-    encode_key_report_begin(&body, &report);
-    if (binding != NULL)
-        encode_binding(&body, binding);
-    CHECK_OK(caller_call(as_other, MESSAGE_KEY_REPORT, bytes_of(&body)));
-}
 
 static inline bool
 is_owned_by(const struct fixture *f, const char *key, uint32_t node)

@@ -6,6 +6,7 @@
 #include "worker/peers.h"
 
 #include "fake_peer.h"
+#include "meta/members.h"
 #include "wire/bindings.h"
 #include "worker/fixture.h"
 #include "worker/membership.h"
@@ -124,6 +125,25 @@ static inline void
 join(struct fixture *fixture, struct caller *member, const struct fake_peer *other)
 {
     join_with(fixture, member, other, "train");
+}
+
+/* The other one reports for that epoch what it has: this object, or nothing. */
+static inline void
+report_of(struct fixture *f, struct caller *as_other, uint64_t epoch,
+          const struct wire_binding *binding)
+{
+    const struct member *other = membership_find(f->worker.membership, NODE);
+    struct key_report report = {.node = NODE,
+                                .incarnation = INCARNATION,
+                                .member_since = other->since,
+                                .epoch = epoch,
+                                .is_last = true,
+                                .bindings.count = binding != NULL};
+    AUTO_WRITER(body);
+    encode_key_report_begin(&body, &report);
+    if (binding != NULL)
+        encode_binding(&body, binding);
+    CHECK_OK(caller_call(as_other, MESSAGE_KEY_REPORT, bytes_of(&body)));
 }
 
 #endif

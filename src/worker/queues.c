@@ -150,7 +150,9 @@ check_may_serve(const struct worker *worker, const struct queue_place *place,
     struct queue_place newest;
     bool has_ended =
         queues_find(worker, place->name, &newest) && newest.term == QUEUE_TERM_ENDED;
-    if (is_superseded(worker, place) || (kept != NULL && kept->term > place->term) ||
+    bool is_late = kept != NULL && (kept->term > place->term ||
+                                    kept_journal_is_dead(kept, place->term));
+    if (is_superseded(worker, place) || is_late ||
         (has_ended && place->term > QUEUE_TERM_FIRST))
         return fail_superseded(place, err);
     if (kept != NULL && kept_journal_promise(worker, kept) > place->term)

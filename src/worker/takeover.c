@@ -48,7 +48,7 @@ struct candidacy {
     bool wants_promise; /* Nobody had more; and now it is to stay so. */
     uint64_t began_ms;
     uint32_t open_count; /* Members that have not answered. */
-    bool is_lost;        /* Somebody has more. */
+    bool is_lost;        /* Somebody has more, or serves it. */
     bool is_unheard;     /* Somebody could not say. */
 };
 
@@ -393,6 +393,13 @@ begin(struct worker *worker, struct kept_journal *journal)
     journal->candidacy = candidacy;
     ask_as_candidate(candidacy, ASK_TO_KNOW);
     finish_if_answered(candidacy);
+}
+
+void
+takeover_note_writer(struct kept_journal *journal)
+{
+    if (journal->candidacy != NULL)
+        journal->candidacy->is_lost = true;
 }
 
 void

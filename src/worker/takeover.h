@@ -26,6 +26,9 @@ void takeover_end_programs(struct worker *worker);
 /* Nobody is asked any more; programs go on. */
 void takeover_stop(struct worker *worker);
 
+/* A controller wrote: whoever we would go on from is there. */
+void takeover_note_writer(struct kept_journal *journal);
+
 /* Its journal is about to go: nobody is asked any more. */
 void takeover_cancel(struct kept_journal *journal);
 

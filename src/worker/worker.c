@@ -299,6 +299,7 @@ start(struct worker *worker, struct ds_error *err)
         status = metastore_open(worker, NULL, &worker->metastore, err);
     if (status == DS_OK)
         status = listen_on(worker, err);
+    worker->started_ms = clock_monotonic_ms(); /* What was found may have taken long. */
     return status;
 }
 
@@ -337,7 +338,6 @@ init(struct worker *worker, const struct worker_flags *flags,
         .flags = flags,
         .resources = resources,
         .restarts = restarts,
-        .started_ms = clock_monotonic_ms(),
         .block_counter =
             wire_block_counter(restarts), /* Ids of this arena never repeat. */
     };

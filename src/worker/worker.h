@@ -55,8 +55,8 @@ struct worker {
     uv_loop_t loop;
     const struct worker_flags *flags;
     const struct resources *resources;
-    int restarts; /* Of the child, counted by the supervisor. */
-    uint64_t started_ms;
+    int restarts;        /* Of the child, counted by the supervisor. */
+    uint64_t started_ms; /* Since then it listens. */
 
     struct store *store;
     struct store_memory memory;

@@ -156,6 +156,7 @@ serve(struct player *player)
                   .tcp_address = slice_of_text(player->node->address),
                   .term = player->term},
         .copies_max = JOURNAL_COPIES_MAX,
+        .has_answered = player->has_answered,
         .journal_path = slice_of_text(path)};
     AUTO_WRITER(body);
     encode_queue_serve(&body, &message);
@@ -188,8 +189,10 @@ on_frame(struct conn *conn, const struct frame_header *header, struct ds_slice b
         answer_what_may_be(player);
     } else if (header->type == MESSAGE_JOURNAL_SYNC &&
                decode_journal_synced(body, &synced)) {
-        if (copied_end_request(&player->copied, synced.number, synced.lease_until))
+        if (copied_end_request(&player->copied, synced.number, synced.lease_until)) {
+            player->has_answered = true;
             answer_what_may_be(player);
+        }
     }
 }
 
@@ -246,6 +249,7 @@ player_new(struct node *node, uint64_t term, const char *socket)
     player->node = node;
     player->term = term;
     player->boot = boot_of(node);
+    player->has_answered = term == QUEUE_TERM_FIRST;
     snprintf(player->socket, sizeof player->socket, "%s", socket);
     players[player_count++] = player;
     return player;
@@ -286,6 +290,7 @@ end(struct player *player, bool with_supervisor)
     append_file_close(player->file);
     player->file = NULL;
     if (!with_supervisor) {
+        player->has_answered = true;
         virtual_at(virtual_now_ns() + chance_between(20, 900) * VIRTUAL_MS, begin_again,
                    player);
         return;

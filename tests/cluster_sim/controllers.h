@@ -36,8 +36,9 @@ struct player {
     struct copied copied;
     struct conn *conn;
     bool is_served;
-    bool is_over;     /* Another one goes on, or nobody starts it again. */
-    bool is_launched; /* By a worker: it ends with that. */
+    bool has_answered; /* Or a process before it, or the queue's first. */
+    bool is_over;      /* Another one goes on, or nobody starts it again. */
+    bool is_launched;  /* By a worker: it ends with that. */
     struct program *program;
     struct asked asked[ASKED_MAX];
 };
