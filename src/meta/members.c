@@ -333,18 +333,24 @@ members_suspect(struct members *members, uint32_t node, uint32_t incarnation,
         entry->lease_until_ms = min_u64(entry->lease_until_ms, until_ms);
 }
 
-/* Who renewed meanwhile was not heard, and nobody else was asked: all have as much time as
- * if that had not been. Who may serve until when is by their own clocks. */
+/* Who renewed meanwhile was not heard: all have as much time as if that had not been, though
+ * no more than a lease from now, as some were heard, or suspected, since. Who may serve until
+ * when is by their own clocks. */
 static void
 make_up_for_standstill(struct members *members, uint64_t now_ms)
 {
-    uint64_t still_ms = members->ticked_ms == 0 ? 0 : now_ms - members->ticked_ms;
+    uint64_t since_ms = members->ticked_ms == 0 ? 0 : now_ms - members->ticked_ms;
     members->ticked_ms = now_ms;
-    if (still_ms <= TICKS_MS_MAX)
+    if (since_ms <= TICKS_MS_MAX)
         return;
+    uint64_t still_ms =
+        since_ms - TICKS_MS_MAX; /* So that slow ticks end leases, too. */
     members->settled_at_ms += still_ms;
-    for (size_t i = 0; i < members->count; i++)
-        members->entries[i].lease_until_ms += still_ms;
+    for (size_t i = 0; i < members->count; i++) {
+        uint64_t *until_ms = &members->entries[i].lease_until_ms;
+        uint64_t latest_ms = max_u64(*until_ms, now_ms + members->lease_ms);
+        *until_ms = min_u64(*until_ms + still_ms, latest_ms);
+    }
 }
 
 void

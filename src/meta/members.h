@@ -78,8 +78,8 @@ void members_suspect(struct members *members, uint32_t node, uint32_t incarnatio
                      uint64_t until_ms);
 
 /* Those whose lease has ended are gone; settling ends when its time has come. To be called
- * often: after a pause of more than half a second all leases are longer by that pause, in
- * which nobody could renew. */
+ * often: what a pause is longer than half a second is not counted for leases that ran in it,
+ * as nobody could renew. */
 void members_tick(struct members *members, uint64_t now_ms);
 
 bool members_is_settling(const struct members *members);

@@ -423,21 +423,34 @@ TEST(who_stood_still_itself_takes_nobody_for_lost)
     enum { STILL_MS = 9 * LEASE_MS };
     struct members *members = open_members(nothing, 0);
     CHECK_OK(renew(members, 1, nothing, 0));
-    members_tick(members, LEASE_MS / 2);
+    CHECK_OK(renew(members, 2, nothing, 0));
+    members_tick(members, 100);
+    CHECK_OK(renew(members, 2, nothing, STILL_MS)); /* Heard before the tick. */
     members_tick(members, STILL_MS);
+    CHECK_INT(members_count(members), 2);
+    members_tick(members, STILL_MS + 300);
+    CHECK_INT(members_count(members), 2);
+    members_tick(members,
+                 STILL_MS + 600); /* The first should have been heard by now. */
     CHECK_INT(members_count(members), 1);
-    uint64_t now_ms = STILL_MS;
-    while (now_ms < STILL_MS + LEASE_MS / 2 - 100) {
-        members_tick(members, now_ms += 100);
-        CHECK_INT(members_count(members), 1);
-    }
-    members_tick(members, STILL_MS + LEASE_MS / 2);
-    CHECK_INT(members_count(members), 0); /* By now it should have been heard. */
+    members_tick(members, STILL_MS + LEASE_MS);
+    CHECK_INT(members_count(members), 0);
+    members_destroy(members);
+}
+
+TEST(slow_ticks_end_leases_all_the_same)
+{
+    struct members *members = open_members(nothing, 0);
+    CHECK_OK(renew(members, 1, nothing, 0));
+    for (uint64_t now_ms = 600; now_ms <= 6000; now_ms += 600)
+        members_tick(members, now_ms);
+    CHECK_INT(members_count(members), 0);
     members_destroy(members);
 }
 
 TEST_MAIN(
     RUN(who_stood_still_itself_takes_nobody_for_lost),
+    RUN(slow_ticks_end_leases_all_the_same),
     RUN(who_comes_after_another_waits_longer_and_tells_epochs_that_nobody_else_can),
     RUN(one_that_comes_twice_while_it_settles_is_counted_once),
     RUN(who_was_no_member_for_a_while_is_told_from_who_was),

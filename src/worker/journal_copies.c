@@ -116,7 +116,7 @@ answer_if_safe(struct journal_copies *copies)
         return;
     copies->is_settled |= has_lease;
     copies->is_asked = false;
-    copies->was_away = false;
+    copies->was_away &= !copies->is_known;
     copies->has_answered = true;
     copies->is_attempt = false;
     kept_journals_note_past(copies->worker, copies->name, copies->term);
