@@ -144,9 +144,8 @@ journal_copies_supersede(struct journal_copies *copies)
 void
 journal_copies_step(struct journal_copies *copies)
 {
-    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++) {
+    for (uint32_t i = 0; i < JOURNAL_COPIES_MAX; i++)
         journal_keeper_step(copies, &copies->keepers[i]);
-    }
     answer_if_safe(copies);
 }
 

@@ -42,11 +42,12 @@ struct journal_copies {
     bool is_unreadable; /* For now: no copies can be made. */
     bool was_away;      /* No member for a while: somebody may have our place. */
     bool is_superseded;
-    bool
-        is_known; /* That we are a member, to all: so who would go on with the queue asks
-                      us, too, or was promised it by keepers who say so. */
-    bool is_settled; /* With a lease something was answered, so all is in the copies of
-                          these keepers, and nobody goes on from another one. */
+    /* That we are a member, to all: so who would go on with the queue asks us, too, or was
+     * promised it by keepers who say so. */
+    bool is_known;
+    /* With a lease something was answered, so all is in the copies of these keepers, and
+     * nobody goes on from another one. */
+    bool is_settled;
     bool has_answered; /* On this connection. */
     bool is_attempt;   /* Nothing that the controller said has ever been answered. */
     uint64_t term;

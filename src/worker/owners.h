@@ -117,7 +117,7 @@ owners_listen(struct worker *worker, const struct key_owner *member, uint64_t ep
 
 uint64_t owners_epoch(const struct owners *owners); /* 0: none yet. */
 
-/* That this process is a member, and has been without a gap since it became one. */
+/* That this node is a member, and has been without a gap since it became one. */
 bool owners_all_know_us(const struct worker *worker);
 
 /* The one that we knew before it. */
