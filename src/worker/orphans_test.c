@@ -136,7 +136,14 @@ TEST(blocks_of_a_dead_client_are_told_to_the_controller)
     ask_for_orphans(&controller, &f);
     two_orphans(&f, ids);
     CHECK(!caller_is_told(&controller)); /* An adoption may be on its way. */
-    CHECK_INT(hear_orphans(&controller, &ids[1], &heard), 2);
+    size_t count = hear_orphans(&controller, &ids[1], &heard);
+    if (count == 1) { /* Each is due by itself: a tick came between the two. */
+        bool is_second;
+        ask_for_orphans(&controller, &f);
+        count += hear_orphans(&controller, &ids[1], &is_second);
+        heard |= is_second;
+    }
+    CHECK_INT(count, 2);
     CHECK(heard);
     CHECK_INT(stats_of(&f).objects,
               2); /* Nothing goes without the controller's word. */
