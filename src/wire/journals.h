@@ -34,9 +34,8 @@ journal_term_after(uint64_t highest, uint32_t whose)
 struct queue_serve {
     struct queue_place place; /* With a name and an address. */
     uint8_t copies_max;       /* That are wanted, up to JOURNAL_COPIES_MAX; 0: none. */
-    bool
-        has_answered; /* Others may have heard something that it said, to this worker or to
-                          one before it. */
+    /* Others may have heard something that it said, to this worker or to one before it. */
+    bool has_answered;
     struct ds_slice journal_path; /* Absolute, for copies. */
 };
 void encode_queue_serve(struct writer *writer, const struct queue_serve *message);
@@ -77,10 +76,9 @@ struct journal_write {
     uint64_t id;
     uint64_t offset;
     uint64_t sequence; /* Not 0: with this piece the copy has all before that record. */
-    bool
-        is_unsure; /* The controller's node was no member for a while, or has no lease, or
-                       has not answered it since it connected: others may have gone on
-                       with the queue. */
+    /* The controller's node was no member for a while, or has no lease, or has not answered it
+     * since it connected: others may have gone on with the queue. */
+    bool is_unsure;
     struct ds_slice bytes;
 };
 void encode_journal_write(struct writer *writer, const struct journal_write *message);

@@ -1,10 +1,8 @@
 #include "worker/journal_copies_internal.h"
 
-#include "base/check.h"
 #include "base/log.h"
 #include "base/numeric.h"
 #include "base/planted.h"
-#include "base/slice.h"
 #include "base/status.h"
 #include "meta/members.h"
 #include "os/append_file.h"
@@ -13,7 +11,6 @@
 #include "worker/kept_journals.h"
 #include "worker/membership.h"
 #include "worker/owners.h"
-#include "worker/peers.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -30,9 +30,9 @@ struct kept_file {
 struct kept_journal {
     struct list link; /* In worker->kept_journals. */
     char name[QUEUE_PLACE_NAME_MAX + 1];
-    uint64_t
-        term; /* Of the controller that has the queue, as far as this node knows: it
-                       wrote here, or is listed. */
+    /* Of the controller that has the queue, as far as this node knows: it wrote here, or is
+     * listed. */
+    uint64_t term;
     uint64_t heard; /* The highest that anybody had, or asked for. */
     uint64_t dead;  /* Whoever asked for terms up to this one, and has not written yet,
                          came to nothing: an earlier one has written since. */

@@ -145,13 +145,16 @@ owners_was_away(const struct worker *worker)
 
 /* ---- When we know what our keys are ---- */
 
+/* To all others it is known what there was in that epoch, which they have reported for or come
+ * after. */
 static bool
-all_have_reported(const struct worker *worker)
+all_know(const struct worker *worker, uint64_t epoch)
 {
     const struct owners *owners = worker->owners;
     for (uint32_t i = 0; i < owners->count; i++) {
         const struct known_member *member = &owners->members[i];
-        if (member->who.node != own_node(worker) && member->reported < owners->epoch)
+        if (member->who.node != own_node(worker) && member->reported < epoch &&
+            member->who.since <= epoch)
             return false;
     }
     return true;
@@ -160,16 +163,8 @@ all_have_reported(const struct worker *worker)
 bool
 owners_all_know_us(const struct worker *worker)
 {
-    const struct owners *owners = worker->owners;
     uint64_t since = owners_self(worker).since;
-    for (uint32_t i = 0; i < owners->count; i++) {
-        const struct known_member *member = &owners->members[i];
-        bool came_later = member->who.since > since;
-        if (member->who.node != own_node(worker) && member->reported < since &&
-            !came_later)
-            return false;
-    }
-    return since > 0;
+    return since > 0 && all_know(worker, since);
 }
 
 static void
@@ -178,7 +173,7 @@ complete_if_all_have_reported(struct worker *worker)
     struct owners *owners = worker->owners;
     bool is_told = !owners->was_away || list_is_empty(&worker->reports);
     if (owners->ring == NULL || owners_is_complete(owners) || !is_told ||
-        !all_have_reported(worker) ||
+        !all_know(worker, owners->epoch) ||
         (clock_monotonic_ms() < owners->lapse_ms && !PLANTED(NO_LAPSE)))
         return;
     ring_destroy(owners->ready_ring);

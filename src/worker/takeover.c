@@ -200,7 +200,7 @@ has_more(const struct candidacy *candidacy, uint32_t node,
     const struct kept_journal *journal = candidacy->journal;
     if (!known->has_copy || PLANTED(UNASKED_RIVAL))
         return false;
-    if (known->copy_term > journal->term && known->copy_term <= journal->dead)
+    if (kept_journal_is_dead(journal, known->copy_term))
         return false; /* What it has was an attempt that came to nothing. */
     if (known->copy_term != journal->whole.term)
         return known->copy_term > journal->whole.term;
